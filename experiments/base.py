@@ -1,0 +1,90 @@
+"""Every knob, once, with its unit and default; experiments start from here.
+
+The defaults are the paper's Sudoku-Extreme recipe with MLP mixing
+(arXiv 2510.04871, table 4; official code, README).
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the locked base config."""
+  config = ml_collections.ConfigDict()
+  config.name = "base"  # names the default workdir, runs/<name>
+  config.seed = 0  # weights, exploration draws, order of the data
+
+  config.model = ml_collections.ConfigDict()
+  config.model.hidden_size = 512  # D
+  config.model.num_heads = 8  # H, attention only; D = H x head size
+  config.model.num_layers = 2
+  config.model.mlp_expansion = 4.0  # inner width of SwiGLU = 2/3 of this x D,
+  config.model.mlp_multiple = 256  # rounded up to a multiple of this
+  config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
+  config.model.positions = "none"  # 'rope' (attention), 'learned' or 'none'
+  config.model.rope_base = 10000.0
+  config.model.norm_epsilon = 1e-5
+  config.model.puzzle_vector_size = 512  # width of a row of the puzzle table
+  config.model.num_prefix_tokens = 16  # P, tokens the puzzle vector fills
+  config.model.latent_updates = 6  # n, updates of z per cycle
+  config.model.recursion_cycles = 3  # T, cycles; only the last has gradients
+  config.model.compute_dtype = "bfloat16"  # 'float32' or 'bfloat16'
+  # What the backward pass recomputes: 'none' (fastest, most memory), 'dots'
+  # (all but matrix products), 'full' (every network call; least memory).
+  config.model.remat = "full"
+
+  config.optimizer = ml_collections.ConfigDict()
+  config.optimizer.name = "adam_atan2"  # or 'adamw', 'muon'
+  config.optimizer.learning_rate = 1e-4  # after the warm-up
+  config.optimizer.warmup_steps = 2000
+  config.optimizer.min_learning_rate_ratio = 1.0  # cosine's end; 1 = constant
+  config.optimizer.beta1 = 0.9
+  config.optimizer.beta2 = 0.95
+  config.optimizer.weight_decay = 1.0  # decoupled, times the learning rate
+  config.optimizer.muon_learning_rate = 0.02  # matrices, name = 'muon' only
+  config.optimizer.muon_momentum = 0.95
+  config.optimizer.puzzle_learning_rate = 1e-4  # sign-SGD on the puzzle table
+  config.optimizer.puzzle_weight_decay = 1.0
+  config.optimizer.ema_decay = 0.999  # 0: evaluate the newest weights
+
+  config.data = ml_collections.ConfigDict()
+  config.data.task = "sudoku"  # or 'generated_sudoku', which needs no files
+  config.data.source = ""  # folder with train.csv[.gz], test.csv[.gz]; empty:
+  # the public download (task 'sudoku')
+  config.data.cache_dir = ""  # of prepared data; empty: ~/tensorflow_datasets
+  config.data.seed = 0  # of subsets, variants and generated puzzles
+  config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all
+  config.data.num_test = 0  # puzzles, drawn with the seed; 0: all
+  config.data.box_rows = 3  # a box has this many rows and columns:
+  config.data.box_columns = 3  # 2x2, 2x3 or 3x3 for generated puzzles
+  config.data.num_clues = 26  # of a generated puzzle
+  config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
+  config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'
+  config.data.prefetch_threads = 2
+  config.data.prefetch_batches = 8
+
+  config.train = ml_collections.ConfigDict()
+  config.train.batch_size = 768  # slots, over all devices and hosts
+  config.train.num_steps = 65104  # supervision steps = optimizer steps
+  config.train.max_supervision_steps = 16  # per puzzle
+  config.train.exploration_prob = 0.1  # of a random least number of steps
+  config.train.halt_rule = "halt"  # or 'halt_over_continue' (HRM's)
+  config.train.answer_loss = "stablemax"  # or 'softmax' cross-entropy
+  config.train.halt_loss_weight = 0.5
+
+  config.eval = ml_collections.ConfigDict()
+  config.eval.every_steps = 5000  # supervision steps; 0: only at the end
+  config.eval.batch_size = 768
+  config.eval.supervision_steps = 16
+  config.eval.report_steps = (1, 2, 4, 8, 16)  # accuracy after so many
+  config.eval.checkpoint = "latest"  # or 'best'; for --mode=evaluate
+
+  config.checkpoint = ml_collections.ConfigDict()
+  config.checkpoint.every_steps = 1000  # supervision steps
+  config.checkpoint.keep_last = 2
+  config.checkpoint.keep_best = 1  # by exact accuracy
+
+  config.log = ml_collections.ConfigDict()
+  config.log.every_steps = 50  # supervision steps
+  config.log.tensorboard = True  # event files in the workdir
+  config.log.plots = True  # curves and an example as pictures
+  return config.lock()

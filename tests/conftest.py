@@ -1,0 +1,12 @@
+"""Every test sees four CPU devices and no implicit rank promotion."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,213 @@
+"""Reads golden files and speaks both vocabularies, the official and ours."""
+
+import functools
+import json
+import os
+import pathlib
+import re
+
+import jax.numpy as jnp
+import numpy as np
+
+from trm_jax import train_state, types
+from trm_jax.models import trm
+
+BASE_TOLERANCE = 1e-5
+NOISE_FACTOR = 20.0
+
+OUR_METRICS = {
+  "accuracy": "cell_accuracy",
+  "count": "count",
+  "exact_accuracy": "exact_accuracy",
+  "lm_loss": "answer_loss",
+  "q_continue_loss": "continue_loss",
+  "q_halt_accuracy": "halt_accuracy",
+  "q_halt_loss": "halt_loss",
+  "steps": "steps",
+}
+
+_MODULES = {
+  "self_attn.qkv_proj": ("attention", "qkv"),
+  "self_attn.o_proj": ("attention", "out"),
+  "mlp_t.gate_up_proj": ("token_mlp", "gate_up"),
+  "mlp_t.down_proj": ("token_mlp", "down"),
+  "mlp.gate_up_proj": ("channel_mlp", "gate_up"),
+  "mlp.down_proj": ("channel_mlp", "down"),
+}
+
+
+def golden_dir() -> pathlib.Path:
+  default = pathlib.Path(__file__).parent / "golden"
+  return pathlib.Path(os.environ.get("TRM_GOLDEN_DIR") or default)
+
+
+@functools.cache
+def load(name: str) -> dict[str, np.ndarray]:
+  with np.load(golden_dir() / f"{name}.npz") as arrays:
+    return {key: arrays[key] for key in arrays.files}
+
+
+def json_of(case, key):
+  return json.loads(str(case[key]))
+
+
+def under(case, prefix):
+  """The arrays below a prefix, with the prefix taken off."""
+  return {
+    key[len(prefix) :]: value
+    for key, value in case.items()
+    if key.startswith(prefix)
+  }
+
+
+def tolerance(noise=0.0) -> float:
+  return NOISE_FACTOR * float(noise) + BASE_TOLERANCE
+
+
+def assert_close(actual, expected, noise=0.0, name=""):
+  """Compares within 20 x noise + 1e-5, absolute."""
+  actual = np.asarray(jnp.asarray(actual, jnp.float32), np.float64)
+  np.testing.assert_allclose(
+    actual,
+    np.asarray(expected, np.float64),
+    rtol=0,
+    atol=tolerance(noise),
+    err_msg=name,
+  )
+
+
+def num_prefix_tokens(config) -> int:
+  """The official rule: ceil(ndim / hidden) where no length is given."""
+  return config["puzzle_emb_len"] or -(
+    -config["puzzle_emb_ndim"] // config["hidden_size"]
+  )
+
+
+def build_model(config, **overrides) -> trm.TinyRecursiveModel:
+  """Our model for an official config."""
+  arguments = dict(
+    vocab_size=config["vocab_size"],
+    seq_len=config["seq_len"],
+    hidden_size=config["hidden_size"],
+    num_heads=config["num_heads"],
+    num_layers=config["L_layers"],
+    mlp_expansion=config["expansion"],
+    mlp_multiple=256,
+    token_mixing="mlp" if config["mlp_t"] else "attention",
+    positions=config["pos_encodings"],
+    rope_base=config["rope_theta"],
+    norm_epsilon=config["rms_norm_eps"],
+    num_prefix_tokens=num_prefix_tokens(config),
+    latent_updates=config["L_cycles"],
+    recursion_cycles=config["H_cycles"],
+    compute_dtype=config["forward_dtype"],
+    remat="none",
+  )
+  return trm.TinyRecursiveModel(**(arguments | overrides))
+
+
+def params_path(name: str) -> tuple[str, ...] | None:
+  """Our path of an official parameter; None if it is no parameter of ours."""
+  name = name.removeprefix("inner.")
+  fixed = {
+    "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
+    "embed_pos.embedding_weight": ("position_embedding", "embedding"),
+    "lm_head.weight": ("answer_head", "kernel"),
+    "q_head.weight": ("halt_head", "kernel"),
+    "q_head.bias": ("halt_head", "bias"),
+  }
+  if name in fixed:
+    return fixed[name]
+  match = re.fullmatch(r"L_level\.layers\.(\d+)\.(.+)\.weight", name)
+  if match:
+    block, module = match.groups()
+    return ("network", f"layers_{block}", *_MODULES[module], "kernel")
+  return None
+
+
+def to_ours(name: str, value: np.ndarray) -> np.ndarray:
+  """Official linear weights are [out, in], ours [in, out]."""
+  path = params_path(name)
+  assert path is not None, name
+  return value.T if path[-1] == "kernel" else value
+
+
+def params_of(state_dict):
+  """Our parameter tree of an official state dict (gradients, too)."""
+  params: dict = {}
+  for name, value in state_dict.items():
+    path = params_path(name)
+    if path is None:
+      continue
+    node = params
+    for part in path[:-1]:
+      node = node.setdefault(part, {})
+    node[path[-1]] = jnp.asarray(to_ours(name, value), jnp.float32)
+  return params
+
+
+def get(params, path):
+  for part in path:
+    params = params[part]
+  return params
+
+
+def table_of(state_dict, batch_size=None):
+  """The puzzle table; width 0 where the model has none."""
+  table = state_dict.get("inner.puzzle_emb.weights")
+  return jnp.asarray(np.zeros((1, 0), np.float32) if table is None else table)
+
+
+def vectors_of(state_dict, puzzle_ids):
+  table = table_of(state_dict)
+  if table.shape[1] == 0:
+    return jnp.zeros((len(puzzle_ids), 0), jnp.float32)
+  return table[np.asarray(puzzle_ids)]
+
+
+def constants_of(state_dict) -> types.Latents:
+  return types.Latents(
+    y=jnp.asarray(state_dict["inner.H_init"]),
+    z=jnp.asarray(state_dict["inner.L_init"]),
+  )
+
+
+def latents_of(case, prefix, dtype=jnp.float32) -> types.Latents:
+  return types.Latents(
+    y=jnp.asarray(case[prefix + "z_H"], dtype),
+    z=jnp.asarray(case[prefix + "z_L"], dtype),
+  )
+
+
+def batch_of(arrays) -> types.Batch:
+  return types.Batch(
+    inputs=jnp.asarray(arrays["inputs"]),
+    labels=jnp.asarray(arrays["labels"]),
+    puzzle_ids=jnp.asarray(arrays["puzzle_identifiers"]),
+  )
+
+
+def carry_of(case, prefix) -> types.Carry:
+  return types.Carry(
+    latents=latents_of(case, prefix),
+    batch=batch_of(under(case, prefix + "current_data/")),
+    steps=jnp.asarray(case[prefix + "steps"]),
+    halted=jnp.asarray(case[prefix + "halted"]),
+  )
+
+
+def halt_rule(config) -> str:
+  return "halt" if config["no_ACT_continue"] else "halt_over_continue"
+
+
+def state_of(state_dict, carry, optimizer) -> train_state.TrainState:
+  params = params_of(state_dict)
+  return train_state.TrainState(
+    step=jnp.zeros([], jnp.int32),
+    params=params,
+    ema_params=params,
+    opt_state=optimizer.init(params),
+    puzzle_table=table_of(state_dict),
+    initial_latents=constants_of(state_dict),
+    carry=carry,
+  )

@@ -1,0 +1,291 @@
+"""The one door through which settings enter: ConfigDict to dataclasses.
+
+Experiments are ml_collections ConfigDicts with the groups below (every knob,
+its default and unit stand in experiments/base.py). Nothing past this file
+sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from trm_jax import errors
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise errors.UserError(
+      f"config.{name} is {value!r}; choose one of {', '.join(choices)}"
+    )
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+  if value < least:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at least {least}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The network and its recursion (paper, section 4)."""
+
+  hidden_size: int
+  num_heads: int
+  num_layers: int
+  mlp_expansion: float
+  mlp_multiple: int
+  token_mixing: str
+  positions: str
+  rope_base: float
+  norm_epsilon: float
+  puzzle_vector_size: int
+  num_prefix_tokens: int
+  latent_updates: int
+  recursion_cycles: int
+  compute_dtype: str
+  remat: str
+
+  def __post_init__(self):
+    _one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
+    _one_of("model.positions", self.positions, ("rope", "learned", "none"))
+    _one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+    _one_of("model.remat", self.remat, ("none", "dots", "full"))
+    for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
+      _at_least(f"model.{name}", getattr(self, name), 1)
+    for name in ("latent_updates", "recursion_cycles"):
+      _at_least(f"model.{name}", getattr(self, name), 1)
+    for name in ("puzzle_vector_size", "num_prefix_tokens"):
+      _at_least(f"model.{name}", getattr(self, name), 0)
+    if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
+      raise errors.UserError(
+        f"config.model.hidden_size {self.hidden_size} does not divide into"
+        f" config.model.num_heads {self.num_heads}"
+      )
+    if self.token_mixing == "mlp" and self.positions == "rope":
+      raise errors.UserError(
+        "config.model.positions 'rope' rotates attention's queries and keys;"
+        " with token_mixing 'mlp' choose 'none' or 'learned'"
+      )
+    if self.puzzle_vector_size > self.num_prefix_tokens * self.hidden_size:
+      raise errors.UserError(
+        f"config.model.puzzle_vector_size {self.puzzle_vector_size} does not"
+        f" fit into {self.num_prefix_tokens} prefix tokens of"
+        f" {self.hidden_size}; raise config.model.num_prefix_tokens"
+      )
+    if self.num_prefix_tokens and not self.puzzle_vector_size:
+      raise errors.UserError(
+        "config.model.num_prefix_tokens needs a puzzle vector: set"
+        " config.model.puzzle_vector_size, or no prefix tokens"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Optimizer, schedule, puzzle table and weight average."""
+
+  name: str
+  learning_rate: float
+  warmup_steps: int
+  min_learning_rate_ratio: float
+  beta1: float
+  beta2: float
+  weight_decay: float
+  muon_learning_rate: float
+  muon_momentum: float
+  puzzle_learning_rate: float
+  puzzle_weight_decay: float
+  ema_decay: float
+
+  def __post_init__(self):
+    _one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
+    _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which puzzles, how many, and how they are varied."""
+
+  task: str
+  source: str
+  cache_dir: str
+  seed: int
+  num_train: int
+  num_test: int
+  box_rows: int
+  box_columns: int
+  num_clues: int
+  augmentation: str
+  num_variants: int
+  prefetch_threads: int
+  prefetch_batches: int
+
+  def __post_init__(self):
+    _one_of("data.task", self.task, ("sudoku", "generated_sudoku"))
+    _one_of(
+      "data.augmentation", self.augmentation, ("none", "fixed", "endless")
+    )
+    for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
+      _at_least(f"data.{name}", getattr(self, name), 0)
+    _at_least("data.prefetch_batches", self.prefetch_batches, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The loop, the loss and the halting rule."""
+
+  batch_size: int
+  num_steps: int
+  max_supervision_steps: int
+  exploration_prob: float
+  halt_rule: str
+  answer_loss: str
+  halt_loss_weight: float
+
+  def __post_init__(self):
+    _one_of(
+      "train.halt_rule", self.halt_rule, ("halt", "halt_over_continue")
+    )
+    _one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
+    _at_least("train.batch_size", self.batch_size, 1)
+    _at_least("train.num_steps", self.num_steps, 0)
+    _at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """What is evaluated, and how often."""
+
+  every_steps: int
+  batch_size: int
+  supervision_steps: int
+  report_steps: tuple[int, ...]
+  checkpoint: str
+
+  def __post_init__(self):
+    _at_least("eval.batch_size", self.batch_size, 1)
+    _at_least("eval.every_steps", self.every_steps, 0)
+    _at_least("eval.supervision_steps", self.supervision_steps, 1)
+    _one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
+    if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
+      raise errors.UserError(
+        f"config.eval.report_steps {self.report_steps} must lie between 1 and"
+        f" config.eval.supervision_steps {self.supervision_steps}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When states are saved and which are kept."""
+
+  every_steps: int
+  keep_last: int
+  keep_best: int
+
+  def __post_init__(self):
+    _at_least("checkpoint.every_steps", self.every_steps, 1)
+    _at_least("checkpoint.keep_last", self.keep_last, 1)
+    _at_least("checkpoint.keep_best", self.keep_best, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+  """What a run leaves to look at."""
+
+  every_steps: int
+  tensorboard: bool
+  plots: bool
+
+  def __post_init__(self):
+    _at_least("log.every_steps", self.every_steps, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A whole experiment."""
+
+  name: str
+  seed: int
+  model: ModelConfig
+  optimizer: OptimizerConfig
+  data: DataConfig
+  train: TrainConfig
+  eval: EvalConfig
+  checkpoint: CheckpointConfig
+  log: LogConfig
+
+
+def _build(kind: type, values: Mapping[str, Any], path: str) -> Any:
+  """Builds dataclass `kind` from a mapping, group by group."""
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  for name in values:
+    if name not in fields:
+      close = difflib.get_close_matches(name, fields, n=1)
+      hint = f"; did you mean {path}{close[0]}?" if close else ""
+      raise errors.UserError(f"there is no setting {path}{name}{hint}")
+  missing = [name for name in fields if name not in values]
+  if missing:
+    raise errors.UserError(
+      "settings without a value: " + ", ".join(path + m for m in missing)
+    )
+  built = {
+    name: _build(field.type, values[name], f"{path}{name}.")
+    if dataclasses.is_dataclass(field.type)
+    else _typed(path + name, field.type, values[name])
+    for name, field in fields.items()
+  }
+  return kind(**built)
+
+
+def _typed(path: str, kind: Any, value: Any) -> Any:
+  """Returns the value as the field's type, or says what it should be."""
+  if kind == tuple[int, ...]:
+    if isinstance(value, list | tuple) and all(
+      isinstance(v, int) for v in value
+    ):
+      return tuple(value)
+  elif kind is float and isinstance(value, int | float):
+    return float(value)
+  elif isinstance(value, kind) and not (
+    kind is int and isinstance(value, bool)
+  ):
+    return value
+  name = getattr(kind, "__name__", str(kind))
+  raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
+
+
+def from_config_dict(config: ml_collections.ConfigDict) -> Config:
+  """Returns the frozen settings.
+
+  Args:
+    config: all groups of experiments/base.py.
+
+  Raises:
+    UserError: a knob is misspelt, missing, of the wrong type or impossible.
+  """
+  return _build(Config, config.to_dict(), "config.")
+
+
+def from_json(text: str) -> Config:
+  """Reads what `to_json` wrote (beside every checkpoint)."""
+  return _build(Config, json.loads(text), "config.")
+
+
+def to_json(config: Config) -> str:
+  """Writes the settings as JSON."""
+  return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+  """Returns {"model.hidden_size": 512, ...}."""
+  flat: dict[str, Any] = {}
+  for name, value in dataclasses.asdict(config).items():
+    if isinstance(value, dict):
+      flat.update({f"{name}.{key}": knob for key, knob in value.items()})
+    else:
+      flat[name] = value
+  return flat

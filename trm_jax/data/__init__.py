@@ -1,0 +1,1 @@
+"""Puzzles: files, symmetries, batches. Nothing in here imports jax."""

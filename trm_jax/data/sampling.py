@@ -1,0 +1,117 @@
+"""Which examples stand in batch k: a pure function of (seed, k)."""
+
+import dataclasses
+
+import numpy as np
+
+from trm_jax import errors
+from trm_jax.data import puzzles as puzzles_lib
+
+# A block has at least so many batches, because its tail is dropped.
+_MIN_BATCHES_PER_BLOCK = 64
+_MAX_CACHED_PLANS = 2
+
+# Tell apart the random streams that are drawn from one seed.
+_PLAN_STREAM = 0
+_ORDER_STREAM = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """One block of epochs: puzzles in order of use.
+
+  Attributes:
+    puzzles: The puzzle picked at every visit of a group, int64 [visits].
+    starts: First visit of every batch and of the tail, int64 [batches + 1].
+  """
+
+  puzzles: np.ndarray
+  starts: np.ndarray
+
+
+def _rng(*entropy: int) -> np.random.Generator:
+  return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+class GroupSampler:
+  """Samples batches as the official code does.
+
+  An epoch visits every group once, in random order, picks one random puzzle of
+  it and packs the puzzle's examples, in random order, into batches; what does
+  not fit at the end of a batch is left out. A block is a fixed number of epochs
+  and holds a fixed number of batches, so that batch k is found by division; the
+  rest of the block, some batch sizes at most where all puzzles are of one size,
+  is dropped.
+
+  Attributes:
+    batch_size: B, over all hosts.
+    epochs_per_block: Epochs in a block.
+    batches_per_block: Batches in a block.
+  """
+
+  def __init__(
+    self, puzzles: puzzles_lib.PuzzleSet, *, batch_size: int, seed: int
+  ):
+    if batch_size < 1:
+      raise errors.UserError(f"batch size is {batch_size}, expected 1 or more")
+    if seed < 0:
+      raise errors.UserError(f"data seed is {seed}, expected 0 or more")
+    self.batch_size = batch_size
+    self._seed = seed
+    self._puzzle_indices = puzzles.puzzle_indices
+    self._group_indices = puzzles.group_indices
+    self._sizes = np.diff(puzzles.puzzle_indices)
+    # The shortest an epoch can be, and the most that a batch can use up.
+    smallest = np.minimum.reduceat(self._sizes, self._group_indices[:-1])
+    shortest = int(smallest.sum())
+    used = batch_size + int(self._sizes.max()) - 1
+    self.epochs_per_block = -(-_MIN_BATCHES_PER_BLOCK * used // shortest)
+    self.batches_per_block = self.epochs_per_block * shortest // used
+    self._plans: dict[int, _Plan] = {}
+
+  def __getstate__(self):
+    return {**self.__dict__, "_plans": {}}  # plans are big and quickly remade
+
+  def batch(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the examples of batch k and their puzzles, both int64 [B]."""
+    block, offset = divmod(k, self.batches_per_block)
+    plan = self._plan(block)
+    chosen = plan.puzzles[plan.starts[offset] : plan.starts[offset + 1]]
+    sizes = self._sizes[chosen]
+    visits = np.repeat(np.arange(len(chosen)), sizes)
+    first = np.cumsum(sizes) - sizes
+    within = np.arange(len(visits)) - first[visits]
+    if (sizes > 1).any():
+      # Sorting random numbers visit by visit shuffles each puzzle's examples.
+      noise = _rng(self._seed, _ORDER_STREAM, k).random(len(visits))
+      within = within[np.lexsort((noise, visits))]
+    puzzle_indices = chosen[visits][: self.batch_size]
+    within = within[: self.batch_size]
+    return self._puzzle_indices[puzzle_indices] + within, puzzle_indices
+
+  def _plan(self, block: int) -> _Plan:
+    # Reader threads share the cache: at worst, two of them make one plan.
+    plan = self._plans.get(block)
+    if plan is None:
+      plan = self._make_plan(block)
+      kept = list(self._plans.items())[1 - _MAX_CACHED_PLANS :]
+      self._plans = {**dict(kept), block: plan}
+    return plan
+
+  def _make_plan(self, block: int) -> _Plan:
+    rng = _rng(self._seed, _PLAN_STREAM, block)
+    num_groups = len(self._group_indices) - 1
+    groups = np.concatenate(
+      [rng.permutation(num_groups) for _ in range(self.epochs_per_block)]
+    )
+    chosen = rng.integers(
+      self._group_indices[groups], self._group_indices[groups + 1]
+    )
+    ends = np.cumsum(self._sizes[chosen])
+    begins = ends - self._sizes[chosen]
+    # following[v]: the visit after the one that fills a batch begun at visit v.
+    following = np.searchsorted(ends, begins + self.batch_size) + 1
+    starts = [0]
+    for _ in range(self.batches_per_block):
+      starts.append(int(following[starts[-1]]))
+    return _Plan(puzzles=chosen, starts=np.array(starts))

@@ -1,0 +1,170 @@
+"""Sudoku puzzles in CSV files: a folder's files, and their checked rows."""
+
+import csv
+import dataclasses
+import gzip
+import hashlib
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from trm_jax import errors
+from trm_jax.data import sudoku
+
+HEADER = ("source", "question", "answer", "rating")
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of a Sudoku CSV.
+
+  Attributes:
+    source: Where the puzzle comes from, free text.
+    question: Tokens of the puzzle, uint8 [L].
+    answer: Tokens of its solution, uint8 [L].
+    rating: Difficulty; guesses of a reference solver in the public files.
+  """
+
+  source: str
+  question: np.ndarray
+  answer: np.ndarray
+  rating: int
+
+
+def find_files(source: str) -> dict[str, pathlib.Path]:
+  """Finds the CSV file of each split in a folder.
+
+  Args:
+    source: A folder with `train.csv[.gz]` and `test.csv[.gz]`.
+
+  Returns:
+    The file of every split.
+
+  Raises:
+    UserError: if the folder or a file is missing or a file is there twice.
+  """
+  folder = pathlib.Path(source).expanduser()
+  if not folder.is_dir():
+    raise errors.UserError(
+      f"data.source is {source!r}, which is not a folder: expected one with "
+      "train.csv and test.csv (or .csv.gz)"
+    )
+  files = {}
+  for split in SPLITS:
+    names = (f"{split}.csv", f"{split}.csv.gz")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+      raise errors.UserError(
+        f"neither {names[0]} nor {names[1]} is in {folder}"
+      )
+    if len(found) > 1:
+      raise errors.UserError(
+        f"both {names[0]} and {names[1]} are in {folder}: remove the one that "
+        "is not to be used"
+      )
+    files[split] = found[0]
+  return files
+
+
+def digest(files: dict[str, pathlib.Path]) -> str:
+  """Returns a hex digest of what the files hold: a change is a new data set."""
+  result = hashlib.blake2b(digest_size=12)
+  for split, path in sorted(files.items()):
+    with path.open("rb") as file:
+      content = hashlib.file_digest(file, "blake2b").hexdigest()
+    # The suffix decides how a file is read.
+    result.update(f"{split} {path.suffix} {content} ".encode())
+  return result.hexdigest()
+
+
+def _read_lines(path: pathlib.Path) -> Iterator[str]:
+  """Yields decoded lines; knows the exact line of a byte that is not UTF-8."""
+  opener = gzip.open if path.suffix == ".gz" else open
+  number = 0
+  try:
+    with opener(path, "rb") as file:
+      for line in file:
+        number += 1
+        yield line.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f"{path.name} line {number}: not UTF-8 text"
+    ) from error
+  except (EOFError, zlib.error, OSError) as error:
+    raise errors.UserError(
+      f"{path.name} line {number + 1}: cannot be read, "
+      f"the file is damaged or not accessible ({error})"
+    ) from error
+
+
+def read_csv(
+  path: pathlib.Path, *, box_rows: int, box_cols: int
+) -> Iterator[Row]:
+  """Yields the checked rows of a CSV one by one, whatever its size.
+
+  Args:
+    path: A `.csv` or `.csv.gz` file with the header
+      `source,question,answer,rating`.
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+
+  Yields:
+    Rows in the order of the file; empty lines are passed over.
+
+  Raises:
+    UserError: with file name and line, for anything that is not as it should.
+  """
+  path = pathlib.Path(path)
+  reader = csv.reader(_read_lines(path), strict=True)
+  expected = ",".join(HEADER)
+  num_rows = 0
+  try:
+    header = next(reader, None)
+    if header is None:
+      raise errors.UserError(
+        f"{path.name} is empty, expected the header {expected}"
+      )
+    if tuple(header) != HEADER:
+      raise errors.UserError(
+        f"{path.name} line 1: the header is {','.join(header)[:80]!r}, "
+        f"expected {expected}"
+      )
+    for columns in reader:
+      if not columns:
+        continue
+      yield _parse_row(
+        columns,
+        box_rows=box_rows,
+        box_cols=box_cols,
+        where=f"{path.name} line {reader.line_num}",
+      )
+      num_rows += 1
+  except csv.Error as error:
+    raise errors.UserError(
+      f"{path.name} line {reader.line_num}: is not CSV ({error})"
+    ) from error
+  if not num_rows:
+    raise errors.UserError(f"{path.name} has a header but no puzzles")
+
+
+def _parse_row(
+  columns: list[str], *, box_rows: int, box_cols: int, where: str
+) -> Row:
+  if len(columns) != len(HEADER):
+    raise errors.UserError(
+      f"{where}: has {len(columns)} columns, expected {len(HEADER)}"
+    )
+  source, question, answer, rating = columns
+  try:
+    number = np.int32(int(rating))
+  except (ValueError, OverflowError) as error:
+    raise errors.UserError(
+      f"{where}: rating {rating[:40]!r} is not a whole number"
+    ) from error
+  x, y = sudoku.parse_pair(
+    question, answer, box_rows=box_rows, box_cols=box_cols, where=where
+  )
+  return Row(source=source, question=x, answer=y, rating=int(number))

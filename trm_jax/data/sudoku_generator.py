@@ -1,0 +1,221 @@
+"""Makes Sudoku puzzles of any box shape, each with exactly one solution."""
+
+import random
+
+import numpy as np
+
+from trm_jax import errors
+from trm_jax.data import augment, puzzles, sudoku, sudoku_solver
+
+# A random order of digging may end with no clue left to take before the wanted
+# number is reached; so many more clues are accepted, so many grids are tried.
+EXTRA_CLUES = 2
+_MAX_TRIES = 200
+
+# generate_split gives up looking for new kinds of puzzles after so many
+# puzzles for each one asked for.
+_PUZZLES_PER_KIND = 40
+# It allows one clue more when fewer than this part of a round was new.
+_ENOUGH_NEW = 0.5
+
+_FINGERPRINT_ROUNDS = 5
+
+
+def generate(
+  num_puzzles: int, *, box_rows: int, box_cols: int, num_clues: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Generates puzzles with one solution each.
+
+  A random full grid loses clues in random order as long as the solution stays
+  the only one, down to `num_clues`. If that ends with up to `EXTRA_CLUES` more,
+  the puzzle is taken as it is, else another grid is tried.
+
+  Args:
+    num_puzzles: N.
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+    num_clues: Wanted number of clues.
+    seed: Of the draws; equal seeds give equal puzzles.
+
+  Returns:
+    Questions and answers, tokens, both uint8 [N, L].
+
+  Raises:
+    UserError: if so few clues are wanted that no such puzzle is found.
+  """
+  rng = random.Random(seed)
+  box = {"box_rows": box_rows, "box_cols": box_cols}
+  num_cells = sudoku.side(box_rows, box_cols) ** 2
+  if not 0 <= num_clues <= num_cells:
+    raise errors.UserError(
+      f"number of clues is {num_clues}, expected 0 to {num_cells}"
+    )
+  questions = np.empty((num_puzzles, num_cells), np.uint8)
+  answers = np.empty((num_puzzles, num_cells), np.uint8)
+  for i in range(num_puzzles):
+    questions[i], answers[i] = _generate_one(rng, num_clues, **box)
+  return questions + np.uint8(sudoku.BLANK), answers + np.uint8(sudoku.BLANK)
+
+
+def _generate_one(
+  rng: random.Random, num_clues: int, *, box_rows: int, box_cols: int
+) -> tuple[list[int], list[int]]:
+  num_cells = (box_rows * box_cols) ** 2
+  for _ in range(_MAX_TRIES):
+    board = sudoku_solver.Board(
+      [0] * num_cells, box_rows=box_rows, box_cols=box_cols
+    )
+    board.count(1, rng)
+    answer = board.digits.copy()
+    left = num_cells
+    # One pass is enough: a clue that had to stay once has to stay for good.
+    for cell in rng.sample(range(num_cells), num_cells):
+      if left == num_clues:
+        break
+      left -= board.dig(cell)
+    if left <= num_clues + EXTRA_CLUES:
+      return board.digits, answer
+  raise errors.UserError(
+    f"found no {box_rows}x{box_cols}-box Sudoku with at most "
+    f"{num_clues + EXTRA_CLUES} clues in {_MAX_TRIES} tries: "
+    "ask for more clues"
+  )
+
+
+def _scramble(salt: int, values: np.ndarray) -> np.ndarray:
+  return augment.key(salt, values)
+
+
+def fingerprints(
+  questions: np.ndarray, *, box_rows: int, box_cols: int
+) -> np.ndarray:
+  """Computes numbers that do not change under the symmetries of Sudoku.
+
+  Colour refinement (Weisfeiler-Lehman): every cell has a colour, and in each
+  round takes up the colours of its row, column, box, band, stack and digit,
+  each the sum of a scramble of its cells' colours, so that no order matters.
+  Equal puzzles up to symmetry always have equal fingerprints. The reverse can
+  fail, which costs a puzzle where different ones are wanted, never a leak.
+
+  Args:
+    questions: Tokens, uint8 [N, L].
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+
+  Returns:
+    uint64 [N].
+  """
+  n = sudoku.side(box_rows, box_cols)
+  grids = np.asarray(questions).reshape(-1, n, n)
+  result = _refine(grids, box_rows, box_cols)
+  if box_rows == box_cols:  # transposition is a symmetry: treat both alike
+    flipped = _refine(grids.transpose(0, 2, 1), box_rows, box_cols)
+    result = _scramble(90, result) + _scramble(90, flipped)
+  return result
+
+
+def _refine(grids: np.ndarray, box_rows: int, box_cols: int) -> np.ndarray:
+  """Computes fingerprints of [N, n, n] for all symmetries but transposition."""
+  n = grids.shape[-1]
+  bands, stacks = n // box_rows, n // box_cols
+  clue = grids > sudoku.BLANK
+  colours = _scramble(1, clue)
+  for _ in range(_FINGERPRINT_ROUNDS):
+    shares = _scramble(2, colours)
+    rows = _scramble(3, shares.sum(axis=2))
+    columns = _scramble(4, shares.sum(axis=1))
+    by_box = shares.reshape(-1, bands, box_rows, stacks, box_cols)
+    boxes = _scramble(5, by_box.sum(axis=(2, 4)))
+    by_band = rows.reshape(-1, bands, box_rows).sum(axis=2)
+    by_stack = columns.reshape(-1, stacks, box_cols).sum(axis=2)
+    surroundings = (
+      rows[:, :, None]
+      + columns[:, None, :]
+      + np.repeat(np.repeat(boxes, box_rows, axis=1), box_cols, axis=2)
+      + np.repeat(_scramble(6, by_band), box_rows, axis=1)[:, :, None]
+      + np.repeat(_scramble(7, by_stack), box_cols, axis=1)[:, None, :]
+    )
+    for token in range(sudoku.BLANK + 1, n + sudoku.BLANK + 1):
+      has = grids == token
+      total = np.where(has, shares, 0).sum(axis=(1, 2), keepdims=True)
+      surroundings += np.where(has, _scramble(8, total), 0)
+    colours = augment.key(9, colours, surroundings)
+  return _scramble(10, colours).sum(axis=(1, 2))
+
+
+def generate_split(
+  num_train: int,
+  num_test: int,
+  *,
+  box_rows: int,
+  box_cols: int,
+  num_clues: int,
+  seed: int,
+) -> tuple[puzzles.PuzzleSet, puzzles.PuzzleSet]:
+  """Generates a training and a test set that share no puzzle up to symmetry.
+
+  Two puzzles are the same kind if exchanging digits, bands, rows in a band,
+  stacks, columns in a stack or (square boxes) rows and columns turns one into
+  the other. No test puzzle is of the kind of a training puzzle or of another
+  test puzzle. Training puzzles are of different kinds as well, unless there
+  are too few kinds (4x4), when several of a kind are kept. Where new kinds get
+  rare, puzzles with up to `EXTRA_CLUES` more clues are generated.
+
+  Args:
+    num_train: Number of training puzzles.
+    num_test: Number of test puzzles.
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+    num_clues: Wanted number of clues.
+    seed: Of the draws.
+
+  Returns:
+    The training set and the test set.
+
+  Raises:
+    UserError: if there are not enough different puzzles.
+  """
+  box = {"box_rows": box_rows, "box_cols": box_cols}
+  wanted = num_train + num_test
+  rng = np.random.default_rng(seed)
+  # Kind of every puzzle so far, and the index of the first of each kind.
+  questions, answers = [], []
+  kinds: list[int] = []
+  first: dict[int, int] = {}
+  extra = 0
+  while len(first) < wanted and len(kinds) < _PUZZLES_PER_KIND * wanted:
+    round_size = max(wanted - len(first), 64)
+    x, y = generate(
+      round_size,
+      num_clues=num_clues + extra,
+      seed=int(rng.integers(2**62)),
+      **box,
+    )
+    num_kinds = len(first)
+    for kind in fingerprints(x, **box).tolist():
+      first.setdefault(kind, len(kinds))
+      kinds.append(kind)
+    questions.append(x)
+    answers.append(y)
+    if len(first) - num_kinds < _ENOUGH_NEW * round_size:
+      most = min(EXTRA_CLUES, (box_rows * box_cols) ** 2 - num_clues)
+      extra = (extra + 1) % (most + 1)
+  x, y = np.concatenate(questions), np.concatenate(answers)
+
+  picked = rng.permutation(np.array(list(first.values())))
+  test = picked[:num_test]
+  train = picked[num_test : num_test + num_train]
+  if len(train) < num_train:
+    in_test = {kinds[i] for i in test.tolist()}
+    train = np.array([i for i, kind in enumerate(kinds) if kind not in in_test])
+    train = rng.permutation(train)[:num_train]
+  if len(test) < num_test or len(train) < num_train:
+    raise errors.UserError(
+      f"found only {len(first)} different {box_rows}x{box_cols}-box puzzles "
+      f"with {num_clues} clues, too few for {num_train} training and "
+      f"{num_test} test puzzles: ask for fewer"
+    )
+  return (
+    puzzles.PuzzleSet.single(x[train], y[train]),
+    puzzles.PuzzleSet.single(x[test], y[test]),
+  )

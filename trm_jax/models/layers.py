@@ -1,0 +1,190 @@
+"""Layers of the recursive network (paper, section 4 and 4.5).
+
+Post-norm blocks without biases: h = norm(h + mix(h)), norm(h + mlp(h)).
+Parameters are float32; products run in `dtype`. Norms and rotations are
+computed in float32 and cast back.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
+linear_init = nn.initializers.variance_scaling(
+  1.0, "fan_in", "truncated_normal"
+)
+# [V, D] tables: std 1/sqrt(D), undone by the embedding's scale sqrt(D).
+embedding_init = nn.initializers.variance_scaling(
+  1.0, "fan_out", "truncated_normal"
+)
+
+
+def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
+  """Returns SwiGLU's inner width: 2/3 of expansion x size, rounded up."""
+  return -(-round(expansion * size * 2 / 3) // multiple) * multiple
+
+
+def rms_norm(x: jax.Array, *, epsilon: float) -> jax.Array:
+  """Divides by the root mean square over the last axis; no weight."""
+  h = x.astype(jnp.float32)
+  mean_square = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
+  return (h * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
+
+
+def rope_tables(
+  length: int, head_size: int, *, base: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns cos and sin, float32 [length, head_size], of RoFormer's angles.
+
+  Source: arXiv 2104.09864, section 3.2.2, halves instead of pairs.
+  """
+  exponents = np.arange(0, head_size, 2, dtype=np.float32) / head_size
+  frequencies = 1.0 / np.float32(base) ** exponents
+  angles = np.outer(np.arange(length, dtype=np.float32), frequencies)
+  angles = np.concatenate([angles, angles], axis=-1).astype(np.float32)
+  return np.cos(angles), np.sin(angles)
+
+
+def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
+  """Rotates [B, S, H, K] by the tables [S, K], in float32."""
+  h = x.astype(jnp.float32)
+  first, second = jnp.split(h, 2, axis=-1)
+  turned = jnp.concatenate([-second, first], axis=-1)
+  h = h * cos[None, :, None, :] + turned * sin[None, :, None, :]
+  return h.astype(x.dtype)
+
+
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+  """Computes silu(gate) * up in float32 and rounds once."""
+  h = nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+  return h.astype(gate.dtype)
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x)) over the last axis (arXiv 2002.05202)."""
+
+  expansion: float
+  multiple: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., D] to [..., D]."""
+    size = x.shape[-1]
+    width = swiglu_width(
+      size, expansion=self.expansion, multiple=self.multiple
+    )
+    gate_up = nn.Dense(
+      2 * width,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=linear_init,
+      name="gate_up",
+    )(x)
+    gate, up = jnp.split(gate_up, 2, axis=-1)
+    return nn.Dense(
+      size,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=linear_init,
+      name="down",
+    )(_gated(gate, up))
+
+
+class Attention(nn.Module):
+  """Full self-attention, each token to every token."""
+
+  num_heads: int
+  head_size: int
+  rope_base: float | None  # None: no rotation
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, S, D] to [B, S, D]."""
+    batch, length, size = x.shape
+    width = self.num_heads * self.head_size
+    qkv = nn.Dense(
+      3 * width,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=linear_init,
+      name="qkv",
+    )(x)
+    qkv = qkv.reshape(batch, length, 3, self.num_heads, self.head_size)
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    if self.rope_base is not None:
+      cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
+      query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+    mixed = jax.nn.dot_product_attention(query, key, value)
+    return nn.Dense(
+      size,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=linear_init,
+      name="out",
+    )(mixed.reshape(batch, length, width))
+
+
+class Block(nn.Module):
+  """Mixes tokens, then channels."""
+
+  token_mixing: str
+  num_heads: int
+  rope_base: float | None
+  mlp_expansion: float
+  mlp_multiple: int
+  norm_epsilon: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, S, D] to [B, S, D]."""
+    if self.token_mixing == "mlp":
+      # As in the official code, this norm runs over the sequence.
+      h = jnp.swapaxes(x, 1, 2)
+      h = h + self._mlp("token_mlp")(h)
+      h = jnp.swapaxes(rms_norm(h, epsilon=self.norm_epsilon), 1, 2)
+    else:
+      h = x + Attention(
+        num_heads=self.num_heads,
+        head_size=x.shape[-1] // self.num_heads,
+        rope_base=self.rope_base,
+        dtype=self.dtype,
+        name="attention",
+      )(x)
+      h = rms_norm(h, epsilon=self.norm_epsilon)
+    h = h + self._mlp("channel_mlp")(h)
+    return rms_norm(h, epsilon=self.norm_epsilon)
+
+  def _mlp(self, name: str) -> SwiGLU:
+    return SwiGLU(
+      expansion=self.mlp_expansion,
+      multiple=self.mlp_multiple,
+      dtype=self.dtype,
+      name=name,
+    )
+
+
+class TokenEmbedding(nn.Module):
+  """A table of V vectors of size D."""
+
+  vocab_size: int
+  size: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    """Maps [B, L] int32 to [B, L, D]."""
+    table = self.param(
+      "embedding", embedding_init, (self.vocab_size, self.size), jnp.float32
+    )
+    return jnp.take(table.astype(self.dtype), tokens, axis=0)
+
+
+def scaled(x: jax.Array) -> jax.Array:
+  """Multiplies [..., D] by sqrt(D), the embedding's scale, in x's dtype."""
+  return x * math.sqrt(x.shape[-1])

@@ -1,0 +1,197 @@
+"""The Tiny Recursive Model: embed, recurse, read off (paper, section 4)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from trm_jax import types
+from trm_jax.models import layers, recursion
+
+HALT_BIAS = -5.0  # at first no answer is believed to be right
+
+_REMAT_POLICIES = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": None,  # nothing is saved
+}
+
+
+class RecursiveNetwork(nn.Module):
+  """The one network that is applied again and again."""
+
+  num_layers: int
+  token_mixing: str
+  num_heads: int
+  rope_base: float | None
+  mlp_expansion: float
+  mlp_multiple: int
+  norm_epsilon: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
+    """Maps state and injection, [B, S, D] each, to the new state."""
+    h = state + injection
+    for i in range(self.num_layers):
+      h = layers.Block(
+        token_mixing=self.token_mixing,
+        num_heads=self.num_heads,
+        rope_base=self.rope_base,
+        mlp_expansion=self.mlp_expansion,
+        mlp_multiple=self.mlp_multiple,
+        norm_epsilon=self.norm_epsilon,
+        dtype=self.dtype,
+        name=f"layers_{i}",
+      )(h)
+    return h
+
+
+class TinyRecursiveModel(nn.Module):
+  """One supervision step of TRM, pure.
+
+  The puzzle vectors come in as an argument, so that their table, which may
+  have a million rows, is no parameter. So do the latents; the caller keeps
+  them between supervision steps.
+  """
+
+  vocab_size: int
+  seq_len: int  # L
+  hidden_size: int
+  num_heads: int
+  num_layers: int
+  mlp_expansion: float
+  mlp_multiple: int
+  token_mixing: str  # 'attention' or 'mlp'
+  positions: str  # 'rope', 'learned' or 'none'
+  rope_base: float
+  norm_epsilon: float
+  num_prefix_tokens: int  # P
+  latent_updates: int  # n
+  recursion_cycles: int  # T
+  compute_dtype: str
+  remat: str  # 'none', 'dots' or 'full'
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    """The dtype of latents, products and answer logits."""
+    return jnp.dtype(self.compute_dtype)
+
+  @property
+  def total_len(self) -> int:
+    """S, prefix and grid tokens."""
+    return self.num_prefix_tokens + self.seq_len
+
+  def setup(self):
+    self.token_embedding = layers.TokenEmbedding(
+      self.vocab_size, self.hidden_size, self.dtype
+    )
+    if self.positions == "learned":
+      self.position_embedding = layers.TokenEmbedding(
+        self.total_len, self.hidden_size, self.dtype
+      )
+    self.network = RecursiveNetwork(
+      num_layers=self.num_layers,
+      token_mixing=self.token_mixing,
+      num_heads=self.num_heads,
+      rope_base=self.rope_base if self.positions == "rope" else None,
+      mlp_expansion=self.mlp_expansion,
+      mlp_multiple=self.mlp_multiple,
+      norm_epsilon=self.norm_epsilon,
+      dtype=self.dtype,
+    )
+    self.answer_head = nn.Dense(
+      self.vocab_size,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=layers.linear_init,
+    )
+    self.halt_head = nn.Dense(
+      2,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros,
+      bias_init=nn.initializers.constant(HALT_BIAS),
+    )
+
+  def embed(self, inputs: jax.Array, puzzle_vectors: jax.Array) -> jax.Array:
+    """Embeds the question behind its puzzle's prefix tokens.
+
+    Args:
+      inputs: [B, L] int32 tokens.
+      puzzle_vectors: [B, E], E <= P D, filled up with zeros to P tokens.
+
+    Returns:
+      x: [B, S, D] in the compute dtype.
+    """
+    x = self.token_embedding(inputs)
+    batch, _, size = x.shape
+    if self.num_prefix_tokens:
+      fill = self.num_prefix_tokens * size - puzzle_vectors.shape[-1]
+      prefix = jnp.pad(puzzle_vectors.astype(x.dtype), ((0, 0), (0, fill)))
+      prefix = prefix.reshape(batch, self.num_prefix_tokens, size)
+      x = jnp.concatenate([prefix, x], axis=1)
+    if self.positions == "learned":
+      # Two terms of variance 1/D: halve the sum's variance.
+      positions = self.position_embedding(jnp.arange(self.total_len))
+      x = (x + positions[None]) * 0.5**0.5
+    return layers.scaled(x)
+
+  def recurse(self, x: jax.Array, latents: types.Latents) -> types.Latents:
+    """Runs the T cycles on the embedded question x, [B, S, D]."""
+    if self.is_initializing():
+      self.network(latents.z, x)  # creates the parameters, outside any loop
+    # From here on the network is a pure function of its parameters: Linen
+    # modules must not be called inside a raw lax loop.
+    network, variables = self.network.unbind()
+
+    def apply(state, injection):
+      return network.apply(variables, state, injection)
+
+    if self.remat != "none":
+      apply = jax.checkpoint(
+        apply, policy=_REMAT_POLICIES[self.remat], prevent_cse=False
+      )
+
+    # The gradient-free cycles cast the weights once. The last one casts
+    # inside each call, so that the calls' gradients add up in float32.
+    cast = jax.tree.map(
+      lambda p: jax.lax.stop_gradient(p).astype(self.dtype), variables
+    )
+
+    def gradient_free_apply(state, injection):
+      return network.apply(cast, state, injection)
+
+    return recursion.deep_recursion(
+      apply,
+      x,
+      latents,
+      latent_updates=self.latent_updates,
+      recursion_cycles=self.recursion_cycles,
+      gradient_free_network=gradient_free_apply,
+    )
+
+  def __call__(
+    self,
+    inputs: jax.Array,
+    puzzle_vectors: jax.Array,
+    latents: types.Latents,
+  ) -> types.Output:
+    """Improves the latents once and reads off the answer.
+
+    Args:
+      inputs: [B, L] int32 tokens.
+      puzzle_vectors: [B, E] float32.
+      latents: y and z, [B, S, D], in the compute dtype.
+
+    Returns:
+      New latents (detached), answer logits [B, L, V] in the compute dtype,
+      halt and continue logits [B] in float32.
+    """
+    x = self.embed(inputs, puzzle_vectors)
+    latents = self.recurse(x, latents)
+    logits = self.answer_head(latents.y)[:, self.num_prefix_tokens :]
+    halting = self.halt_head(latents.y[:, 0]).astype(jnp.float32)
+    return types.Output(
+      latents=jax.lax.stop_gradient(latents),
+      logits=logits,
+      halt_logits=halting[:, 0],
+      continue_logits=halting[:, 1],
+    )

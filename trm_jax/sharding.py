@@ -1,0 +1,86 @@
+"""How arrays lie on the devices: one mesh axis, `data`.
+
+Batch and carry are split over the devices, parameters are on each of them,
+and the puzzle table is split by rows where they divide evenly.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from trm_jax import errors, train_state, types
+
+DATA = "data"
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+  """Returns a mesh over the first devices, by default all of them."""
+  # Auto, not make_mesh's default Explicit: Linen's gathers need it.
+  count = num_devices or jax.device_count()
+  return jax.make_mesh(
+    (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+  )
+
+
+def split(mesh: Mesh) -> NamedSharding:
+  """Splits the leading axis over the devices."""
+  return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Puts a copy on each device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
+  """Raises UserError unless the batch divides over the devices."""
+  devices = mesh.size
+  if batch_size % devices:
+    lower = batch_size // devices * devices
+    choices = [str(n) for n in (lower, lower + devices) if n]
+    raise errors.UserError(
+      f"config.{name} {batch_size} does not divide over {devices} devices;"
+      f" choose {' or '.join(choices)}"
+    )
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+  """Returns a sharding for every leaf of a (possibly abstract) TrainState."""
+  everywhere, by_row = replicated(mesh), split(mesh)
+  shardings = jax.tree.map(lambda _: everywhere, state)
+  rows = state.puzzle_table.shape[0]
+  return shardings.replace(
+    carry=jax.tree.map(lambda _: by_row, state.carry),
+    puzzle_table=by_row if rows % mesh.size == 0 else everywhere,
+  )
+
+
+def create_state(init, mesh: Mesh) -> train_state.TrainState:
+  """Runs `init() -> TrainState` jitted, each leaf created where it belongs."""
+  shardings = state_shardings(jax.eval_shape(init), mesh)
+  return jax.jit(init, out_shardings=shardings)()
+
+
+def put_batch(host_batch: dict[str, np.ndarray], mesh: Mesh) -> types.Batch:
+  """Makes a global batch of this host's rows.
+
+  Args:
+    host_batch: `inputs`, `labels` [b, L] and `puzzle_ids` [b], int32.
+    mesh: of all hosts' devices.
+
+  Returns:
+    Arrays over all hosts, split over the devices.
+  """
+  return types.Batch(
+    **{
+      name: put_rows(host_batch[name], mesh)
+      for name in ("inputs", "labels", "puzzle_ids")
+    }
+  )
+
+
+def put_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
+  """Makes a global array of this host's rows, split over the devices."""
+  return jax.make_array_from_process_local_data(split(mesh), rows)

@@ -1,0 +1,124 @@
+"""All that the next supervision step depends on, and its beginning."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from trm_jax import config as config_lib
+from trm_jax import types
+from trm_jax.models import trm
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The state that checkpoints hold, whole."""
+
+  step: jax.Array  # [] int32, supervision steps done
+  params: Any  # of the model, float32
+  ema_params: Any  # their running mean, float32; what is evaluated
+  opt_state: Any  # of optax
+  puzzle_table: jax.Array  # [N, E] float32
+  initial_latents: types.Latents  # [D] each, float32; never trained
+  carry: types.Carry  # the slots
+
+
+def build_model(
+  model: config_lib.ModelConfig, *, vocab_size: int, seq_len: int
+) -> trm.TinyRecursiveModel:
+  """Returns the module for puzzles of `seq_len` tokens."""
+  return trm.TinyRecursiveModel(
+    vocab_size=vocab_size,
+    seq_len=seq_len,
+    hidden_size=model.hidden_size,
+    num_heads=model.num_heads,
+    num_layers=model.num_layers,
+    mlp_expansion=model.mlp_expansion,
+    mlp_multiple=model.mlp_multiple,
+    token_mixing=model.token_mixing,
+    positions=model.positions,
+    rope_base=model.rope_base,
+    norm_epsilon=model.norm_epsilon,
+    num_prefix_tokens=model.num_prefix_tokens,
+    latent_updates=model.latent_updates,
+    recursion_cycles=model.recursion_cycles,
+    compute_dtype=model.compute_dtype,
+    remat=model.remat,
+  )
+
+
+def empty_carry(model: trm.TinyRecursiveModel, batch_size: int) -> types.Carry:
+  """Returns slots that are all free."""
+  shape = (batch_size, model.total_len, model.hidden_size)
+  tokens = (batch_size, model.seq_len)
+  return types.Carry(
+    latents=types.Latents(
+      y=jnp.zeros(shape, model.dtype), z=jnp.zeros(shape, model.dtype)
+    ),
+    batch=types.Batch(
+      inputs=jnp.zeros(tokens, jnp.int32),
+      labels=jnp.full(tokens, types.IGNORED_LABEL, jnp.int32),
+      puzzle_ids=jnp.zeros((batch_size,), jnp.int32),
+    ),
+    steps=jnp.zeros((batch_size,), jnp.int32),
+    halted=jnp.ones((batch_size,), bool),
+  )
+
+
+def init_params(
+  model: trm.TinyRecursiveModel, key: jax.Array, *, puzzle_vector_size: int
+) -> Any:
+  """Draws the model's parameters, a dict of float32 arrays."""
+  carry = empty_carry(model, batch_size=1)
+  vectors = jnp.zeros((1, puzzle_vector_size), jnp.float32)
+  variables = model.init(key, carry.batch.inputs, vectors, carry.latents)
+  return variables["params"]
+
+
+def init_state(
+  model: trm.TinyRecursiveModel,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  batch_size: int,
+  num_puzzle_ids: int,
+  puzzle_vector_size: int,
+) -> TrainState:
+  """Draws the state before the first supervision step.
+
+  Args:
+    model: the module.
+    optimizer: of its parameters.
+    seed: of all random numbers.
+    batch_size: slots, over all devices.
+    num_puzzle_ids: N, rows of the puzzle table, which starts at 0.
+    puzzle_vector_size: E, their width.
+
+  Returns:
+    The state; call it under jit with the shardings of `sharding`.
+  """
+  params_key, y_key, z_key = jax.random.split(jax.random.key(seed), 3)
+  params = init_params(
+    model, params_key, puzzle_vector_size=puzzle_vector_size
+  )
+
+  def initial_latent(key):
+    # Random constants of standard deviation 1, as in the official code.
+    init = jax.nn.initializers.variance_scaling(
+      model.hidden_size, "fan_out", "truncated_normal"
+    )
+    return init(key, (1, model.hidden_size), jnp.float32)[0]
+
+  return TrainState(
+    step=jnp.zeros([], jnp.int32),
+    params=params,
+    ema_params=jax.tree.map(jnp.copy, params),
+    opt_state=optimizer.init(params),
+    puzzle_table=jnp.zeros((num_puzzle_ids, puzzle_vector_size), jnp.float32),
+    initial_latents=types.Latents(
+      y=initial_latent(y_key), z=initial_latent(z_key)
+    ),
+    carry=empty_carry(model, batch_size),
+  )

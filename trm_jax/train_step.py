@@ -1,0 +1,197 @@
+"""One supervision step of training, pure (paper, figure 3; official code).
+
+refill -> forward -> loss -> update -> EMA -> halt. One supervision step is
+one optimizer step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from trm_jax import (
+  halting,
+  losses,
+  metrics,
+  puzzle_embedding,
+  train_state,
+  types,
+)
+from trm_jax.models import trm
+
+TrainStep = Callable[
+  [train_state.TrainState, types.Batch],
+  tuple[train_state.TrainState, metrics.Sums],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a supervision step needs to know beside its arrays."""
+
+  max_supervision_steps: int
+  exploration_prob: float
+  halt_rule: str  # 'halt' or 'halt_over_continue'
+  answer_loss: str  # 'stablemax' or 'softmax'
+  halt_loss_weight: float
+  puzzle_learning_rate: optax.Schedule  # of the step, counted from 1
+  puzzle_weight_decay: float
+  ema_decay: float
+
+
+def make_train_step(
+  model: trm.TinyRecursiveModel,
+  optimizer: optax.GradientTransformation,
+  settings: Settings,
+  *,
+  seed: int,
+) -> TrainStep:
+  """Returns `train_step(state, batch) -> (state, metric sums)`.
+
+  The function is pure; jit it with `donate_argnums=0`. Its random numbers
+  are those of (seed, step).
+
+  Args:
+    model: the module.
+    optimizer: of its parameters.
+    settings: of the step.
+    seed: of the exploration draws.
+  """
+
+  def train_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    draws = halting.draw_exploration(
+      key,
+      state.carry.steps.shape[0],
+      max_supervision_steps=settings.max_supervision_steps,
+    )
+    return supervision_step(
+      state, batch, draws, model=model, optimizer=optimizer, settings=settings
+    )
+
+  return train_step
+
+
+def supervision_step(
+  state: train_state.TrainState,
+  batch: types.Batch,
+  draws: halting.ExplorationDraws,
+  *,
+  model: trm.TinyRecursiveModel,
+  optimizer: optax.GradientTransformation,
+  settings: Settings,
+) -> tuple[train_state.TrainState, metrics.Sums]:
+  """Trains on the puzzles in the slots, once, with given draws.
+
+  Args:
+    state: before the step; its halted slots are refilled first.
+    batch: [B] puzzles, one per slot; rows for running slots are dropped.
+    draws: the exploration of this step.
+    model: the module.
+    optimizer: of its parameters.
+    settings: of the step.
+
+  Returns:
+    The state after the step, and metric sums as in `metrics.row_sums`, plus
+    `grad_norm`.
+  """
+  step = state.step + 1
+  carry = halting.refill(state.carry, batch, state.initial_latents)
+  steps = carry.steps + 1
+  vectors = puzzle_embedding.lookup(
+    state.puzzle_table, carry.batch.puzzle_ids
+  )
+
+  def loss_fn(params, vectors):
+    output = model.apply(
+      {"params": params}, carry.batch.inputs, vectors, carry.latents
+    )
+    targets = None
+    if settings.halt_rule == "halt_over_continue":
+      targets = _continue_targets(
+        model, params, vectors, carry, output, steps, settings
+      )
+    row_losses = losses.supervision_loss(
+      output,
+      carry.batch.labels,
+      answer_loss=settings.answer_loss,
+      halt_loss_weight=settings.halt_loss_weight,
+      continue_targets=targets,
+    )
+    return jnp.mean(row_losses.total), (output, row_losses)
+
+  (_, (output, row_losses)), (gradients, vector_gradients) = (
+    jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(
+      state.params, vectors
+    )
+  )
+
+  puzzle_table = puzzle_embedding.sign_update(
+    state.puzzle_table,
+    carry.batch.puzzle_ids,
+    vector_gradients,
+    learning_rate=settings.puzzle_learning_rate(step),
+    weight_decay=settings.puzzle_weight_decay,
+  )
+  updates, opt_state = optimizer.update(
+    gradients, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  ema_params = optax.incremental_update(
+    params, state.ema_params, 1.0 - settings.ema_decay
+  )
+
+  halted = halting.halt(
+    steps,
+    output,
+    halt_rule=settings.halt_rule,
+    max_supervision_steps=settings.max_supervision_steps,
+    exploration_prob=settings.exploration_prob,
+    draws=draws,
+  )
+  sums = metrics.row_sums(
+    output,
+    carry.batch.labels,
+    row_losses,
+    steps=steps,
+    counted=halted,
+    rows=jnp.ones_like(halted),
+  )
+  sums["grad_norm"] = optax.tree.norm(gradients)
+  return (
+    train_state.TrainState(
+      step=step,
+      params=params,
+      ema_params=ema_params,
+      opt_state=opt_state,
+      puzzle_table=puzzle_table,
+      initial_latents=state.initial_latents,
+      carry=types.Carry(
+        latents=output.latents, batch=carry.batch, steps=steps, halted=halted
+      ),
+    ),
+    sums,
+  )
+
+
+def _continue_targets(
+  model: trm.TinyRecursiveModel,
+  params,
+  vectors: jax.Array,
+  carry: types.Carry,
+  output: types.Output,
+  steps: jax.Array,
+  settings: Settings,
+) -> jax.Array:
+  """Looks one supervision step ahead, without gradient; [B] in 0..1."""
+  params, vectors = jax.lax.stop_gradient((params, vectors))
+  next_output = model.apply(
+    {"params": params}, carry.batch.inputs, vectors, output.latents
+  )
+  return halting.continue_targets(
+    steps,
+    next_output,
+    max_supervision_steps=settings.max_supervision_steps,
+  )
