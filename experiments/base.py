@@ -55,7 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all
   config.data.num_test = 0  # puzzles, drawn with the seed; 0: all
   config.data.box_rows = 3  # a box has this many rows and columns:
-  config.data.box_columns = 3  # 2x2, 2x3 or 3x3 for generated puzzles
+  config.data.box_cols = 3  # 2x2, 2x3 or 3x3 for generated puzzles
   config.data.num_clues = 26  # of a generated puzzle
   config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
   config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'

@@ -590,9 +590,11 @@ def test_golden_evaluation():
     # The official evaluation counts the losses of padding rows, too.
     rows = jnp.ones(batch.puzzle_ids.shape, bool)
     result = evaluate_batch(
-      golden.params_of(state_dict),
-      golden.table_of(state_dict),
-      golden.constants_of(state_dict),
+      types.Weights(
+        params=golden.params_of(state_dict),
+        puzzle_table=golden.table_of(state_dict),
+        initial_latents=golden.constants_of(state_dict),
+      ),
       batch,
       rows,
     )

@@ -117,7 +117,7 @@ class DataConfig:
   num_train: int
   num_test: int
   box_rows: int
-  box_columns: int
+  box_cols: int
   num_clues: int
   augmentation: str
   num_variants: int
@@ -289,3 +289,16 @@ def flatten(config: Config) -> dict[str, Any]:
     else:
       flat[name] = value
   return flat
+
+
+def knob_names() -> tuple[str, ...]:
+  """Returns the dotted name of every setting."""
+  names = []
+  for field in dataclasses.fields(Config):
+    if dataclasses.is_dataclass(field.type):
+      names += [
+        f"{field.name}.{knob.name}" for knob in dataclasses.fields(field.type)
+      ]
+    else:
+      names.append(field.name)
+  return tuple(names)

@@ -3,24 +3,28 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
+from trm_jax import config as config_lib
 from trm_jax import (
+  checkpointing,
+  errors,
+  experiment,
   losses,
   metrics,
-  puzzle_embedding,
+  plots,
   sharding,
   solve,
-  train_state,
   types,
 )
+from trm_jax.data import loader, tasks
 from trm_jax.models import trm
 
 PROGRESS_SECONDS = 10.0
@@ -57,7 +61,7 @@ class Report:
 
 
 EvaluateBatch = Callable[
-  [Any, jax.Array, types.Latents, types.Batch, jax.Array], BatchResult
+  [types.Weights, types.Batch, jax.Array], BatchResult
 ]
 
 
@@ -70,11 +74,11 @@ def make_evaluate_batch(
 ) -> EvaluateBatch:
   """Returns a pure function that solves a batch and compares it.
 
-  Its arguments: parameters, puzzle table, initial latents, a Batch, and
-  [B] bool that is False for padding rows. Every puzzle has all steps.
+  Its arguments: the weights, a batch, and [B] bool that is False for padding
+  rows. Every puzzle has all steps.
   """
 
-  def evaluate_batch(params, puzzle_table, initial_latents, batch, rows):
+  def evaluate_batch(weights, batch, rows):
     def observe(output, number):
       row_losses = losses.supervision_loss(
         output,
@@ -97,10 +101,9 @@ def make_evaluate_batch(
 
     return solve.solve_fixed(
       model,
-      params,
-      initial_latents,
+      weights,
       batch.inputs,
-      puzzle_embedding.lookup(puzzle_table, batch.puzzle_ids),
+      batch.puzzle_ids,
       supervision_steps=supervision_steps,
       observe=observe,
     )
@@ -110,17 +113,17 @@ def make_evaluate_batch(
 
 def evaluate(
   evaluate_batch: EvaluateBatch,
-  state: train_state.TrainState,
+  weights: types.Weights,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   *,
   num_puzzles: int,
 ) -> Report:
-  """Evaluates the averaged weights on a data set, with progress.
+  """Evaluates weights on a data set, with progress.
 
   Args:
     evaluate_batch: of `make_evaluate_batch`, jitted.
-    state: its EMA weights and table are evaluated.
+    weights: in training the averaged ones.
     batches: of this host, with a `mask` that is False for padding rows.
     mesh: of all devices.
     num_puzzles: of the whole data set, for the progress line.
@@ -148,9 +151,7 @@ def evaluate(
 
   for host_batch in batches:
     result = evaluate_batch(
-      state.ema_params,
-      state.puzzle_table,
-      state.initial_latents,
+      weights,
       sharding.put_batch(host_batch, mesh),
       sharding.put_rows(host_batch["mask"], mesh),
     )
@@ -168,6 +169,103 @@ def evaluate(
   )
 
 
+class Evaluator:
+  """Evaluates weights on a task's test puzzles, compiled once."""
+
+  def __init__(self, run: experiment.Experiment):
+    self._config = run.config
+    self._task = run.task
+    self._mesh = run.mesh
+    self._evaluate_batch = jax.jit(
+      make_evaluate_batch(
+        run.model,
+        supervision_steps=run.config.eval.supervision_steps,
+        answer_loss=run.config.train.answer_loss,
+        halt_loss_weight=run.config.train.halt_loss_weight,
+      )
+    )
+
+  def _batches(self) -> Iterator[dict[str, np.ndarray]]:
+    return loader.eval_batches(
+      self._task.test,
+      batch_size=self._config.eval.batch_size,
+      shard=(jax.process_index(), jax.process_count()),
+    )
+
+  def __call__(self, weights: types.Weights) -> Report:
+    """Evaluates on every test puzzle."""
+    return evaluate(
+      self._evaluate_batch,
+      weights,
+      self._batches(),
+      self._mesh,
+      num_puzzles=self._task.test.num_examples,
+    )
+
+  def example(self, weights: types.Weights) -> "Example":
+    """Picks, from the first batch, the solved puzzle that took longest."""
+    host_batch = next(iter(self._batches()))
+    result = self._evaluate_batch(
+      weights,
+      sharding.put_batch(host_batch, self._mesh),
+      sharding.put_rows(host_batch["mask"], self._mesh),
+    )
+    answers = np.asarray(result.answers)
+    exact = (answers == host_batch["labels"]).all(-1) & host_batch["mask"]
+    # Steps that a puzzle went unsolved, if it is solved in the end.
+    unsolved = np.where(exact[-1], (~exact).sum(0), -1)
+    row = int(np.argmax(unsolved))
+    steps = self._config.eval.report_steps
+    return Example(
+      task=self._task,
+      question=host_batch["inputs"][row],
+      solution=host_batch["labels"][row],
+      answers={step: answers[step - 1, row] for step in steps},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One puzzle and what was answered on the way."""
+
+  task: tasks.Task
+  question: np.ndarray  # [L]
+  solution: np.ndarray  # [L]
+  answers: Mapping[int, np.ndarray]  # supervision steps -> [L]
+
+  def save_picture(self, path: epath.Path) -> None:
+    """Draws it as a PNG."""
+    plots.save_sudoku(
+      self.question,
+      {_after(step): tokens for step, tokens in self.answers.items()},
+      self.solution,
+      box_rows=self.task.box_rows,
+      box_cols=self.task.box_cols,
+      path=path,
+    )
+
+  def text(self) -> str:
+    """Returns question and answers side by side, for the terminal."""
+    panels = {"question": self.question} | {
+      _after(step): tokens for step, tokens in self.answers.items()
+    }
+    columns = [
+      [title, *self.task.format_grid(tokens).splitlines()]
+      for title, tokens in panels.items()
+    ]
+    widths = [max(len(line) for line in column) for column in columns]
+    return "\n".join(
+      "   ".join(
+        cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+      ).rstrip()
+      for line in zip(*columns, strict=True)
+    )
+
+
+def _after(step: int) -> str:
+  return f"step {step}"
+
+
 def format_report(report: Report, steps: Iterable[int]) -> str:
   """Returns a table of the metrics after each of `steps`."""
   lines = ["  steps   exact    cells    halt     answer loss"]
@@ -179,3 +277,42 @@ def format_report(report: Report, steps: Iterable[int]) -> str:
       f" {after['answer_loss']:11.4f}"
     )
   return "\n".join(lines)
+
+
+def evaluate_workdir(config: config_lib.Config, workdir: str) -> Report:
+  """Evaluates a workdir's checkpoint on the settings' test puzzles.
+
+  Args:
+    config: `eval.checkpoint` says which; `model` must be the checkpoint's.
+    workdir: of a training.
+
+  Returns:
+    The report, which is printed, too.
+
+  Raises:
+    UserError: no checkpoint, or one of another network.
+  """
+  run = experiment.build(config)
+  with checkpointing.Checkpoints(workdir) as checkpoints:
+    step = checkpoints.latest_step
+    if config.eval.checkpoint == "best" and checkpoints.best_step is not None:
+      step = checkpoints.best_step
+    if step is None:
+      raise errors.UserError(
+        f"{workdir} holds no checkpoint yet; train first, or name another"
+        " --workdir"
+      )
+    checkpointing.check_evaluation_fits(checkpoints.description(step), config)
+    weights = checkpoints.restore_weights(
+      step, run.abstract_state().averaged_weights
+    )
+    where = checkpoints.path(step)
+  print(f"evaluating {where}", flush=True)
+  report = Evaluator(run)(weights)
+  print(
+    f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy after"
+    " so many supervision steps:\n"
+    + format_report(report, config.eval.report_steps),
+    flush=True,
+  )
+  return report

@@ -63,6 +63,18 @@ def create_state(init, mesh: Mesh) -> train_state.TrainState:
   return jax.jit(init, out_shardings=shardings)()
 
 
+def abstract_state(init, mesh: Mesh) -> train_state.TrainState:
+  """Returns ShapeDtypeStructs with shardings, to restore a checkpoint to."""
+  state = jax.eval_shape(init)
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
+    ),
+    state,
+    state_shardings(state, mesh),
+  )
+
+
 def put_batch(host_batch: dict[str, np.ndarray], mesh: Mesh) -> types.Batch:
   """Makes a global batch of this host's rows.
 

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from trm_jax import halting, types
+from trm_jax import halting, puzzle_embedding, types
 from trm_jax.models import trm
 
 
 def solve_fixed(
   model: trm.TinyRecursiveModel,
-  params: Any,
-  initial_latents: types.Latents,
+  weights: types.Weights,
   inputs: jax.Array,
-  puzzle_vectors: jax.Array,
+  puzzle_ids: jax.Array,
   *,
   supervision_steps: int,
   observe: Callable[[types.Output, jax.Array], Any],
@@ -25,10 +25,9 @@ def solve_fixed(
 
   Args:
     model: the module.
-    params: its parameters, in evaluation the averaged ones.
-    initial_latents: the constants y and z, [D] each.
+    weights: of the module, in evaluation the averaged ones.
     inputs: [B, L] int32 questions.
-    puzzle_vectors: [B, E] float32.
+    puzzle_ids: [B] int32, rows of the puzzle table.
     supervision_steps: at least 1; may exceed the number used in training.
     observe: called after each step with the model's output and the number
       of steps so far, [] int32; keeps what the caller wants of it.
@@ -38,13 +37,14 @@ def solve_fixed(
   """
 
   def step(latents, number):
-    output = model.apply({"params": params}, inputs, puzzle_vectors, latents)
+    output = model.apply({"params": weights.params}, inputs, vectors, latents)
     return output.latents, observe(output, number)
 
+  vectors = puzzle_embedding.lookup(weights.puzzle_table, puzzle_ids)
   latents = halting.initial_latents(
-    initial_latents, inputs.shape[0], model.total_len, model.dtype
+    weights.initial_latents, inputs.shape[0], model.total_len, model.dtype
   )
   _, observations = jax.lax.scan(
-    step, latents, jax.numpy.arange(1, supervision_steps + 1)
+    step, latents, jnp.arange(1, supervision_steps + 1)
   )
   return observations

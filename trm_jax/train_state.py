@@ -24,6 +24,15 @@ class TrainState:
   initial_latents: types.Latents  # [D] each, float32; never trained
   carry: types.Carry  # the slots
 
+  @property
+  def averaged_weights(self) -> types.Weights:
+    """What is evaluated; the puzzle table is not averaged."""
+    return types.Weights(
+      params=self.ema_params,
+      puzzle_table=self.puzzle_table,
+      initial_latents=self.initial_latents,
+    )
+
 
 def build_model(
   model: config_lib.ModelConfig, *, vocab_size: int, seq_len: int

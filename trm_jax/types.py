@@ -4,6 +4,8 @@ Shape letters, everywhere: B batch (slots), L grid tokens, P prefix tokens,
 S = P + L, D hidden size, V vocabulary, E width of a puzzle vector.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 
@@ -46,3 +48,12 @@ class Carry:
   batch: Batch  # the puzzle in each slot
   steps: jax.Array  # [B] int32, supervision steps this puzzle has had
   halted: jax.Array  # [B] bool, the slot is free for a new puzzle
+
+
+@flax.struct.dataclass
+class Weights:
+  """All that solving a puzzle needs."""
+
+  params: Any  # of the model; in evaluation the averaged ones
+  puzzle_table: jax.Array  # [N, E] float32
+  initial_latents: Latents  # [D] each, float32; constants

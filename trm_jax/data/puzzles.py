@@ -313,7 +313,8 @@ def load_sudoku_extreme(
   total = len(records)
   if not 0 <= num_puzzles <= total:
     raise errors.UserError(
-      f"asked for {num_puzzles} puzzles, but the {split} set has {total}"
+      f"config.data.num_{split} asks for {num_puzzles} puzzles, but the"
+      f" {split} set has {total}; ask for fewer, or 0 for all"
     )
   chosen = np.arange(total)
   if num_puzzles:

@@ -1,0 +1,1 @@
+"""Experiments: plain configs, each a lab note."""

@@ -1,0 +1,52 @@
+"""Quickstart: a small TRM learns 6x6 Sudoku on a laptop's CPU.
+
+Puzzles are generated (2x3 boxes, one solution each, about 16 clues); no test
+puzzle equals a training puzzle up to symmetry. Nothing is downloaded.
+
+  python -m trm_jax.main --config=experiments/quickstart.py
+"""
+
+import ml_collections
+
+from experiments import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the config."""
+  config = base.get_config()
+  config.name = "quickstart"
+
+  config.data.task = "generated_sudoku"
+  config.data.box_rows = 2
+  config.data.box_cols = 3
+  config.data.num_clues = 16
+  config.data.num_train = 1000
+  config.data.num_test = 500
+  config.data.augmentation = "endless"
+
+  config.model.hidden_size = 96
+  config.model.mlp_multiple = 32
+  config.model.puzzle_vector_size = 96
+  config.model.num_prefix_tokens = 1
+  config.model.latent_updates = 3
+  config.model.recursion_cycles = 2
+  config.model.compute_dtype = "float32"
+  config.model.remat = "none"
+
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.puzzle_learning_rate = 2e-3
+  config.optimizer.warmup_steps = 100
+  config.optimizer.weight_decay = 0.1
+  config.optimizer.puzzle_weight_decay = 0.1
+  config.optimizer.ema_decay = 0.99
+
+  config.train.batch_size = 64
+  config.train.num_steps = 600
+
+  config.eval.every_steps = 200
+  config.eval.batch_size = 256
+  config.eval.report_steps = (1, 4, 16)
+
+  config.checkpoint.every_steps = 200
+  config.log.every_steps = 20
+  return config

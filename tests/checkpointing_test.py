@@ -1,0 +1,245 @@
+"""Stop and go on, what is kept, and what does not fit."""
+
+import dataclasses
+import json
+import shutil
+
+import chex
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from trm_jax import checkpointing, errors, experiment, train
+
+NUM_STEPS = 20
+
+
+def _final_state(config, workdir):
+  """The state in the newest checkpoint, with the data position."""
+  run = experiment.build(config)
+  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    step = checkpoints.latest_step
+    state = checkpoints.restore(step, run.abstract_state())
+    return state, checkpoints.description(step)
+
+
+def _set(config, **groups):
+  """Returns the config with groups' fields replaced."""
+  return dataclasses.replace(
+    config,
+    **{
+      name: dataclasses.replace(getattr(config, name), **fields)
+      for name, fields in groups.items()
+    },
+  )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_stopped_and_continued_equals_never_stopped(tmp_path, dtype):
+  config = _set(tiny.config(), model=dict(compute_dtype=dtype))
+  whole = _set(config, train=dict(num_steps=NUM_STEPS))
+  half = _set(config, train=dict(num_steps=NUM_STEPS // 2))
+  train.train(whole, str(tmp_path / "whole"))
+  train.train(half, str(tmp_path / "parts"))
+  train.train(whole, str(tmp_path / "parts"))
+
+  straight, straight_about = _final_state(whole, tmp_path / "whole")
+  continued, continued_about = _final_state(whole, tmp_path / "parts")
+  assert int(straight.step) == NUM_STEPS
+  chex.assert_trees_all_equal(straight, continued)
+  assert straight_about.next_batch == continued_about.next_batch == NUM_STEPS
+  # The comparison means something: training has moved every leaf's group.
+  fresh = jax.jit(experiment.build(whole).init)()
+  assert not np.array_equal(fresh.puzzle_table, straight.puzzle_table)
+  assert not np.array_equal(fresh.carry.latents.z, straight.carry.latents.z)
+
+
+def test_metrics_file_has_each_step_once_after_a_restart(tmp_path):
+  config = _set(tiny.config(), train=dict(num_steps=4))
+  train.train(config, str(tmp_path))
+  # A run that was killed after step 5 but saved last at step 4.
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write(json.dumps({"step": 5, "group": "train"}) + '\n{"step": 6, "gr')
+  train.train(_set(config, train=dict(num_steps=6)), str(tmp_path))
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
+  steps = [row["step"] for row in rows if row["group"] == "train"]
+  assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_keeps_the_last_and_the_best(tmp_path):
+  config = tiny.config()
+  run = experiment.build(config)
+  state = jax.jit(run.init)()
+  settings = dataclasses.replace(config.checkpoint, keep_last=2, keep_best=1)
+  accuracies = {1: 0.1, 2: 0.9, 3: None, 4: 0.3, 5: None, 6: 0.2}
+  with checkpointing.Checkpoints(str(tmp_path), settings) as checkpoints:
+    for step, accuracy in accuracies.items():
+      checkpoints.save(
+        state,
+        checkpointing.describe(config, "data", step),
+        step=step,
+        exact_accuracy=accuracy,
+      )
+    checkpoints.wait()
+    assert checkpoints.latest_step == 6
+    assert checkpoints.best_step == 2
+  kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+  assert {n for n in kept if n.startswith("ckpt")} == {
+    "ckpt_2",
+    "ckpt_5",
+    "ckpt_6",
+  }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("trained")
+  config = _set(tiny.config(), train=dict(num_steps=2))
+  train.train(config, str(workdir))
+  return config, workdir
+
+
+def test_every_difference_of_another_experiment_is_named(trained):
+  config, workdir = trained
+  other = _set(
+    config,
+    model=dict(hidden_size=24, puzzle_vector_size=24),
+    optimizer=dict(learning_rate=0.5),
+    data=dict(seed=7),
+    train=dict(batch_size=4),
+  )
+  with pytest.raises(errors.UserError) as caught:
+    train.train(other, str(workdir))
+  text = str(caught.value)
+  for difference in (
+    "config.model.hidden_size is 16 in the checkpoint, 24 here",
+    "config.model.puzzle_vector_size is 16 in the checkpoint, 24 here",
+    "config.optimizer.learning_rate is 0.002 in the checkpoint, 0.5 here",
+    "config.data.seed is 0 in the checkpoint, 7 here",
+    "config.train.batch_size is 8 in the checkpoint, 4 here",
+  ):
+    assert difference in text
+  assert "\n" not in text
+
+
+def test_what_only_changes_how_long_or_how_fast_may_differ(trained):
+  config, workdir = trained
+  copy = workdir.parent / "copy"
+  shutil.copytree(workdir, copy)
+  other = _set(
+    config,
+    train=dict(num_steps=3),
+    model=dict(remat="full"),
+    log=dict(every_steps=2),
+    eval=dict(every_steps=1),
+    checkpoint=dict(keep_last=1),
+    data=dict(prefetch_threads=0),
+  )
+  train.train(other, str(copy))
+  state, _ = _final_state(other, copy)
+  assert int(state.step) == 3
+
+
+def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
+  config, workdir = trained
+  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    saved = checkpoints.description(2)
+  with pytest.raises(errors.UserError, match="training puzzles are not"):
+    checkpointing.check_training_fits(saved, config, "other puzzles")
+
+
+def test_a_cosine_schedule_ties_the_number_of_steps():
+  config = _set(tiny.config(), optimizer=dict(min_learning_rate_ratio=0.1))
+  saved = checkpointing.describe(config, "data", 1)
+  longer = _set(config, train=dict(num_steps=99))
+  with pytest.raises(errors.UserError, match=r"config\.train\.num_steps"):
+    checkpointing.check_training_fits(saved, longer, "data")
+
+
+def test_shapes_that_do_not_fit_are_all_named(trained):
+  config, workdir = trained
+  run = experiment.build(_set(config, model=dict(mlp_multiple=64)))
+  with (
+    checkpointing.Checkpoints(str(workdir)) as checkpoints,
+    pytest.raises(errors.UserError) as caught,
+  ):
+    checkpoints.restore(2, run.abstract_state())
+  text = str(caught.value)
+  assert "params/network/layers_0/channel_mlp/down/kernel has shape" in text
+  assert "params/network/layers_1/channel_mlp/gate_up/kernel" in text
+
+
+def test_a_damaged_checkpoint_is_named(trained):
+  config, workdir = trained
+  copy = workdir.parent / "damaged"
+  shutil.copytree(workdir, copy)
+  step = copy / "checkpoints" / "ckpt_2"
+  for path in (step / "state").rglob("*"):
+    if path.is_file() and "d" in path.parts:
+      path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(errors.UserError, match=r"ckpt_2.* is damaged") as caught:
+    train.train(_set(config, train=dict(num_steps=3)), str(copy))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+  tmp_path,
+):
+  config = _set(
+    tiny.config(),
+    train=dict(num_steps=8),
+    checkpoint=dict(every_steps=1, keep_last=100),
+    optimizer=dict(learning_rate=1e38, warmup_steps=0),
+  )
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path))
+  text = str(caught.value)
+  assert "at step" in text
+  assert "last good checkpoint" in text
+  with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
+    run = experiment.build(config)
+    state = checkpoints.restore(
+      checkpoints.latest_step, run.abstract_state()
+    )
+  assert all(
+    np.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(state.params)
+  )
+
+
+def test_restores_on_another_number_of_devices(trained):
+  from trm_jax import sharding
+
+  config, workdir = trained
+  run = experiment.build(config)
+  assert run.mesh.size == 4
+  states = []
+  for count in (1, 2, 4):
+    here = dataclasses.replace(run, mesh=sharding.make_mesh(count))
+    with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+      state = checkpoints.restore(2, here.abstract_state())
+    assert len(state.carry.steps.sharding.device_set) == count
+    states.append(jax.device_get(state))
+  chex.assert_trees_all_equal(*states)
+
+
+def test_an_unwritable_workdir_is_one_line(tmp_path):
+  blocked = tmp_path / "file"
+  blocked.write_text("not a folder")
+  with pytest.raises(errors.UserError, match="cannot write to the workdir"):
+    train.train(tiny.config(), str(blocked))
+
+
+def test_weights_alone_are_the_averaged_ones(trained):
+  config, workdir = trained
+  run = experiment.build(config)
+  state, _ = _final_state(config, workdir)
+  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    weights = checkpoints.restore_weights(
+      2, run.abstract_state().averaged_weights
+    )
+  chex.assert_trees_all_equal(weights, state.averaged_weights)

@@ -1,0 +1,223 @@
+"""The command line, as a person types it: what it prints and how it ends."""
+
+import gzip
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+HEADER = "source,question,answer,rating\n"
+QUESTION = (
+  "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5"
+  "....8..79"
+)
+ANSWER = (
+  "534678912672195348198342567859761423426853791713924856961537284287419635"
+  "345286179"
+)
+
+
+def run(*arguments, config="experiments/quickstart.py"):
+  """Runs main in a process of its own, on one CPU device."""
+  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  return subprocess.run(
+    [sys.executable, "-m", "trm_jax.main", f"--config={config}", *arguments],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def error_of(*arguments, **options) -> str:
+  """The one line of an error; there is nothing else."""
+  result = run(*arguments, **options)
+  assert result.returncode == 1, result.stderr
+  lines = [
+    line for line in result.stderr.splitlines() if line.startswith("error: ")
+  ]
+  assert len(lines) == 1, result.stderr
+  assert result.stderr.splitlines()[-1] == lines[0]
+  assert "Traceback" not in result.stderr + result.stdout
+  assert "exact_accuracy=" not in result.stdout
+  return lines[0]
+
+
+def source_of(tmp_path, *rows, header=HEADER, name="train.csv") -> str:
+  folder = tmp_path / "source"
+  folder.mkdir()
+  good = f"made up,{QUESTION},{ANSWER},0\n"
+  (folder / name).write_text(header + "".join(rows or [good]))
+  (folder / "test.csv").write_text(HEADER + good)
+  return str(folder)
+
+
+def sudoku_error(tmp_path, *rows, **options) -> str:
+  message = error_of(
+    f"--config.data.source={source_of(tmp_path, *rows, **options)}",
+    f"--config.data.cache_dir={tmp_path / 'cache'}",
+    "--config.data.num_train=1",
+    f"--workdir={tmp_path / 'run'}",
+    config="experiments/sudoku.py",
+  )
+  # Nothing half-written: no prepared data, no workdir.
+  assert not (tmp_path / "run").exists()
+  prepared = list((tmp_path / "cache").rglob("*array_record*"))
+  assert not prepared
+  return message
+
+
+def test_learns_4x4_through_main(tmp_path):
+  """At least 90 % exact on unseen puzzles within 400 steps."""
+  result = run(
+    f"--workdir={tmp_path}",
+    "--config.data.box_rows=2",
+    "--config.data.box_cols=2",
+    "--config.data.num_clues=6",
+    "--config.data.num_train=400",
+    "--config.data.num_test=200",
+    "--config.model.hidden_size=64",
+    "--config.model.puzzle_vector_size=64",
+    "--config.train.batch_size=32",
+    "--config.train.num_steps=400",
+    "--config.eval.every_steps=0",
+    "--config.eval.batch_size=200",
+  )
+  assert result.returncode == 0, result.stderr
+  last = result.stdout.splitlines()[-1]
+  match = re.fullmatch(r"exact_accuracy=(\d\.\d+)", last)
+  assert match, last
+  assert float(match.group(1)) >= 0.9
+  for name in ("checkpoints", "metrics.jsonl", "curves.png", "example.png"):
+    assert (tmp_path / name).exists()
+    assert str(tmp_path / name) in result.stdout
+  assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+  # The same weights, evaluated on their own, give the same number.
+  again = run(
+    f"--workdir={tmp_path}",
+    "--mode=evaluate",
+    "--config.data.box_rows=2",
+    "--config.data.box_cols=2",
+    "--config.data.num_clues=6",
+    "--config.data.num_train=400",
+    "--config.data.num_test=200",
+    "--config.model.hidden_size=64",
+    "--config.model.puzzle_vector_size=64",
+    "--config.eval.batch_size=50",
+  )
+  assert again.returncode == 0, again.stderr
+  assert again.stdout.splitlines()[-1] == last
+
+
+def test_real_format_trains_and_continues(tmp_path):
+  """Two tiny runs on a CSV folder, plain and zipped, in one workdir."""
+  folder = tmp_path / "source"
+  folder.mkdir()
+  rows = HEADER + f"made up,{QUESTION},{ANSWER},0\n" * 4
+  (folder / "train.csv.gz").write_bytes(gzip.compress(rows.encode()))
+  (folder / "test.csv").write_text(rows)
+  arguments = [
+    "--config.data.task=sudoku",
+    f"--config.data.source={folder}",
+    f"--config.data.cache_dir={tmp_path / 'cache'}",
+    "--config.data.num_train=3",
+    "--config.data.num_test=2",
+    f"--workdir={tmp_path / 'run'}",
+  ]
+  for num_steps in (2, 3):
+    result = run(
+      *arguments,
+      f"--config.train.num_steps={num_steps}",
+      config="experiments/sudoku.py:attention,smoke",
+    )
+    assert result.returncode == 0, result.stderr
+  assert "going on from step 2" in result.stdout
+  assert "step 3/3" in result.stdout
+  assert "step 2/3" not in result.stdout
+
+
+def test_missing_folder(tmp_path):
+  message = error_of(
+    f"--config.data.source={tmp_path / 'nowhere'}",
+    config="experiments/sudoku.py",
+  )
+  assert "nowhere" in message
+  assert "train.csv" in message
+
+
+def test_wrong_header(tmp_path):
+  message = sudoku_error(tmp_path, header="question,answer\n")
+  assert "train.csv line 1" in message
+  assert "source,question,answer,rating" in message
+
+
+def test_row_of_80_characters(tmp_path):
+  message = sudoku_error(tmp_path, f"made up,{QUESTION[:-1]},{ANSWER},0\n")
+  assert "train.csv line 2: question has 80 characters, expected 81" in message
+
+
+def test_letter_in_a_row(tmp_path):
+  message = sudoku_error(tmp_path, f"made up,x{QUESTION[1:]},{ANSWER},0\n")
+  assert "train.csv line 2" in message
+  assert "'x'" in message
+
+
+def test_contradicting_question_and_answer(tmp_path):
+  question = QUESTION[:2] + "1" + QUESTION[3:]
+  message = sudoku_error(tmp_path, f"made up,{question},{ANSWER},0\n")
+  assert "train.csv line 2" in message
+
+
+def test_misspelt_knob():
+  message = error_of("--config.model.hiden_size=3")
+  assert "config.model.hiden_size" in message
+  assert "did you mean config.model.hidden_size?" in message
+
+
+def test_wrong_type_of_knob():
+  message = error_of("--config.train.batch_size=many")
+  assert "batch_size" in message
+
+
+def test_batch_size_0(tmp_path):
+  message = error_of("--config.train.batch_size=0", f"--workdir={tmp_path}")
+  assert "config.train.batch_size is 0; it must be at least 1" in message
+
+
+def test_unknown_variant_and_missing_config():
+  assert "no variant 'atention'" in error_of(
+    config="experiments/sudoku.py:atention"
+  )
+  assert "nowhere.py" in error_of(config="experiments/nowhere.py")
+
+
+def test_unknown_flag():
+  assert "wrkdir" in error_of("--wrkdir=x")
+
+
+def test_workdir_of_another_experiment(tmp_path):
+  small = [
+    f"--workdir={tmp_path}",
+    "--config.data.num_train=8",
+    "--config.data.num_test=4",
+    "--config.train.num_steps=1",
+    "--config.train.batch_size=4",
+    "--config.eval.batch_size=4",
+    "--config.log.plots=False",
+  ]
+  assert run(*small).returncode == 0
+  message = error_of(*small, "--config.model.num_layers=1")
+  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
+  message = error_of(*small, "--config.model.num_layers=1", "--mode=evaluate")
+  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
+
+
+def test_evaluation_without_a_checkpoint(tmp_path):
+  message = error_of("--mode=evaluate", f"--workdir={tmp_path / 'empty'}")
+  assert "holds no checkpoint" in message

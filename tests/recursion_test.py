@@ -1,0 +1,165 @@
+"""The recursion with a toy network that can be followed by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trm_jax import types
+from trm_jax.models import recursion
+
+SHAPE = (2, 3, 4)  # [B, S, D]
+
+
+def _weights():
+  return jax.random.normal(jax.random.key(0), (4, 4)) * 0.7
+
+
+def _network(weights):
+  def network(state, injection):
+    return jnp.tanh(jnp.einsum("bsd,de->bse", state - 0.5 * injection, weights))
+
+  return network
+
+
+def _question_and_latents():
+  x, y, z = (
+    jax.random.normal(key, SHAPE)
+    for key in jax.random.split(jax.random.key(1), 3)
+  )
+  return x, types.Latents(y=y, z=z)
+
+
+def _loop(network, x, latents, *, n, cycles):
+  """The paper's pseudo-code, unrolled."""
+  y, z = latents.y, latents.z
+  for _ in range(cycles):
+    for _ in range(n):
+      z = network(z, y + x)
+    y = network(y, z)
+  return types.Latents(y=y, z=z)
+
+
+def _recurse(network, x, latents, *, n, cycles, **kwargs):
+  return recursion.deep_recursion(
+    network, x, latents, latent_updates=n, recursion_cycles=cycles, **kwargs
+  )
+
+
+def _scalar(latents):
+  return jnp.sum(jnp.sin(latents.y)) + jnp.sum(jnp.cos(2 * latents.z))
+
+
+def _assert_trees_close(actual, expected, **tolerance):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+    actual,
+    expected,
+  )
+
+
+@pytest.mark.parametrize(("n", "cycles"), [(1, 1), (3, 1), (2, 2), (4, 3)])
+def test_deep_recursion_equals_the_loop_of_the_paper(n, cycles):
+  x, latents = _question_and_latents()
+  network = _network(_weights())
+  _assert_trees_close(
+    _recurse(network, x, latents, n=n, cycles=cycles),
+    _loop(network, x, latents, n=n, cycles=cycles),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("cycles", [2, 3])
+def test_gradient_is_that_of_the_last_cycle_alone(cycles):
+  x, latents = _question_and_latents()
+
+  def all_cycles(weights, x):
+    network = _network(weights)
+    return _scalar(_recurse(network, x, latents, n=3, cycles=cycles))
+
+  before_last = _loop(
+    _network(_weights()), x, latents, n=3, cycles=cycles - 1
+  )
+
+  def last_cycle(weights, x):
+    return _scalar(_loop(_network(weights), x, before_last, n=3, cycles=1))
+
+  def every_cycle(weights, x):
+    network = _network(weights)
+    return _scalar(_loop(network, x, latents, n=3, cycles=cycles))
+
+  gradients = jax.grad(all_cycles, argnums=(0, 1))(_weights(), x)
+  expected = jax.grad(last_cycle, argnums=(0, 1))(_weights(), x)
+  _assert_trees_close(gradients, expected, rtol=1e-4, atol=1e-6)
+  # The toy can tell: with all cycles differentiated, both gradients differ.
+  full = jax.grad(every_cycle, argnums=(0, 1))(_weights(), x)
+  for gradient, other in zip(gradients, full, strict=True):
+    assert np.abs(gradient - other).max() > 1e-2
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3])
+def test_initial_latents_get_gradients_only_without_free_cycles(cycles):
+  x, latents = _question_and_latents()
+
+  def loss(latents):
+    network = _network(_weights())
+    return _scalar(_recurse(network, x, latents, n=2, cycles=cycles))
+
+  for gradient in jax.tree.leaves(jax.grad(loss)(latents)):
+    assert (np.abs(gradient).max() > 0) == (cycles == 1)
+
+
+@pytest.mark.parametrize(("n", "cycles"), [(1, 1), (6, 3), (4, 3), (2, 5)])
+def test_each_cycle_calls_the_network_n_plus_one_times(n, cycles):
+  def count(state, injection):
+    del injection
+    return state + 1.0
+
+  zeros = types.Latents(y=jnp.zeros(SHAPE), z=jnp.zeros(SHAPE))
+  latents = _recurse(count, jnp.zeros(SHAPE), zeros, n=n, cycles=cycles)
+  np.testing.assert_array_equal(latents.z, n * cycles)
+  np.testing.assert_array_equal(latents.y, cycles)
+
+
+@pytest.mark.parametrize("cycles", [1, 3])
+def test_the_cheap_network_runs_all_cycles_but_the_last(cycles):
+  calls = {"last": 0, "free": 0}
+
+  def counting(name):
+    def network(state, injection):
+      calls[name] += 1
+      return state + injection
+
+    return network
+
+  x, latents = _question_and_latents()
+  with jax.disable_jit():  # loops run in Python
+    _recurse(
+      counting("last"),
+      x,
+      latents,
+      n=2,
+      cycles=cycles,
+      gradient_free_network=counting("free"),
+    )
+  assert calls == {"last": 3, "free": 3 * (cycles - 1)}
+
+
+def test_the_cheap_network_gets_no_gradient():
+  x, latents = _question_and_latents()
+
+  def loss(free_weights):
+    return _scalar(
+      _recurse(
+        _network(_weights()),
+        x,
+        latents,
+        n=2,
+        cycles=3,
+        gradient_free_network=_network(free_weights),
+      )
+    )
+
+  np.testing.assert_array_equal(jax.grad(loss)(_weights()), 0.0)
+  assert loss(_weights()) != loss(_weights() * 0.5)  # yet it is used

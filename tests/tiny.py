@@ -1,0 +1,35 @@
+"""A tiny experiment, for tests that run the whole loop."""
+
+from experiments import quickstart
+from trm_jax import config as config_lib
+
+
+def config_dict():
+  config = quickstart.get_config()
+  config.name = "tiny"
+  config.data.box_rows = 2
+  config.data.box_cols = 2
+  config.data.num_clues = 6
+  config.data.num_train = 24
+  config.data.num_test = 12
+  config.model.hidden_size = 16
+  config.model.mlp_multiple = 16
+  config.model.puzzle_vector_size = 16
+  config.model.latent_updates = 1
+  config.optimizer.warmup_steps = 2
+  config.optimizer.min_learning_rate_ratio = 1.0
+  config.train.batch_size = 8
+  config.train.num_steps = 4
+  config.train.max_supervision_steps = 3
+  config.eval.batch_size = 8
+  config.eval.every_steps = 0
+  config.eval.supervision_steps = 4
+  config.eval.report_steps = (1, 4)
+  config.checkpoint.every_steps = 1000
+  config.log.every_steps = 1
+  config.log.plots = False
+  return config
+
+
+def config() -> config_lib.Config:
+  return config_lib.from_config_dict(config_dict())

@@ -1,0 +1,357 @@
+"""Checkpoints: everything the next supervision step depends on, by Orbax.
+
+Asynchronous and atomic. Beside each state lie the settings, the library
+versions, the fingerprint of the training data and the next batch's number.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from trm_jax import config as config_lib
+from trm_jax import errors, train_state, types
+
+_PREFIX = "ckpt"
+_METRIC = "exact_accuracy"
+# Metric of a checkpoint that was saved between two evaluations.
+_NOT_EVALUATED = -1.0
+
+# Settings that may differ between a checkpoint and the run that goes on from
+# it: they change how fast or how long, never what the next step computes.
+_FREE_IN_TRAINING = frozenset(
+  (
+    "name",
+    "train.num_steps",
+    "model.remat",
+    "data.source",
+    "data.cache_dir",
+    "data.num_test",
+    "data.prefetch_threads",
+    "data.prefetch_batches",
+  )
+)
+_FREE_GROUPS = ("eval.", "checkpoint.", "log.")
+# Evaluation needs the same network only.
+_NEEDED_IN_EVALUATION = "model."
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What lies beside a state."""
+
+  config: config_lib.Config
+  data_fingerprint: str  # of the training puzzles
+  next_batch: int  # number of the first batch not yet seen
+  versions: Mapping[str, str]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what JSON can hold."""
+    return {
+      "config": json.loads(config_lib.to_json(self.config)),
+      "data_fingerprint": self.data_fingerprint,
+      "next_batch": self.next_batch,
+      "versions": dict(self.versions),
+    }
+
+  @classmethod
+  def from_json(cls, values: Mapping[str, Any]) -> "Description":
+    """Reads what `to_json` returned."""
+    return cls(
+      config=config_lib.from_json(json.dumps(values["config"])),
+      data_fingerprint=values["data_fingerprint"],
+      next_batch=values["next_batch"],
+      versions=values["versions"],
+    )
+
+
+def describe(
+  config: config_lib.Config, data_fingerprint: str, next_batch: int
+) -> Description:
+  """Returns the description of a state saved now."""
+  packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+  versions = {name: importlib.metadata.version(name) for name in packages}
+  versions["python"] = platform.python_version()
+  return Description(config, data_fingerprint, next_batch, versions)
+
+
+class Checkpoints:
+  """The checkpoints of one workdir."""
+
+  def __init__(
+    self, workdir: str, settings: config_lib.CheckpointConfig | None = None
+  ):
+    """Opens the folder `checkpoints` of a workdir.
+
+    Args:
+      workdir: a folder; need not exist when training.
+      settings: which to keep; None opens for reading only.
+
+    Raises:
+      UserError: the workdir can't be written, or has no checkpoint to read.
+    """
+    self.folder = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+    if settings is None:
+      if not self.folder.exists():
+        raise errors.UserError(
+          f"{workdir} holds no checkpoint; train first, or name another"
+          " --workdir"
+        )
+      options = ocp.CheckpointManagerOptions(
+        step_prefix=_PREFIX, read_only=True, best_fn=_metric, best_mode="max"
+      )
+    else:
+      try:
+        self.folder.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        raise errors.UserError(
+          f"cannot write to the workdir {workdir}: {error.strerror or error}"
+        ) from error
+      kept = [policies.LatestN(settings.keep_last)]
+      if settings.keep_best:
+        kept.append(policies.BestN(get_metric_fn=_metric, n=settings.keep_best))
+      options = ocp.CheckpointManagerOptions(
+        step_prefix=_PREFIX,
+        # max_to_keep with best_fn would delete the newest checkpoint: the
+        # policy decides what is kept, best_fn only what best_step() says.
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        best_fn=_metric,
+        best_mode="max",
+        cleanup_tmp_directories=True,
+      )
+    self._manager = ocp.CheckpointManager(
+      self.folder, item_names=("state", "description"), options=options
+    )
+
+  @property
+  def latest_step(self) -> int | None:
+    """Step of the newest checkpoint, None if there is none."""
+    return self._manager.latest_step()
+
+  @property
+  def best_step(self) -> int | None:
+    """Step with the best exact accuracy; None if none was evaluated."""
+    best = self._manager.best_step()
+    if best is None or self._manager.metrics(best)[_METRIC] == _NOT_EVALUATED:
+      return None
+    return best
+
+  def path(self, step: int) -> epath.Path:
+    """Folder of a checkpoint."""
+    return self.folder / f"{_PREFIX}_{step}"
+
+  def save(
+    self,
+    state: train_state.TrainState,
+    description: Description,
+    *,
+    step: int,
+    exact_accuracy: float | None,
+  ) -> None:
+    """Saves in the background; the state may be donated at once."""
+    if exact_accuracy is None:
+      exact_accuracy = _NOT_EVALUATED
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        description=ocp.args.JsonSave(description.to_json()),
+      ),
+      metrics={_METRIC: exact_accuracy},
+    )
+
+  def description(self, step: int) -> Description:
+    """Reads what lies beside the state of a step."""
+    restored = self._read(
+      step,
+      lambda: self._manager.restore(
+        step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+      ),
+    )
+    return Description.from_json(restored.description)
+
+  def restore(
+    self, step: int, abstract: train_state.TrainState
+  ) -> train_state.TrainState:
+    """Reads a whole state.
+
+    Args:
+      step: of the checkpoint.
+      abstract: ShapeDtypeStructs with the shardings to restore to.
+
+    Returns:
+      The state.
+
+    Raises:
+      UserError: shapes differ (all are listed), or a file is damaged.
+    """
+    self._check_shapes(step, abstract)
+    restored = self._read(
+      step,
+      lambda: self._manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      ),
+    )
+    return restored.state
+
+  def restore_weights(
+    self, step: int, abstract: types.Weights
+  ) -> types.Weights:
+    """Reads only what solving needs; arguments as for `restore`."""
+    wanted = {
+      "ema_params": abstract.params,
+      "puzzle_table": abstract.puzzle_table,
+      "initial_latents": {
+        "y": abstract.initial_latents.y,
+        "z": abstract.initial_latents.z,
+      },
+    }
+    self._check_shapes(step, wanted)
+    restored = self._read(
+      step,
+      lambda: self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+          )
+        ),
+      ),
+    ).state
+    return types.Weights(
+      params=restored["ema_params"],
+      puzzle_table=restored["puzzle_table"],
+      initial_latents=types.Latents(**restored["initial_latents"]),
+    )
+
+  def wait(self) -> None:
+    """Blocks until every save is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, then closes."""
+    self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _read(self, step: int, read: Callable[[], Any]) -> Any:
+    try:
+      return read()
+    except Exception as error:  # Orbax raises whatever its backends raise
+      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+      raise errors.UserError(
+        f"the checkpoint {self.path(step)} is damaged ({reason[:200]}); move"
+        " it away to use the one before it"
+      ) from error
+
+  def _check_shapes(self, step: int, wanted: Any) -> None:
+    metadata = self._read(
+      step,
+      lambda: ocp.StandardCheckpointer().metadata(self.path(step) / "state"),
+    )
+    saved = {
+      _name(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(
+        metadata.item_metadata.tree
+      )
+    }
+    differences = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+      name = _name(path)
+      if name not in saved:
+        differences.append(f"{name} is not in the checkpoint")
+      elif tuple(saved[name].shape) != tuple(leaf.shape):
+        differences.append(
+          f"{name} has shape {tuple(saved[name].shape)} in the checkpoint,"
+          f" {tuple(leaf.shape)} here"
+        )
+    if isinstance(wanted, train_state.TrainState):
+      names = {
+        _name(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(wanted)
+      }
+      differences += [
+        f"{name} is only in the checkpoint"
+        for name in saved
+        if name not in names
+      ]
+    if differences:
+      raise errors.UserError(
+        f"the checkpoint {self.path(step)} does not fit: "
+        + "; ".join(differences)
+      )
+
+
+def _metric(metrics: Mapping[str, float]) -> float:
+  return metrics[_METRIC]
+
+
+def _name(path) -> str:
+  """Path of a leaf, alike for dataclasses, tuples and Orbax's dicts."""
+  parts = []
+  for entry in path:
+    for attribute in ("name", "key", "idx"):
+      if hasattr(entry, attribute):
+        parts.append(str(getattr(entry, attribute)))
+        break
+  return "/".join(parts)
+
+
+def check_training_fits(
+  saved: Description, config: config_lib.Config, data_fingerprint: str
+) -> None:
+  """Raises UserError that names each difference which forbids to go on."""
+  free = set(_FREE_IN_TRAINING)
+  if config.optimizer.min_learning_rate_ratio != 1.0:
+    free.remove("train.num_steps")  # the cosine depends on it
+  old, new = config_lib.flatten(saved.config), config_lib.flatten(config)
+  differences = [
+    f"config.{name} is {old.get(name)!r} in the checkpoint, {new[name]!r} here"
+    for name in new
+    if name not in free
+    and not name.startswith(_FREE_GROUPS)
+    and old.get(name) != new[name]
+  ]
+  if not differences and saved.data_fingerprint != data_fingerprint:
+    differences.append("the training puzzles are not the same")
+  _refuse(differences)
+
+
+def check_evaluation_fits(
+  saved: Description, config: config_lib.Config
+) -> None:
+  """Raises UserError that names each difference of the networks."""
+  old, new = config_lib.flatten(saved.config), config_lib.flatten(config)
+  _refuse(
+    [
+      f"config.{name} is {old.get(name)!r} in the checkpoint, {new[name]!r}"
+      " here"
+      for name in new
+      if name.startswith(_NEEDED_IN_EVALUATION)
+      and name not in ("model.remat", "model.compute_dtype")
+      and old.get(name) != new[name]
+    ]
+  )
+
+
+def _refuse(differences: list[str]) -> None:
+  if differences:
+    raise errors.UserError(
+      "the workdir holds a checkpoint of another experiment: "
+      + "; ".join(differences)
+      + "; choose another --workdir, or the settings of the checkpoint"
+    )

@@ -1,0 +1,252 @@
+"""The training loop: restore, evaluate, save, next batch, step, log."""
+
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from etils import epath
+
+from trm_jax import (
+  checkpointing,
+  errors,
+  evaluate,
+  experiment,
+  metrics,
+  plots,
+  sharding,
+  train_state,
+  writer,
+)
+from trm_jax import config as config_lib
+
+
+def train(config: config_lib.Config, workdir: str) -> evaluate.Report:
+  """Trains to `config.train.num_steps` steps, from where the workdir stands.
+
+  Args:
+    config: the experiment.
+    workdir: folder of checkpoints, metrics and pictures; made if missing.
+
+  Returns:
+    The evaluation after the last step.
+
+  Raises:
+    UserError: something only the user can put right, or a loss that is no
+      longer finite.
+  """
+  run = experiment.build(config)
+  with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
+    return _Loop(run, workdir, checkpoints).run()
+
+
+class _Loop:
+  """One run from its first to its last step."""
+
+  def __init__(
+    self,
+    run: experiment.Experiment,
+    workdir: str,
+    checkpoints: checkpointing.Checkpoints,
+  ):
+    self._run = run
+    self._workdir = workdir
+    self._checkpoints = checkpoints
+    self._fingerprint = run.task.train.fingerprint()
+    self._state, self._first_step = self._first_state()
+    self._writer = writer.Writer(
+      workdir,
+      first_step=self._first_step,
+      tensorboard=run.config.log.tensorboard,
+      active=jax.process_index() == 0,
+    )
+    self._evaluator = evaluate.Evaluator(run)
+    self._log = _TrainLog(run.config, self._writer)
+
+  def run(self) -> evaluate.Report:
+    config = self._run.config
+    num_steps = max(config.train.num_steps, self._first_step)
+    self._announce()
+    train_step_fn = self._run.train_step()
+    batches = self._run.train_batches(first_batch=self._first_step)
+    report = None
+    for step in range(self._first_step, num_steps + 1):
+      is_new, is_last = step > self._first_step, step == num_steps
+      if is_last or (is_new and _is_due(step, config.eval.every_steps)):
+        self._check_finite()
+        report = self._evaluate(step)
+      if is_new and (
+        is_last
+        or _is_due(step, config.eval.every_steps)
+        or _is_due(step, config.checkpoint.every_steps)
+      ):
+        self._check_finite()
+        evaluated = is_last or _is_due(step, config.eval.every_steps)
+        self._save(step, report if evaluated else None)
+      if is_last:
+        break
+      batch = sharding.put_batch(next(batches), self._run.mesh)
+      self._state, sums = train_step_fn(self._state, batch)
+      self._log.add(step + 1, sums, self._last_good)
+    assert report is not None  # the last step is always evaluated
+    self._finish(report)
+    return report
+
+  def _first_state(self) -> tuple[train_state.TrainState, int]:
+    """The newest checkpoint's state, or a new one."""
+    step = self._checkpoints.latest_step
+    if step is None:
+      return sharding.create_state(self._run.init, self._run.mesh), 0
+    saved = self._checkpoints.description(step)
+    checkpointing.check_training_fits(
+      saved, self._run.config, self._fingerprint
+    )
+    state = self._checkpoints.restore(step, self._run.abstract_state())
+    return state, saved.next_batch
+
+  def _announce(self) -> None:
+    run, line = self._run, self._writer.line
+    task = run.task
+    count = sum(p.size for p in jax.tree.leaves(self._state.params))
+    line(
+      f"{run.config.name}: {count:,} parameters, puzzle table"
+      f" {task.num_puzzle_ids:,} x {run.config.model.puzzle_vector_size},"
+      f" {task.train.num_examples:,} training and"
+      f" {task.test.num_examples:,} test puzzles,"
+      f" {run.mesh.size} {jax.devices()[0].platform} device(s)"
+    )
+    if self._first_step:
+      line(
+        f"going on from step {self._first_step}"
+        f" ({self._checkpoints.path(self._first_step)})"
+      )
+
+  def _check_finite(self) -> None:
+    """Reads the steps still in flight, so that no bad state is kept."""
+    self._log.flush(self._last_good)
+
+  def _last_good(self) -> str:
+    step = self._checkpoints.latest_step
+    if step is None:
+      return "no checkpoint was saved before it"
+    return f"the last good checkpoint is {self._checkpoints.path(step)}"
+
+  def _evaluate(self, step: int) -> evaluate.Report:
+    report = self._evaluator(self._state.averaged_weights)
+    self._writer.scalars(step, "eval", report.final)
+    self._writer.line(
+      f"step {step}: evaluation of {report.num_puzzles:,} puzzles"
+      f" ({report.seconds:.1f} s)\n"
+      + evaluate.format_report(report, self._run.config.eval.report_steps)
+    )
+    self._log.restart_clock()
+    return report
+
+  def _save(self, step: int, report: evaluate.Report | None) -> None:
+    self._checkpoints.save(
+      self._state,
+      checkpointing.describe(self._run.config, self._fingerprint, step),
+      step=step,
+      exact_accuracy=report and report.final["exact_accuracy"],
+    )
+
+  def _finish(self, report: evaluate.Report) -> None:
+    self._checkpoints.wait()
+    line, folder = self._writer.line, epath.Path(self._workdir).expanduser()
+    latest = self._checkpoints.latest_step
+    if latest is not None:
+      line(f"checkpoint: {self._checkpoints.path(latest)}")
+      best = self._checkpoints.best_step
+      if best != latest and best is not None:
+        line(f"best by exact accuracy: {self._checkpoints.path(best)}")
+    line(f"metrics: {folder / writer.METRICS_FILE}")
+    if self._run.config.log.tensorboard:
+      line(
+        f"TensorBoard: tensorboard --logdir"
+        f" {folder / writer.TENSORBOARD_FOLDER}"
+      )
+    if self._run.config.log.plots and jax.process_count() == 1:
+      plots.save_curves(
+        writer.read_metrics(self._workdir), folder / "curves.png"
+      )
+      line(f"curves: {folder / 'curves.png'}")
+      example = self._evaluator.example(self._state.averaged_weights)
+      example.save_picture(folder / "example.png")
+      line(f"example: {folder / 'example.png'}")
+      line(example.text())
+    self._writer.close()
+
+
+class _TrainLog:
+  """Reads metrics one step late, so that the device never waits."""
+
+  def __init__(self, config: config_lib.Config, out: writer.Writer):
+    self._config = config
+    self._writer = out
+    self._pending: tuple[int, metrics.Sums] | None = None
+    self._sums: dict[str, np.ndarray] = {}
+    self._steps = 0  # summed since the last line
+    self._compiled = False  # the first call compiles before it returns
+    self.restart_clock()
+
+  def restart_clock(self) -> None:
+    """Leaves out what was not training from the rates."""
+    self._start = time.monotonic()
+    self._timed = 0
+
+  def add(self, step: int, sums: metrics.Sums, last_good: Callable[[], str]) -> None:
+    """Takes the sums of a step just dispatched; reads those before it."""
+    previous, self._pending = self._pending, (step, sums)
+    if previous is not None:
+      self._read(*previous, last_good)
+    elif not self._compiled:
+      self.restart_clock()
+      self._compiled = True
+
+  def flush(self, last_good: Callable[[], str]) -> None:
+    """Waits for the step in flight and reads it."""
+    if self._pending is not None:
+      previous, self._pending = self._pending, None
+      self._read(*previous, last_good)
+
+  def _read(self, step: int, device_sums: metrics.Sums, last_good: Callable[[], str]) -> None:
+    sums = jax.device_get(device_sums)
+    for name in ("loss", "grad_norm"):
+      if not math.isfinite(sums[name]):
+        raise errors.UserError(
+          f"the {name} is {sums[name]} at step {step}; {last_good()}; try a"
+          " lower config.optimizer.learning_rate or a longer"
+          " config.optimizer.warmup_steps"
+        )
+    self._sums = metrics.add(self._sums, sums)
+    self._steps += 1
+    self._timed += 1
+    if step % self._config.log.every_steps == 0:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    seconds = (time.monotonic() - self._start) / max(self._timed, 1)
+    means = {k: float(v) for k, v in metrics.divide(self._sums).items()}
+    means["grad_norm"] = float(self._sums["grad_norm"]) / self._steps
+    means["examples_per_second"] = self._config.train.batch_size / seconds
+    self._sums, self._steps = {}, 0
+    left = (self._config.train.num_steps - step) * seconds
+    self._writer.scalars(step, "train", means)
+    exact = means["exact_accuracy"]
+    halted = (
+      f"exact {exact:6.1%} after {means['steps']:4.1f} steps"
+      if math.isfinite(exact)
+      else "no puzzle halted yet"
+    )
+    self._writer.line(
+      f"step {step}/{self._config.train.num_steps}"
+      f" | {means['examples_per_second']:.0f} examples/s"
+      f" | {writer.format_seconds(left)} left"
+      f" | answer loss {means['answer_loss']:.4f}"
+      f" | halt loss {means['halt_loss']:.4f} | {halted}"
+    )
+
+
+def _is_due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
