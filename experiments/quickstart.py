@@ -33,20 +33,20 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.compute_dtype = "float32"
   config.model.remat = "none"
 
-  config.optimizer.learning_rate = 2e-3
-  config.optimizer.puzzle_learning_rate = 2e-3
-  config.optimizer.warmup_steps = 100
+  config.optimizer.learning_rate = 4e-3
+  config.optimizer.puzzle_learning_rate = 4e-3
+  config.optimizer.warmup_steps = 60
   config.optimizer.weight_decay = 0.1
   config.optimizer.puzzle_weight_decay = 0.1
-  config.optimizer.ema_decay = 0.99
+  config.optimizer.ema_decay = 0.98
 
   config.train.batch_size = 64
-  config.train.num_steps = 600
+  config.train.num_steps = 450
 
-  config.eval.every_steps = 200
-  config.eval.batch_size = 256
+  config.eval.every_steps = 225
+  config.eval.batch_size = 250
   config.eval.report_steps = (1, 4, 16)
 
-  config.checkpoint.every_steps = 200
-  config.log.every_steps = 20
+  config.checkpoint.every_steps = 225
+  config.log.every_steps = 25
   return config

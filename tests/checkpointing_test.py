@@ -202,13 +202,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
   assert "last good checkpoint" in text
   with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
     run = experiment.build(config)
-    state = checkpoints.restore(
-      checkpoints.latest_step, run.abstract_state()
-    )
-  assert all(
-    np.isfinite(leaf).all()
-    for leaf in jax.tree.leaves(state.params)
-  )
+    state = checkpoints.restore(checkpoints.latest_step, run.abstract_state())
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def test_restores_on_another_number_of_devices(trained):

@@ -37,9 +37,7 @@ def test_golden_rms_norm(epsilon, prefix):
   expected = case[f"{prefix}y_eps{epsilon}"]
   # One unit in the last place of bfloat16, at the value's own magnitude.
   slack = np.abs(expected) * 2.0**-7 if prefix else 0.0
-  assert np.all(
-    np.abs(np.asarray(y, np.float32) - expected) <= 1e-5 + slack
-  )
+  assert np.all(np.abs(np.asarray(y, np.float32) - expected) <= 1e-5 + slack)
 
 
 def test_golden_swiglu_width():
@@ -78,9 +76,7 @@ def test_golden_rope_tables():
   names = {key.rsplit("/", 1)[0] for key in case}
   assert names
   for name in names:
-    size, length, base = (
-      part.lstrip("nbase") for part in name.split("_")
-    )
+    size, length, base = (part.lstrip("nbase") for part in name.split("_"))
     cos, sin = layers.rope_tables(int(length), int(size), base=float(base))
     golden.assert_close(cos, case[f"{name}/cos"], name=name)
     golden.assert_close(sin, case[f"{name}/sin"], name=name)

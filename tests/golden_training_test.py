@@ -167,8 +167,7 @@ HEADS = [
   for loss in ("stablemax", "softmax_fixed")
   for cont in ("no_continue", "with_continue")
   for q in ("q", "qedge")
-  if f"head/{logit_set}/{loss}/{cont}/{q}/loss"
-  in golden.load("case04_losses")
+  if f"head/{logit_set}/{loss}/{cont}/{q}/loss" in golden.load("case04_losses")
 ]
 
 
@@ -471,12 +470,8 @@ def test_golden_training(name):
       ours = jnp.linalg.norm(golden.get(moment, path).ravel())
       np.testing.assert_allclose(float(ours), norm, rtol=1e-4, atol=1e-12)
   z_noise = noise["z_max"]
-  golden.assert_close(
-    state.carry.latents.y, case["final_carry/z_H"], z_noise
-  )
-  golden.assert_close(
-    state.carry.latents.z, case["final_carry/z_L"], z_noise
-  )
+  golden.assert_close(state.carry.latents.y, case["final_carry/z_H"], z_noise)
+  golden.assert_close(state.carry.latents.z, case["final_carry/z_L"], z_noise)
 
 
 # --- case 06: optimizers -----------------------------------------------------
@@ -505,7 +500,9 @@ def test_golden_adam_atan2(run, leaf):
       seen = normal | (np.asarray(gradient) == 0)
     seen = seen & (normal | (np.asarray(gradient) == 0))
     for ours, name in (
-      (params, "p"), (state.mu, "exp_avg"), (state.nu, "exp_avg_sq")
+      (params, "p"),
+      (state.mu, "exp_avg"),
+      (state.nu, "exp_avg_sq"),
     ):
       np.testing.assert_allclose(
         np.asarray(ours)[seen],
@@ -599,9 +596,7 @@ def test_golden_evaluation():
       rows,
     )
     sums = jax.device_get(result.sums)
-    np.testing.assert_array_equal(
-      result.answers[-1], case[f"batch{t}/preds"]
-    )
+    np.testing.assert_array_equal(result.answers[-1], case[f"batch{t}/preds"])
     golden.assert_close(
       result.halt_logits[-1], case[f"batch{t}/q_halt_logits"], 1e-5
     )

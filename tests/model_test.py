@@ -1,5 +1,7 @@
 """Properties of TinyRecursiveModel; golden_model_test.py holds its numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,27 +41,32 @@ ATTENTION = {"token_mixing": "attention", "positions": "rope"}
 MIXINGS = pytest.mark.parametrize("mixing", [{}, ATTENTION], ids=["mlp", "att"])
 
 
-def _params(model, *, random_halt_head=True):
-  params = train_state.init_params(
-    model, jax.random.key(0), puzzle_vector_size=E
-  )
-  if random_halt_head:  # it starts at 0, which would hide mistakes
-    kernel = params["halt_head"]["kernel"]
-    params["halt_head"]["kernel"] = jax.random.normal(
-      jax.random.key(5), kernel.shape
+def _params(model):
+  """Random parameters; the halt head's, too, whose zeros hide mistakes."""
+  shapes = jax.eval_shape(
+    lambda: train_state.init_params(
+      model, jax.random.key(0), puzzle_vector_size=E
     )
-  return params
+  )
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: (
+      rng.standard_normal(leaf.shape, np.float32)
+      * np.float32(leaf.shape[0] ** -0.5)
+    ),
+    shapes,
+  )
 
 
 def _arguments(model, seed=1):
-  keys = jax.random.split(jax.random.key(seed), 4)
+  rng = np.random.default_rng(seed)
   shape = (B, model.total_len, D)
   return (
-    jax.random.randint(keys[0], (B, L), 0, V),
-    jax.random.normal(keys[1], (B, E)),
+    rng.integers(0, V, (B, L), np.int32),
+    rng.standard_normal((B, E), np.float32),
     types.Latents(
-      y=jax.random.normal(keys[2], shape, model.dtype),
-      z=jax.random.normal(keys[3], shape, model.dtype),
+      y=jnp.asarray(rng.standard_normal(shape), model.dtype),
+      z=jnp.asarray(rng.standard_normal(shape), model.dtype),
     ),
   )
 
@@ -84,35 +91,37 @@ def test_changing_one_puzzle_leaves_every_other_row_as_it_is(mixing):
   params, apply = _params(model), jax.jit(model.apply)
   arguments, other = _arguments(model), _arguments(model, seed=2)
   row = 1
-  changed = jax.tree.map(
-    lambda a, b: a.at[row].set(b[row]), arguments, other
-  )
+  is_row = np.arange(B) == row
+
+  def replace_row(a, b):
+    return jnp.where(is_row.reshape((B,) + (1,) * (a.ndim - 1)), b, a)
+
+  changed = jax.tree.map(replace_row, arguments, other)
   before = apply({"params": params}, *arguments)
   after = apply({"params": params}, *changed)
-  kept = np.arange(B) != row
 
   def compare(a, b):
-    np.testing.assert_array_equal(a[kept], b[kept])
-    assert np.all(a[row] != b[row])
+    np.testing.assert_array_equal(a[~is_row], b[~is_row])
+    assert np.mean(a[row] != b[row]) > 0.9
 
   jax.tree.map(compare, before, after)
 
 
 @MIXINGS
-@pytest.mark.parametrize("argument", ["inputs", "vectors", "y", "z"])
-def test_every_argument_reaches_the_answer(mixing, argument):
+def test_every_argument_reaches_the_answer(mixing):
   model = _build(**mixing)
+  params = {"params": _params(model)}
   apply = jax.jit(model.apply)
   inputs, vectors, latents = _arguments(model)
-  before = apply({"params": _params(model)}, inputs, vectors, latents)
-  if argument == "inputs":
-    inputs = inputs.at[:, 0].set((inputs[:, 0] + 1) % V)
-  elif argument == "vectors":
-    vectors = vectors.at[:, -1].add(1.0)
-  else:
-    latents = latents.replace(**{argument: getattr(latents, argument) * 2})
-  after = apply({"params": _params(model)}, inputs, vectors, latents)
-  assert np.abs(after.logits - before.logits).max() > 1e-3
+  before = apply(params, inputs, vectors, latents)
+  for changed in (
+    ((inputs + 1) % V, vectors, latents),
+    (inputs, vectors * np.float32(np.arange(E) < E - 1), latents),
+    (inputs, vectors, latents.replace(y=latents.y * 2)),
+    (inputs, vectors, latents.replace(z=latents.z * 2)),
+  ):
+    after = apply(params, *changed)
+    assert np.abs(after.logits - before.logits).max() > 1e-3
 
 
 # --- rematerialisation -----------------------------------------------------
@@ -126,21 +135,28 @@ def _count_products(model):
   return str(jaxpr).count("dot_general["), str(jaxpr).count("rsqrt")
 
 
-@MIXINGS
-def test_remat_changes_neither_values_nor_gradients(mixing):
-  results = {}
-  for remat in ("none", "dots", "full"):
-    model = _build(**mixing, remat=remat)
-    arguments = _arguments(model)
-    results[remat] = jax.jit(
-      jax.value_and_grad(_loss(model, arguments), argnums=(0, 1))
-    )(_params(model), arguments[1])
-  for remat in ("dots", "full"):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-      results[remat],
-      results["none"],
-    )
+@functools.cache
+def _value_and_gradients(**overrides):
+  model = _build(**overrides)
+  arguments = _arguments(model)
+  return jax.jit(jax.value_and_grad(_loss(model, arguments), argnums=(0, 1)))(
+    _params(model), arguments[1]
+  )
+
+
+def _flat(tree):
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_remat_changes_neither_value_nor_gradients(remat):
+  value, gradients = _value_and_gradients(remat=remat)
+  expected_value, expected = _value_and_gradients()
+  np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+  flat, expected = _flat(gradients), _flat(expected)
+  np.testing.assert_allclose(
+    flat, expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+  )
 
 
 def test_remat_recomputes_what_its_name_says():
@@ -213,9 +229,7 @@ def test_parameter_counts_of_the_paper(variant, vocab_size, seq_len, count):
   ],
   ids=["quickstart", "smoke", "attention-smoke"],
 )
-def test_parameter_counts_of_small_experiments(
-  get_config, vocab_size, seq_len
-):
+def test_parameter_counts_of_small_experiments(get_config, vocab_size, seq_len):
   config = config_lib.from_config_dict(get_config())
   shape = {"vocab_size": vocab_size, "seq_len": seq_len}
   assert _count_params(config, **shape) == _count_by_hand(config, **shape)
@@ -235,9 +249,7 @@ def test_parameters_are_float32_and_hold_no_puzzle(mixing, dtype):
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
     jnp.dtype("float32")
   }
-  output = jax.eval_shape(
-    model.apply, {"params": params}, *_arguments(model)
-  )
+  output = jax.eval_shape(model.apply, {"params": params}, *_arguments(model))
   assert output.logits.dtype == jnp.dtype(dtype)
   assert output.latents.y.dtype == jnp.dtype(dtype)
   assert output.latents.z.dtype == jnp.dtype(dtype)
@@ -245,18 +257,26 @@ def test_parameters_are_float32_and_hold_no_puzzle(mixing, dtype):
 
 
 def test_no_answer_is_believed_at_first():
-  model = _build()
-  params = _params(model, random_halt_head=False)
-  output = model.apply({"params": params}, *_arguments(model))
+  model = _build(num_layers=1, latent_updates=1, recursion_cycles=1)
+
+  def first_answer():
+    params = train_state.init_params(
+      model, jax.random.key(0), puzzle_vector_size=E
+    )
+    return model.apply({"params": params}, *_arguments(model))
+
+  output = jax.jit(first_answer)()
   np.testing.assert_array_equal(output.halt_logits, -5.0)
   np.testing.assert_array_equal(output.continue_logits, -5.0)
 
 
 def test_kernels_begin_with_deviation_one_over_root_fan_in():
   model = _build(hidden_size=96, mlp_multiple=32, **ATTENTION)
-  params = train_state.init_params(
-    model, jax.random.key(3), puzzle_vector_size=E
-  )
+  params = jax.jit(
+    lambda: train_state.init_params(
+      model, jax.random.key(3), puzzle_vector_size=E
+    )
+  )()
   leaves = jax.tree_util.tree_leaves_with_path(params["network"])
   assert len(leaves) == 8
   for path, kernel in leaves:
@@ -278,17 +298,16 @@ def test_a_short_puzzle_vector_is_filled_up_with_zeros():
   assert vectors.shape[-1] < 2 * D
   padded = np.zeros((B, 2 * D), np.float32)
   padded[:, :E] = vectors
-  short = model.apply({"params": params}, *arguments)
-  full = model.apply({"params": params}, inputs, padded, latents)
+  apply = jax.jit(model.apply)
+  short = apply({"params": params}, *arguments)
+  full = apply({"params": params}, inputs, padded, latents)
   jax.tree.map(np.testing.assert_array_equal, short, full)
 
 
 def test_prefix_tokens_stand_before_the_grid():
   model = _build()
   inputs, vectors, _ = _arguments(model)
-  x = model.apply(
-    {"params": _params(model)}, inputs, vectors, method="embed"
-  )
+  x = model.apply({"params": _params(model)}, inputs, vectors, method="embed")
   assert x.shape == (B, 2 + L, D)
   padded = np.zeros((B, 2 * D), np.float32)
   padded[:, :E] = vectors
@@ -309,57 +328,41 @@ def test_learned_positions_are_one_vector_per_token_and_half_the_variance():
   np.testing.assert_allclose(x[:, 2:], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_attention_sees_order_only_through_positions():
-  answers = {}
-  for positions in ("none", "learned", "rope"):
-    model = _build(token_mixing="attention", positions=positions)
-    _, vectors, _ = _arguments(model)
-    vector = jnp.ones((B, model.total_len, D))
-    output = model.apply(
-      {"params": _params(model)},
-      jnp.arange(L)[None].repeat(B, 0),
-      vectors,
-      types.Latents(y=vector, z=-vector),
-    )
-    swapped = model.apply(
-      {"params": _params(model)},
-      jnp.arange(L)[None, ::-1].repeat(B, 0),
-      vectors,
-      types.Latents(y=vector, z=-vector),
-    )
-    difference = output.logits - swapped.logits[:, ::-1]
-    answers[positions] = np.abs(difference).max()
-  assert answers["none"] < 1e-4
-  assert answers["learned"] > 1e-2
-  assert answers["rope"] > 1e-2
+@pytest.mark.parametrize("positions", ["none", "learned", "rope"])
+def test_attention_sees_order_only_through_positions(positions):
+  model = _build(token_mixing="attention", positions=positions)
+  apply, params = jax.jit(model.apply), {"params": _params(model)}
+  _, vectors, _ = _arguments(model)
+  vector = jnp.ones((B, model.total_len, D))
+  latents = types.Latents(y=vector, z=-vector)
+  tokens = np.tile(np.arange(L, dtype=np.int32), (B, 1))
+  forward = apply(params, tokens, vectors, latents).logits
+  backward = apply(params, tokens[:, ::-1], vectors, latents).logits
+  difference = np.abs(forward - backward[:, ::-1]).max()
+  if positions == "none":
+    assert difference < 1e-4
+  else:
+    assert difference > 1e-2
 
 
 # --- gradients -------------------------------------------------------------
 
 
 def test_new_latents_are_detached():
-  model = _build()
+  model = _build(num_layers=1, latent_updates=1, recursion_cycles=1)
   arguments = _arguments(model)
 
   def loss(params):
     latents = model.apply({"params": params}, *arguments).latents
     return jnp.sum(latents.y**3) + jnp.sum(latents.z**3)
 
-  for gradient in jax.tree.leaves(jax.grad(loss)(_params(model))):
+  for gradient in jax.tree.leaves(jax.jit(jax.grad(loss))(_params(model))):
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-@MIXINGS
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_bfloat16_gradients_of_the_calls_add_up_in_float32(mixing, remat):
-  model = _build(**mixing, compute_dtype="bfloat16", remat=remat)
-  exact = _build(**mixing, latent_updates=2)
-  arguments, params = _arguments(model), _params(model)
-  gradients = jax.jit(jax.grad(_loss(model, arguments)))(params, arguments[1])
-  inputs, vectors, latents = arguments
-  latents = jax.tree.map(lambda a: a.astype(jnp.float32), latents)
-  expected = jax.jit(jax.grad(_loss(exact, (inputs, vectors, latents))))(
-    params, vectors
+def test_bfloat16_gradients_of_the_calls_add_up_in_float32():
+  _, (gradients, _) = _value_and_gradients(
+    compute_dtype="bfloat16", remat="full"
   )
   for path, gradient in jax.tree_util.tree_leaves_with_path(
     gradients["network"]
@@ -368,9 +371,7 @@ def test_bfloat16_gradients_of_the_calls_add_up_in_float32(mixing, remat):
     # A sum in bfloat16 would leave nothing but bfloat16 numbers.
     rounded = gradient.astype(jnp.bfloat16).astype(jnp.float32)
     assert np.mean(rounded == gradient) < 0.5, path
-  flat = np.concatenate([np.ravel(g) for g in jax.tree.leaves(gradients)])
-  flat_expected = np.concatenate(
-    [np.ravel(g) for g in jax.tree.leaves(expected)]
-  )
-  error = np.linalg.norm(flat - flat_expected) / np.linalg.norm(flat_expected)
-  assert error < 0.15
+  _, (expected, _) = _value_and_gradients()
+  flat, expected = _flat(gradients), _flat(expected)
+  error = np.linalg.norm(flat - expected) / np.linalg.norm(expected)
+  assert error < 0.1

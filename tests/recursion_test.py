@@ -78,9 +78,7 @@ def test_gradient_is_that_of_the_last_cycle_alone(cycles):
     network = _network(weights)
     return _scalar(_recurse(network, x, latents, n=3, cycles=cycles))
 
-  before_last = _loop(
-    _network(_weights()), x, latents, n=3, cycles=cycles - 1
-  )
+  before_last = _loop(_network(_weights()), x, latents, n=3, cycles=cycles - 1)
 
   def last_cycle(weights, x):
     return _scalar(_loop(_network(weights), x, before_last, n=3, cycles=1))

@@ -281,8 +281,7 @@ class Checkpoints:
         )
     if isinstance(wanted, train_state.TrainState):
       names = {
-        _name(path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(wanted)
+        _name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)
       }
       differences += [
         f"{name} is only in the checkpoint"

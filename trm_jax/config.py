@@ -147,9 +147,7 @@ class TrainConfig:
   halt_loss_weight: float
 
   def __post_init__(self):
-    _one_of(
-      "train.halt_rule", self.halt_rule, ("halt", "halt_over_continue")
-    )
+    _one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
     _one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
     _at_least("train.batch_size", self.batch_size, 1)
     _at_least("train.num_steps", self.num_steps, 0)
@@ -219,7 +217,7 @@ class Config:
   log: LogConfig
 
 
-def _build(kind: type, values: Mapping[str, Any], path: str) -> Any:
+def _build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
   """Builds dataclass `kind` from a mapping, group by group."""
   fields = {f.name: f for f in dataclasses.fields(kind)}
   for name in values:

@@ -12,7 +12,6 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from trm_jax import config as config_lib
 from trm_jax import (
   checkpointing,
   errors,
@@ -24,6 +23,7 @@ from trm_jax import (
   solve,
   types,
 )
+from trm_jax import config as config_lib
 from trm_jax.data import loader, tasks
 from trm_jax.models import trm
 
@@ -60,9 +60,7 @@ class Report:
     }
 
 
-EvaluateBatch = Callable[
-  [types.Weights, types.Batch, jax.Array], BatchResult
-]
+EvaluateBatch = Callable[[types.Weights, types.Batch, jax.Array], BatchResult]
 
 
 def make_evaluate_batch(

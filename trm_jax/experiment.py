@@ -65,9 +65,7 @@ class Experiment:
       out_shardings=(shardings, sharding.replicated(self.mesh)),
     )
 
-  def train_batches(
-    self, first_batch: int
-  ) -> Iterator[dict[str, np.ndarray]]:
+  def train_batches(self, first_batch: int) -> Iterator[dict[str, np.ndarray]]:
     """This host's part of the batches from `first_batch` on, without end."""
     data = self.config.data
     return loader.train_batches(

@@ -9,9 +9,7 @@ import optax
 from trm_jax import types
 
 
-def stablemax_cross_entropy(
-  logits: jax.Array, labels: jax.Array
-) -> jax.Array:
+def stablemax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Computes cross-entropy with stablemax in place of softmax.
 
   p_i = s(x_i) / sum_j s(x_j), with s(x) = x + 1 for x >= 0 and 1 / (1 - x)

@@ -21,9 +21,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the run; by default runs/<config.name>."
 )
-_MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate"], "What to do."
-)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,7 +20,10 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
   # Auto, not make_mesh's default Explicit: Linen's gathers need it.
   count = num_devices or jax.device_count()
   return jax.make_mesh(
-    (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+    (count,),
+    (DATA,),
+    axis_types=(AxisType.Auto,),
+    devices=jax.devices()[:count],
   )
 
 

@@ -37,7 +37,7 @@ def solve_fixed(
   """
 
   def step(latents, number):
-    output = model.apply({"params": weights.params}, inputs, vectors, latents)
+    output = trm.apply(model, weights.params, inputs, vectors, latents)
     return output.latents, observe(output, number)
 
   vectors = puzzle_embedding.lookup(weights.puzzle_table, puzzle_ids)

@@ -148,7 +148,7 @@ class _Loop:
       self._state,
       checkpointing.describe(self._run.config, self._fingerprint, step),
       step=step,
-      exact_accuracy=report and report.final["exact_accuracy"],
+      exact_accuracy=report.final["exact_accuracy"] if report else None,
     )
 
   def _finish(self, report: evaluate.Report) -> None:
@@ -195,7 +195,9 @@ class _TrainLog:
     self._start = time.monotonic()
     self._timed = 0
 
-  def add(self, step: int, sums: metrics.Sums, last_good: Callable[[], str]) -> None:
+  def add(
+    self, step: int, sums: metrics.Sums, last_good: Callable[[], str]
+  ) -> None:
     """Takes the sums of a step just dispatched; reads those before it."""
     previous, self._pending = self._pending, (step, sums)
     if previous is not None:
@@ -210,7 +212,9 @@ class _TrainLog:
       previous, self._pending = self._pending, None
       self._read(*previous, last_good)
 
-  def _read(self, step: int, device_sums: metrics.Sums, last_good: Callable[[], str]) -> None:
+  def _read(
+    self, step: int, device_sums: metrics.Sums, last_good: Callable[[], str]
+  ) -> None:
     sums = jax.device_get(device_sums)
     for name in ("loss", "grad_norm"):
       if not math.isfinite(sums[name]):

@@ -109,9 +109,7 @@ def init_state(
     The state; call it under jit with the shardings of `sharding`.
   """
   params_key, y_key, z_key = jax.random.split(jax.random.key(seed), 3)
-  params = init_params(
-    model, params_key, puzzle_vector_size=puzzle_vector_size
-  )
+  params = init_params(model, params_key, puzzle_vector_size=puzzle_vector_size)
 
   def initial_latent(key):
     # Random constants of standard deviation 1, as in the official code.

@@ -100,13 +100,11 @@ def supervision_step(
   step = state.step + 1
   carry = halting.refill(state.carry, batch, state.initial_latents)
   steps = carry.steps + 1
-  vectors = puzzle_embedding.lookup(
-    state.puzzle_table, carry.batch.puzzle_ids
-  )
+  vectors = puzzle_embedding.lookup(state.puzzle_table, carry.batch.puzzle_ids)
 
   def loss_fn(params, vectors):
-    output = model.apply(
-      {"params": params}, carry.batch.inputs, vectors, carry.latents
+    output = trm.apply(
+      model, params, carry.batch.inputs, vectors, carry.latents
     )
     targets = None
     if settings.halt_rule == "halt_over_continue":
@@ -122,11 +120,9 @@ def supervision_step(
     )
     return jnp.mean(row_losses.total), (output, row_losses)
 
-  (_, (output, row_losses)), (gradients, vector_gradients) = (
-    jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(
-      state.params, vectors
-    )
-  )
+  (_, (output, row_losses)), (gradients, vector_gradients) = jax.value_and_grad(
+    loss_fn, argnums=(0, 1), has_aux=True
+  )(state.params, vectors)
 
   puzzle_table = puzzle_embedding.sign_update(
     state.puzzle_table,
@@ -187,8 +183,8 @@ def _continue_targets(
 ) -> jax.Array:
   """Looks one supervision step ahead, without gradient; [B] in 0..1."""
   params, vectors = jax.lax.stop_gradient((params, vectors))
-  next_output = model.apply(
-    {"params": params}, carry.batch.inputs, vectors, output.latents
+  next_output = trm.apply(
+    model, params, carry.batch.inputs, vectors, output.latents
   )
   return halting.continue_targets(
     steps,

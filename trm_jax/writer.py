@@ -33,9 +33,7 @@ class Writer:
       return
     folder = epath.Path(workdir).expanduser()
     self._path = folder / METRICS_FILE
-    kept = [
-      row for row in read_metrics(workdir) if row["step"] <= first_step
-    ]
+    kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
     self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     if tensorboard:
       self._events = tensorboardX.SummaryWriter(
@@ -43,9 +41,7 @@ class Writer:
         purge_step=first_step + 1 if first_step else None,
       )
 
-  def scalars(
-    self, step: int, group: str, values: Mapping[str, float]
-  ) -> None:
+  def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
     """Writes one group of metrics ('train', 'eval'); NaN becomes null."""
     if not self._active:
       return

@@ -1,0 +1,1 @@
+"""The network and its recursion, as Flax Linen modules."""

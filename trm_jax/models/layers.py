@@ -74,9 +74,7 @@ class SwiGLU(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., D] to [..., D]."""
     size = x.shape[-1]
-    width = swiglu_width(
-      size, expansion=self.expansion, multiple=self.multiple
-    )
+    width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
     gate_up = nn.Dense(
       2 * width,
       use_bias=False,

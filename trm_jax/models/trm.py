@@ -1,5 +1,7 @@
 """The Tiny Recursive Model: embed, recurse, read off (paper, section 4)."""
 
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,7 @@ class TinyRecursiveModel(nn.Module):
     return self.num_prefix_tokens + self.seq_len
 
   def setup(self):
+    """Names the parts; their names are the parameters' paths."""
     self.token_embedding = layers.TokenEmbedding(
       self.vocab_size, self.hidden_size, self.dtype
     )
@@ -195,3 +198,15 @@ class TinyRecursiveModel(nn.Module):
       halt_logits=halting[:, 0],
       continue_logits=halting[:, 1],
     )
+
+
+def apply(
+  model: TinyRecursiveModel,
+  params: Any,
+  inputs: jax.Array,
+  puzzle_vectors: jax.Array,
+  latents: types.Latents,
+) -> types.Output:
+  """Runs the model with a plain dict of parameters; arguments as its call."""
+  output = model.apply({"params": params}, inputs, puzzle_vectors, latents)
+  return cast(types.Output, output)

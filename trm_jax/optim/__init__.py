@@ -1,0 +1,1 @@
+"""Optimizers, schedules, and what each parameter is to them."""

@@ -14,7 +14,7 @@ from trm_jax.optim import transforms
 # What each parameter is, by its path; Muon treats matrices of the recursive
 # network alone. Every parameter must be covered.
 PARAMETER_LABELS = (
-  (r"network/layers_\d+/(attention|token_mlp|channel_mlp)/\w+/kernel", "matrix"),
+  (r"network/layers_\d+/\w+/\w+/kernel", "matrix"),
   (r"(token|position)_embedding/embedding", "embedding"),
   (r"(answer|halt)_head/(kernel|bias)", "head"),
 )
@@ -118,9 +118,9 @@ def make_optimizer(
 
   def muon_dimensions(params):
     return jax.tree.map(
-      lambda label: optax.contrib.MuonDimensionNumbers()
-      if label == "matrix"
-      else None,
+      lambda label: (
+        optax.contrib.MuonDimensionNumbers() if label == "matrix" else None
+      ),
       label_parameters(params),
     )
 

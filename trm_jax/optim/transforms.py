@@ -11,7 +11,7 @@ import optax
 class ScaleByAdamAtan2State(NamedTuple):
   """State of `scale_by_adam_atan2`."""
 
-  count: jax.Array  # [] int32, updates so far
+  count: jax.Array  # type: ignore[assignment]  # [] int32, updates so far
   mu: optax.Params  # first moment
   nu: optax.Params  # second moment
 
@@ -47,9 +47,7 @@ def scale_by_adam_atan2(
   def update(updates, state, params=None):
     del params
     count = optax.safe_increment(state.count)
-    mu = jax.tree.map(
-      lambda m, g: m + (1 - b1) * (g - m), state.mu, updates
-    )
+    mu = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mu, updates)
     nu = jax.tree.map(
       lambda v, g: v + (1 - b2) * (g * g - v), state.nu, updates
     )
