@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from trm_jax import checkpointing, errors, experiment, train
+from trm_jax import checkpointing, description, errors, experiment, train
 
 NUM_STEPS = 20
 
@@ -80,7 +80,7 @@ def test_keeps_the_last_and_the_best(tmp_path):
     for step, accuracy in accuracies.items():
       checkpoints.save(
         state,
-        checkpointing.describe(config, "data", step),
+        description.describe(config, "data", step),
         step=step,
         exact_accuracy=accuracy,
       )
@@ -149,15 +149,15 @@ def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
   with checkpointing.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.description(2)
   with pytest.raises(errors.UserError, match="training puzzles are not"):
-    checkpointing.check_training_fits(saved, config, "other puzzles")
+    description.check_training_fits(saved, config, "other puzzles")
 
 
 def test_a_cosine_schedule_ties_the_number_of_steps():
   config = _set(tiny.config(), optimizer=dict(min_learning_rate_ratio=0.1))
-  saved = checkpointing.describe(config, "data", 1)
+  saved = description.describe(config, "data", 1)
   longer = _set(config, train=dict(num_steps=99))
   with pytest.raises(errors.UserError, match=r"config\.train\.num_steps"):
-    checkpointing.check_training_fits(saved, longer, "data")
+    description.check_training_fits(saved, longer, "data")
 
 
 def test_shapes_that_do_not_fit_are_all_named(trained):

@@ -10,3 +10,5 @@ os.environ["XLA_FLAGS"] = (
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# On accelerators float32 products would otherwise run in lower precision.
+jax.config.update("jax_default_matmul_precision", "highest")

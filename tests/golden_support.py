@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -74,6 +75,23 @@ def assert_close(actual, expected, noise=0.0, name=""):
     atol=tolerance(noise),
     err_msg=name,
   )
+
+
+def perturbed(params, seed=0):
+  """Every parameter times 1 + 1e-7 x a standard normal draw."""
+  rng = np.random.default_rng(seed)
+
+  def perturb(leaf):
+    factor = 1 + 1e-7 * rng.standard_normal(leaf.shape)
+    return jnp.asarray(np.asarray(leaf, np.float64) * factor, jnp.float32)
+
+  return jax.tree.map(perturb, params)
+
+
+def difference(tree, other) -> float:
+  """The largest absolute difference of two trees."""
+  pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+  return max(float(jnp.abs(a - b).max()) for a, b in pairs)
 
 
 def num_prefix_tokens(config) -> int:

@@ -40,7 +40,10 @@ def test_losses_match_float64(name, scale):
   actual = losses.ANSWER_LOSSES[name](jnp.asarray(logits), labels)
   assert actual.dtype == jnp.float32
   np.testing.assert_allclose(
-    np.asarray(actual, np.float64), ORACLES[name](logits, labels), rtol=2e-6
+    np.asarray(actual, np.float64),
+    ORACLES[name](logits, labels),
+    rtol=1e-6,
+    atol=0.0 if name == "stablemax" else 1e-6,  # as float32 log_softmax
   )
 
 
@@ -126,11 +129,18 @@ def _output(seed, *, batch=4, length=6, vocab=5):
 def _labels(seed=0, *, batch=4, length=6, vocab=5):
   rng = np.random.default_rng(seed)
   labels = rng.integers(0, vocab, (batch, length)).astype(np.int32)
-  return np.where(rng.random(labels.shape) < 0.3, IGNORED, labels)
+  rows, cells = np.indices(labels.shape)
+  return np.where((rows + 2 * cells) % 5 == 0, IGNORED, labels)
+
+
+_supervision_loss = jax.jit(
+  losses.supervision_loss, static_argnames="answer_loss"
+)
+_row_sums = jax.jit(metrics.row_sums)
 
 
 def _loss(output, labels, name="stablemax", weight=0.5, targets=None):
-  return losses.supervision_loss(
+  return _supervision_loss(
     output,
     jnp.asarray(labels),
     answer_loss=name,
@@ -231,7 +241,7 @@ STEPS = np.array([1, 2, 3, 16], np.int32)
 
 def _sums(output, labels, *, counted=ALL, rows=ALL, steps=STEPS):
   return jax.device_get(
-    metrics.row_sums(
+    _row_sums(
       output,
       jnp.asarray(labels),
       _loss(output, labels),

@@ -9,22 +9,22 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 
 from trm_jax import (
   checkpointing,
+  description,
   errors,
+  example,
   experiment,
   losses,
   metrics,
-  plots,
   sharding,
   solve,
   types,
 )
 from trm_jax import config as config_lib
-from trm_jax.data import loader, tasks
+from trm_jax.data import loader
 from trm_jax.models import trm
 
 PROGRESS_SECONDS = 10.0
@@ -200,7 +200,7 @@ class Evaluator:
       num_puzzles=self._task.test.num_examples,
     )
 
-  def example(self, weights: types.Weights) -> "Example":
+  def example(self, weights: types.Weights) -> example.Example:
     """Picks, from the first batch, the solved puzzle that took longest."""
     host_batch = next(iter(self._batches()))
     result = self._evaluate_batch(
@@ -214,54 +214,12 @@ class Evaluator:
     unsolved = np.where(exact[-1], (~exact).sum(0), -1)
     row = int(np.argmax(unsolved))
     steps = self._config.eval.report_steps
-    return Example(
+    return example.Example(
       task=self._task,
       question=host_batch["inputs"][row],
       solution=host_batch["labels"][row],
       answers={step: answers[step - 1, row] for step in steps},
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-  """One puzzle and what was answered on the way."""
-
-  task: tasks.Task
-  question: np.ndarray  # [L]
-  solution: np.ndarray  # [L]
-  answers: Mapping[int, np.ndarray]  # supervision steps -> [L]
-
-  def save_picture(self, path: epath.Path) -> None:
-    """Draws it as a PNG."""
-    plots.save_sudoku(
-      self.question,
-      {_after(step): tokens for step, tokens in self.answers.items()},
-      self.solution,
-      box_rows=self.task.box_rows,
-      box_cols=self.task.box_cols,
-      path=path,
-    )
-
-  def text(self) -> str:
-    """Returns question and answers side by side, for the terminal."""
-    panels = {"question": self.question} | {
-      _after(step): tokens for step, tokens in self.answers.items()
-    }
-    columns = [
-      [title, *self.task.format_grid(tokens).splitlines()]
-      for title, tokens in panels.items()
-    ]
-    widths = [max(len(line) for line in column) for column in columns]
-    return "\n".join(
-      "   ".join(
-        cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-      ).rstrip()
-      for line in zip(*columns, strict=True)
-    )
-
-
-def _after(step: int) -> str:
-  return f"step {step}"
 
 
 def format_report(report: Report, steps: Iterable[int]) -> str:
@@ -300,7 +258,7 @@ def evaluate_workdir(config: config_lib.Config, workdir: str) -> Report:
         f"{workdir} holds no checkpoint yet; train first, or name another"
         " --workdir"
       )
-    checkpointing.check_evaluation_fits(checkpoints.description(step), config)
+    description.check_evaluation_fits(checkpoints.description(step), config)
     weights = checkpoints.restore_weights(
       step, run.abstract_state().averaged_weights
     )

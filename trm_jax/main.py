@@ -90,6 +90,12 @@ def run() -> None:
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(1)
+  except KeyboardInterrupt:
+    print(
+      "interrupted; the same command goes on from the last checkpoint",
+      file=sys.stderr,
+    )
+    sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from etils import epath
 
 from trm_jax import (
   checkpointing,
+  description,
   errors,
   evaluate,
   experiment,
@@ -99,9 +100,7 @@ class _Loop:
     if step is None:
       return sharding.create_state(self._run.init, self._run.mesh), 0
     saved = self._checkpoints.description(step)
-    checkpointing.check_training_fits(
-      saved, self._run.config, self._fingerprint
-    )
+    description.check_training_fits(saved, self._run.config, self._fingerprint)
     state = self._checkpoints.restore(step, self._run.abstract_state())
     return state, saved.next_batch
 
@@ -146,7 +145,7 @@ class _Loop:
   def _save(self, step: int, report: evaluate.Report | None) -> None:
     self._checkpoints.save(
       self._state,
-      checkpointing.describe(self._run.config, self._fingerprint, step),
+      description.describe(self._run.config, self._fingerprint, step),
       step=step,
       exact_accuracy=report.final["exact_accuracy"] if report else None,
     )

@@ -1,0 +1,228 @@
+"""The door through which settings enter: what it lets in and what not."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import base, quickstart, sudoku
+from trm_jax import config as config_lib
+from trm_jax import errors
+
+
+def _with(values):
+  """The base config with some knobs, by dotted name, set to anything."""
+  config = base.get_config().unlock()
+  with config.ignore_type():
+    for name, value in values.items():
+      group, _, knob = name.rpartition(".")
+      (config[group] if group else config)[knob] = value
+  return config
+
+
+def _refused(config) -> str:
+  with pytest.raises(errors.UserError) as caught:
+    config_lib.from_config_dict(config)
+  text = str(caught.value)
+  assert "\n" not in text
+  return text
+
+
+def test_base_config_holds_exactly_the_known_knobs():
+  config = config_lib.from_config_dict(base.get_config())
+  assert set(config_lib.flatten(config)) == set(config_lib.knob_names())
+  assert config.model.hidden_size == 512
+  assert config.eval.report_steps == (1, 2, 4, 8, 16)
+
+
+def test_settings_are_frozen():
+  config = config_lib.from_config_dict(base.get_config())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    config.model.hidden_size = 3
+
+
+@pytest.mark.parametrize(
+  ("name", "meant"),
+  [
+    ("model.hiden_size", "config.model.hidden_size"),
+    ("optimizer.learning_rates", "config.optimizer.learning_rate"),
+    ("trian", "config.train"),
+    ("sede", "config.seed"),
+  ],
+)
+def test_a_misspelt_knob_is_named_with_the_one_meant(name, meant):
+  text = _refused(_with({name: 1}))
+  assert f"config.{name}" in text
+  assert f"did you mean {meant}?" in text
+
+
+def test_a_knob_like_no_other_is_named_without_advice():
+  text = _refused(_with({"data.zzz": 1}))
+  assert "config.data.zzz" in text
+  assert "did you mean" not in text
+
+
+@pytest.mark.parametrize(
+  "name", ["model.remat", "seed", "log", "eval.report_steps"]
+)
+def test_a_missing_knob_is_named(name):
+  config = base.get_config().unlock()
+  group, _, knob = name.rpartition(".")
+  del (config[group] if group else config)[knob]
+  assert f"config.{name}" in _refused(config)
+
+
+def test_all_missing_knobs_of_a_group_are_named():
+  config = base.get_config().unlock()
+  del config.train.halt_rule, config.train.num_steps
+  text = _refused(config)
+  assert "config.train.halt_rule" in text
+  assert "config.train.num_steps" in text
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "kind"),
+  [
+    ("model.hidden_size", 512.0, "int"),
+    ("model.hidden_size", "512", "int"),
+    ("model.num_layers", True, "int"),
+    ("seed", False, "int"),
+    ("optimizer.learning_rate", "1e-4", "float"),
+    ("optimizer.learning_rate", None, "float"),
+    ("log.plots", 1, "bool"),
+    ("name", 3, "str"),
+    ("data.source", None, "str"),
+    ("eval.report_steps", (1.5,), "tuple"),
+    ("eval.report_steps", 4, "tuple"),
+  ],
+)
+def test_a_wrong_type_is_refused(name, value, kind):
+  text = _refused(_with({name: value}))
+  assert f"config.{name} is {value!r}" in text
+  assert kind in text
+
+
+def test_whole_numbers_serve_as_floats():
+  config = config_lib.from_config_dict(
+    _with({"optimizer.weight_decay": 1, "model.mlp_expansion": 4})
+  )
+  assert config.optimizer.weight_decay == 1.0
+  assert type(config.optimizer.weight_decay) is float
+  assert type(config.model.mlp_expansion) is float
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("model.token_mixing", "convolution"),
+    ("model.positions", "sinusoidal"),
+    ("model.compute_dtype", "float16"),
+    ("model.remat", "some"),
+    ("optimizer.name", "sgd"),
+    ("data.task", "chess"),
+    ("data.augmentation", "mirror"),
+    ("train.halt_rule", "never"),
+    ("train.answer_loss", "mse"),
+    ("eval.checkpoint", "oldest"),
+  ],
+)
+def test_an_unknown_choice_is_named_with_the_known_ones(name, value):
+  text = _refused(_with({name: value}))
+  assert f"config.{name} is {value!r}" in text
+  known = config_lib.flatten(config_lib.from_config_dict(base.get_config()))
+  assert known[name] in text
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("model.hidden_size", 0),
+    ("model.latent_updates", 0),
+    ("model.recursion_cycles", 0),
+    ("model.num_prefix_tokens", -1),
+    ("optimizer.warmup_steps", -1),
+    ("data.num_train", -1),
+    ("data.prefetch_batches", 0),
+    ("train.batch_size", 0),
+    ("train.num_steps", -1),
+    ("train.max_supervision_steps", 0),
+    ("eval.batch_size", 0),
+    ("eval.every_steps", -1),
+    ("eval.supervision_steps", 0),
+    ("checkpoint.every_steps", 0),
+    ("checkpoint.keep_last", 0),
+    ("checkpoint.keep_best", -1),
+    ("log.every_steps", 0),
+  ],
+)
+def test_a_number_too_small_is_refused(name, value):
+  text = _refused(_with({name: value}))
+  assert f"config.{name} is {value}" in text
+  assert "at least" in text
+
+
+@pytest.mark.parametrize(
+  ("values", "named"),
+  [
+    (
+      {
+        "model.token_mixing": "attention",
+        "model.positions": "rope",
+        "model.num_heads": 7,
+      },
+      ["config.model.hidden_size", "config.model.num_heads"],
+    ),
+    ({"model.positions": "rope"}, ["config.model.positions"]),
+    (
+      {"model.puzzle_vector_size": 16 * 512 + 1},
+      ["config.model.puzzle_vector_size", "config.model.num_prefix_tokens"],
+    ),
+    (
+      {"model.puzzle_vector_size": 0},
+      ["config.model.num_prefix_tokens", "config.model.puzzle_vector_size"],
+    ),
+    (
+      {"eval.report_steps": (1, 17)},
+      ["config.eval.report_steps", "config.eval.supervision_steps"],
+    ),
+    ({"eval.report_steps": (0,)}, ["config.eval.report_steps"]),
+  ],
+)
+def test_an_impossible_combination_names_its_knobs(values, named):
+  text = _refused(_with(values))
+  for name in named:
+    assert name in text
+
+
+def test_no_prefix_and_no_puzzle_vector_is_possible():
+  config = config_lib.from_config_dict(
+    _with({"model.puzzle_vector_size": 0, "model.num_prefix_tokens": 0})
+  )
+  assert config.model.num_prefix_tokens == 0
+
+
+@pytest.mark.parametrize(
+  "get_config", [base.get_config, quickstart.get_config, sudoku.get_config]
+)
+def test_json_brings_back_the_same_settings(get_config):
+  config = config_lib.from_config_dict(get_config())
+  text = config_lib.to_json(config)
+  assert config_lib.from_json(text) == config
+  assert json.loads(text)["model"]["hidden_size"] == config.model.hidden_size
+
+
+def test_json_is_checked_as_a_config_is():
+  config = config_lib.from_config_dict(base.get_config())
+  values = json.loads(config_lib.to_json(config))
+  values["model"]["hidden_sizes"] = values["model"].pop("hidden_size")
+  with pytest.raises(errors.UserError, match=r"config\.model\.hidden_sizes"):
+    config_lib.from_json(json.dumps(values))
+
+
+def test_flatten_names_every_value_by_its_path():
+  config = config_lib.from_config_dict(_with({"seed": 5, "train.num_steps": 7}))
+  flat = config_lib.flatten(config)
+  assert flat["seed"] == 5
+  assert flat["train.num_steps"] == 7
+  assert flat["eval.report_steps"] == (1, 2, 4, 8, 16)
+  assert not any(isinstance(value, dict) for value in flat.values())
