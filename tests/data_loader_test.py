@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data import augment, loader, puzzles, sampling, sudoku_generator
+from trm_jax.data import augment, loader, puzzle_set, sampling, sudoku_generator
 
 BOX = {"box_rows": 2, "box_cols": 2}
 
@@ -17,7 +17,7 @@ BOX = {"box_rows": 2, "box_cols": 2}
 @pytest.fixture(scope="module", name="single")
 def _single():
   x, y = sudoku_generator.generate(50, **BOX, num_clues=7, seed=0)
-  return puzzles.PuzzleSet.single(x, y)
+  return puzzle_set.PuzzleSet.single(x, y)
 
 
 @pytest.fixture(scope="module", name="grouped")
@@ -32,7 +32,7 @@ def _grouped():
   inputs = np.zeros((num_examples, 4), np.uint8)
   inputs[:, 0] = np.arange(num_examples)
   inputs[:, 1] = np.repeat(np.arange(num_puzzles), sizes)
-  return puzzles.PuzzleSet(
+  return puzzle_set.PuzzleSet(
     inputs=inputs,
     labels=inputs,
     puzzle_ids=np.arange(num_puzzles, dtype=np.int32) + 100,
@@ -123,7 +123,7 @@ def test_groups_puzzles_and_examples(grouped):
 
 def test_truncated_puzzle_shows_other_examples_each_time():
   inputs = np.arange(16, dtype=np.uint8).reshape(8, 2)
-  one = puzzles.PuzzleSet(
+  one = puzzle_set.PuzzleSet(
     inputs=inputs,
     labels=inputs,
     puzzle_ids=np.zeros(1, np.int32),

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from trm_jax import errors
-from trm_jax.data import puzzles, sudoku_generator
+from trm_jax.data import puzzle_set, puzzles, sudoku_generator
 
 HEADER = "source,question,answer,rating\n"
 NUM_TRAIN, NUM_TEST = 30, 12
@@ -129,7 +129,7 @@ def test_subsample_reads_only_its_records(folder, cache):
 
 
 def test_too_many_puzzles_or_unknown_split(folder, cache):
-  with pytest.raises(errors.UserError, match=r"asked for 31 puzzles.*has 30"):
+  with pytest.raises(errors.UserError, match=r"asks for 31 puzzles.*has 30"):
     _load(folder, cache, num_puzzles=31)
   with pytest.raises(errors.UserError, match="split is 'dev'"):
     _load(folder, cache, split="dev")
@@ -230,14 +230,14 @@ def _set(**changes):
     "puzzle_indices": np.array([0, 1, 3, 5]),
     "group_indices": np.array([0, 2, 3]),
   }
-  return puzzles.PuzzleSet(**{**fields, **changes})
+  return puzzle_set.PuzzleSet(**{**fields, **changes})
 
 
 def test_sizes():
   some = _set()
   sizes = (some.num_examples, some.num_puzzles, some.num_groups, some.seq_len)
   assert sizes == (5, 3, 2, 4)
-  single = puzzles.PuzzleSet.single(some.inputs, some.labels)
+  single = puzzle_set.PuzzleSet.single(some.inputs, some.labels)
   assert (single.num_puzzles, single.num_groups) == (5, 5)
   assert not single.puzzle_ids.any()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_jax import evaluate, sharding, solve, train_state, types
-from trm_jax.data import loader, puzzles
+from trm_jax.data import loader, puzzle_set
 from trm_jax.models import trm
 
 L, V, D, NUM_PUZZLES = 6, 5, 8, 11
@@ -82,7 +82,7 @@ def _puzzles():
   answers = np.asarray(_observe(inputs, ids, TRAINED_STEPS)["answers"])[-1]
   labels[[2, 9]] = answers[[2, 9]]
   indices = np.arange(NUM_PUZZLES + 1, dtype=np.int64)
-  return puzzles.PuzzleSet(
+  return puzzle_set.PuzzleSet(
     inputs=inputs,
     labels=labels,
     puzzle_ids=ids,
@@ -184,7 +184,7 @@ def test_what_stands_in_padding_rows_changes_no_metric():
 def test_the_order_of_the_puzzles_changes_no_metric():
   data = _puzzles()
   order = np.random.default_rng(3).permutation(NUM_PUZZLES)
-  shuffled = puzzles.PuzzleSet(
+  shuffled = puzzle_set.PuzzleSet(
     inputs=data.inputs[order],
     labels=data.labels[order],
     puzzle_ids=data.puzzle_ids[order],

@@ -139,9 +139,12 @@ def _count_products(model):
 def _value_and_gradients(**overrides):
   model = _build(**overrides)
   arguments = _arguments(model)
-  return jax.jit(jax.value_and_grad(_loss(model, arguments), argnums=(0, 1)))(
-    _params(model), arguments[1]
+  value_and_gradients = jax.jit(
+    jax.value_and_grad(_loss(model, arguments), argnums=(0, 1)),
+    # Else XLA may leave out the roundings that are looked for below.
+    compiler_options={"xla_allow_excess_precision": False},
   )
+  return value_and_gradients(_params(model), arguments[1])
 
 
 def _flat(tree):

@@ -10,8 +10,8 @@ import pytest
 
 from experiments import base
 from trm_jax import config as config_lib
-from trm_jax import experiment, sharding, train_state, types
-from trm_jax.data import augment, puzzles, tasks
+from trm_jax import experiment, halting, sharding, train_state, types
+from trm_jax.data import augment, puzzle_set, tasks
 from trm_jax.optim import factory
 
 B, L, V, NUM_IDS = 8, 6, 5, 8
@@ -42,8 +42,8 @@ def _experiment(num_devices=1):
   config = config_lib.from_config_dict(config)
   tokens = np.zeros((1, L), np.uint8)
   task = tasks.Task(
-    train=puzzles.PuzzleSet.single(tokens, tokens),
-    test=puzzles.PuzzleSet.single(tokens, tokens),
+    train=puzzle_set.PuzzleSet.single(tokens, tokens),
+    test=puzzle_set.PuzzleSet.single(tokens, tokens),
     vocab_size=V,
     num_puzzle_ids=NUM_IDS,
     augmentation=augment.SudokuAugmentation(
@@ -199,6 +199,25 @@ def test_running_slots_keep_their_puzzle():
       held[~HALTED], getattr(carry.batch, name)[~HALTED]
     )
   assert state.carry.steps.tolist() == [1, 2] * (B // 2)
+
+
+def test_the_slots_keep_the_latents_that_the_model_returned():
+  old, run = _state(carry=_mixed_carry()), _experiment()
+
+  def answer(state, batch):
+    carry = halting.refill(state.carry, batch, state.initial_latents)
+    vectors = state.puzzle_table[carry.batch.puzzle_ids]
+    return run.model.apply(
+      {"params": state.params}, carry.batch.inputs, vectors, carry.latents
+    ).latents
+
+  expected = jax.device_get(jax.jit(answer)(old, _batch(5)))
+  state, _ = _run(old, _batch(5))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    state.carry.latents,
+    expected,
+  )
 
 
 def test_the_incoming_rows_of_running_slots_have_no_effect():

@@ -137,9 +137,9 @@ def evaluate(
     nonlocal last_line, totals
     totals = metrics.add(totals, jax.device_get(sums))
     now = time.monotonic()
-    if now - last_line > PROGRESS_SECONDS:
+    done = int(totals["rows"][-1])
+    if done < num_puzzles and now - last_line > PROGRESS_SECONDS:
       last_line = now
-      done = int(totals["rows"][-1])
       left = (now - start) * (num_puzzles - done) / max(done, 1)
       print(
         f"  evaluated {done}/{num_puzzles} puzzles, {left:.0f} s left",

@@ -12,8 +12,7 @@ import grain
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import puzzles as puzzles_lib
-from trm_jax.data import sampling, sudoku
+from trm_jax.data import puzzle_set, sampling, sudoku
 
 IGNORE_LABEL = -100  # a cell that counts in no loss and in no metric
 
@@ -85,7 +84,7 @@ class TrainBatches(grain.MapDataset):
 
   def __init__(
     self,
-    puzzles: puzzles_lib.PuzzleSet,
+    puzzles: puzzle_set.PuzzleSet,
     *,
     batch_size: int,
     seed: int,
@@ -137,7 +136,7 @@ class TrainBatches(grain.MapDataset):
 
 
 def train_batches(
-  puzzles: puzzles_lib.PuzzleSet,
+  puzzles: puzzle_set.PuzzleSet,
   *,
   batch_size: int,
   seed: int,
@@ -182,7 +181,7 @@ def train_batches(
 
 
 def eval_batches(
-  puzzles: puzzles_lib.PuzzleSet,
+  puzzles: puzzle_set.PuzzleSet,
   *,
   batch_size: int,
   shard: tuple[int, int] = (0, 1),
@@ -207,7 +206,7 @@ def eval_batches(
 
 
 def _eval_batches(
-  puzzles: puzzles_lib.PuzzleSet, batch_size: int, rows: slice
+  puzzles: puzzle_set.PuzzleSet, batch_size: int, rows: slice
 ) -> Iterator[Batch]:
   ids = np.repeat(puzzles.puzzle_ids, np.diff(puzzles.puzzle_indices))
   share = rows.stop - rows.start

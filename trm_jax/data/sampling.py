@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import puzzles as puzzles_lib
+from trm_jax.data import puzzle_set
 
 # A block has at least so many batches, because its tail is dropped.
 _MIN_BATCHES_PER_BLOCK = 64
@@ -50,7 +50,7 @@ class GroupSampler:
   """
 
   def __init__(
-    self, puzzles: puzzles_lib.PuzzleSet, *, batch_size: int, seed: int
+    self, puzzles: puzzle_set.PuzzleSet, *, batch_size: int, seed: int
   ):
     if batch_size < 1:
       raise errors.UserError(f"batch size is {batch_size}, expected 1 or more")

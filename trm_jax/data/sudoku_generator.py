@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import augment, puzzles, sudoku, sudoku_solver
+from trm_jax.data import augment, puzzle_set, sudoku, sudoku_solver
 
 # A random order of digging may end with no clue left to take before the wanted
 # number is reached; so many more clues are accepted, so many grids are tried.
@@ -151,7 +151,7 @@ def generate_split(
   box_cols: int,
   num_clues: int,
   seed: int,
-) -> tuple[puzzles.PuzzleSet, puzzles.PuzzleSet]:
+) -> tuple[puzzle_set.PuzzleSet, puzzle_set.PuzzleSet]:
   """Generates a training and a test set that share no puzzle up to symmetry.
 
   Two puzzles are the same kind if exchanging digits, bands, rows in a band,
@@ -216,6 +216,6 @@ def generate_split(
       f"{num_test} test puzzles: ask for fewer"
     )
   return (
-    puzzles.PuzzleSet.single(x[train], y[train]),
-    puzzles.PuzzleSet.single(x[test], y[test]),
+    puzzle_set.PuzzleSet.single(x[train], y[train]),
+    puzzle_set.PuzzleSet.single(x[test], y[test]),
   )

@@ -4,7 +4,14 @@ import dataclasses
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import augment, loader, puzzles, sudoku, sudoku_generator
+from trm_jax.data import (
+  augment,
+  loader,
+  puzzle_set,
+  puzzles,
+  sudoku,
+  sudoku_generator,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Task:
     box_cols: Columns of a Sudoku box.
   """
 
-  train: puzzles.PuzzleSet
-  test: puzzles.PuzzleSet
+  train: puzzle_set.PuzzleSet
+  test: puzzle_set.PuzzleSet
   vocab_size: int
   num_puzzle_ids: int
   augmentation: loader.Augmentation

@@ -1,0 +1,118 @@
+"""Puzzles in memory: the one form in which every task's data are kept."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class PuzzleSet:
+  """Un-augmented puzzles in memory: groups of puzzles of examples.
+
+  An example is one pair of input and label. For ARC, a puzzle holds the
+  examples of one augmentation of a task and a group all of a task's puzzles;
+  for Sudoku and mazes, all three are the same.
+
+  Attributes:
+    inputs: Tokens, uint8 [E, L].
+    labels: Tokens, uint8 [E, L]; 0 where there is no label.
+    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
+    puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
+    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
+  """
+
+  inputs: np.ndarray
+  labels: np.ndarray
+  puzzle_ids: np.ndarray
+  puzzle_indices: np.ndarray
+  group_indices: np.ndarray
+
+  def __post_init__(self):
+    for name, dtype, rank in (
+      ("inputs", np.uint8, 2),
+      ("labels", np.uint8, 2),
+      ("puzzle_ids", np.int32, 1),
+      ("puzzle_indices", np.int64, 1),
+      ("group_indices", np.int64, 1),
+    ):
+      array = getattr(self, name)
+      if array.dtype != dtype or array.ndim != rank:
+        raise ValueError(
+          f"{name} is {array.dtype} of rank {array.ndim}, "
+          f"expected {np.dtype(dtype)} of rank {rank}"
+        )
+    if self.inputs.shape != self.labels.shape:
+      raise ValueError(
+        f"inputs are {self.inputs.shape}, labels {self.labels.shape}"
+      )
+    _check_indices("puzzle_indices", self.puzzle_indices, len(self.inputs))
+    _check_indices("group_indices", self.group_indices, self.num_puzzles)
+    if len(self.puzzle_indices) != self.num_puzzles + 1:
+      raise ValueError(
+        f"{self.num_puzzles} puzzle_ids but "
+        f"{len(self.puzzle_indices)} puzzle_indices"
+      )
+    if self.puzzle_ids.min() < 0:
+      raise ValueError("puzzle_ids has negative numbers")
+
+  @classmethod
+  def single(cls, inputs: np.ndarray, labels: np.ndarray) -> "PuzzleSet":
+    """Builds a set with one example per puzzle and group, all with id 0.
+
+    Args:
+      inputs: Tokens, uint8 [E, L].
+      labels: Tokens, uint8 [E, L].
+
+    Returns:
+      The set.
+    """
+    indices = np.arange(len(inputs) + 1, dtype=np.int64)
+    return cls(
+      inputs=inputs,
+      labels=labels,
+      puzzle_ids=np.zeros(len(inputs), np.int32),
+      puzzle_indices=indices,
+      group_indices=indices,
+    )
+
+  @property
+  def num_examples(self) -> int:
+    """E."""
+    return len(self.inputs)
+
+  @property
+  def num_puzzles(self) -> int:
+    """N."""
+    return len(self.puzzle_ids)
+
+  @property
+  def num_groups(self) -> int:
+    """G."""
+    return len(self.group_indices) - 1
+
+  @property
+  def seq_len(self) -> int:
+    """L."""
+    return self.inputs.shape[1]
+
+  def fingerprint(self) -> str:
+    """Returns a hex digest of everything in the set.
+
+    A checkpoint keeps it, so that training is not continued on other puzzles
+    by mistake.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for field in dataclasses.fields(self):
+      array = np.ascontiguousarray(getattr(self, field.name))
+      digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
+      digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
+  """Raises ValueError unless indices cut 0..count into parts, none empty."""
+  if len(indices) < 2 or indices[0] != 0 or indices[-1] != count:
+    raise ValueError(f"{name} does not go from 0 to {count}, at least one part")
+  if (np.diff(indices) < 1).any():
+    raise ValueError(f"{name} has an empty or negative part")
