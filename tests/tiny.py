@@ -16,6 +16,7 @@ def config_dict():
   config.model.mlp_multiple = 16
   config.model.puzzle_vector_size = 16
   config.model.latent_updates = 1
+  config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 2
   config.optimizer.min_learning_rate_ratio = 1.0
   config.train.batch_size = 8

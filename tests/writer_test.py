@@ -9,7 +9,7 @@ from matplotlib import figure, image
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from trm_jax import plots, writer
+from trm_jax import example, plots, writer
 
 
 def _events(folder):
@@ -98,3 +98,21 @@ def test_a_wrong_digit_is_red_a_clue_black_and_bold():
   assert first.get_weight() == "bold"
   assert (second.get_text(), second.get_color()) == ("4", plots._WRONG)
   assert (third.get_text(), third.get_color()) == ("3", plots._RIGHT)
+
+
+def test_the_example_is_the_solved_puzzle_that_took_longest():
+  solution = np.array([[2, 3], [3, 2], [2, 2], [3, 3]])
+  wrong = np.array([9, 9])
+  answers = np.stack([solution] * 3)
+  answers[0, 1] = wrong  # solved at step 2
+  answers[:2, 2] = wrong  # at step 3
+  answers[:, 3] = wrong  # never
+  batch = {
+    "inputs": solution,
+    "labels": solution,
+    "mask": np.array([True] * 4),
+  }
+  picked = example.pick(None, batch, answers, (1, 3))
+  np.testing.assert_array_equal(picked.solution, solution[2])
+  np.testing.assert_array_equal(picked.answers[1], wrong)
+  np.testing.assert_array_equal(picked.answers[3], solution[2])

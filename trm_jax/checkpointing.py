@@ -198,17 +198,16 @@ class Checkpoints:
         " it away to use the one before it"
       ) from error
 
+  def _saved_leaves(self, step: int) -> dict[str, Any]:
+    """Returns shape and dtype of each array saved, by its path."""
+    metadata = ocp.StandardCheckpointer().metadata(self.path(step) / "state")
+    if metadata.item_metadata is None:
+      raise ValueError("its list of arrays cannot be read")
+    leaves = jax.tree_util.tree_leaves_with_path(metadata.item_metadata.tree)
+    return {_name(path): leaf for path, leaf in leaves}
+
   def _check_shapes(self, step: int, wanted: Any) -> None:
-    metadata = self._read(
-      step,
-      lambda: ocp.StandardCheckpointer().metadata(self.path(step) / "state"),
-    )
-    saved = {
-      _name(path): leaf
-      for path, leaf in jax.tree_util.tree_leaves_with_path(
-        metadata.item_metadata.tree
-      )
-    }
+    saved = self._read(step, lambda: self._saved_leaves(step))
     differences = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
       name = _name(path)

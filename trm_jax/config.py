@@ -23,6 +23,13 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     )
 
 
+def _between(name: str, value: float, least: float, most: float) -> None:
+  if not least <= value <= most:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must lie between {least} and {most}"
+    )
+
+
 def _at_least(name: str, value: float, least: float) -> None:
   if value < least:
     raise errors.UserError(
@@ -59,12 +66,20 @@ class ModelConfig:
       _at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
       _at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("puzzle_vector_size", "num_prefix_tokens"):
+    for name in ("puzzle_vector_size", "num_prefix_tokens", "mlp_expansion"):
+      _at_least(f"model.{name}", getattr(self, name), 0)
+    for name in ("rope_base", "norm_epsilon"):
       _at_least(f"model.{name}", getattr(self, name), 0)
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
         f" config.model.num_heads {self.num_heads}"
+      )
+    if self.positions == "rope" and self.hidden_size // self.num_heads % 2:
+      raise errors.UserError(
+        "config.model.positions 'rope' needs heads of even size, not"
+        f" {self.hidden_size // self.num_heads}; change"
+        " config.model.num_heads or config.model.hidden_size"
       )
     if self.token_mixing == "mlp" and self.positions == "rope":
       raise errors.UserError(
@@ -103,7 +118,23 @@ class OptimizerConfig:
 
   def __post_init__(self):
     _one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
-    _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+    for name in (
+      "warmup_steps",
+      "learning_rate",
+      "weight_decay",
+      "muon_learning_rate",
+      "puzzle_learning_rate",
+      "puzzle_weight_decay",
+    ):
+      _at_least(f"optimizer.{name}", getattr(self, name), 0)
+    for name in (
+      "min_learning_rate_ratio",
+      "beta1",
+      "beta2",
+      "muon_momentum",
+      "ema_decay",
+    ):
+      _between(f"optimizer.{name}", getattr(self, name), 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +181,8 @@ class TrainConfig:
     _one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
     _one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
     _at_least("train.batch_size", self.batch_size, 1)
+    _at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
+    _between("train.exploration_prob", self.exploration_prob, 0, 1)
     _at_least("train.num_steps", self.num_steps, 0)
     _at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
 
@@ -219,6 +252,10 @@ class Config:
 
 def _build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
   """Builds dataclass `kind` from a mapping, group by group."""
+  if not isinstance(values, Mapping):
+    raise errors.UserError(
+      f"{path[:-1]} is {values!r}; it must be a group of settings"
+    )
   fields = {f.name: f for f in dataclasses.fields(kind)}
   for name in values:
     if name not in fields:

@@ -15,7 +15,6 @@ from trm_jax import (
   checkpointing,
   description,
   errors,
-  example,
   experiment,
   losses,
   metrics,
@@ -46,6 +45,8 @@ class Report:
   num_puzzles: int
   means: Mapping[str, np.ndarray]  # name -> [K], as `metrics.divide`
   seconds: float
+  first_batch: Mapping[str, np.ndarray]  # of this host
+  first_answers: jax.Array  # [K, B, L] to the first batch, on the devices
 
   @property
   def final(self) -> dict[str, float]:
@@ -132,6 +133,7 @@ def evaluate(
   start = last_line = time.monotonic()
   totals: dict[str, np.ndarray] = {}
   pending: metrics.Sums | None = None
+  first: tuple[Mapping[str, np.ndarray], jax.Array] | None = None
 
   def collect(sums):
     nonlocal last_line, totals
@@ -157,13 +159,16 @@ def evaluate(
     if pending is not None:
       collect(pending)
     pending = result.sums
-  if pending is None:
+    first = first or (host_batch, result.answers)
+  if pending is None or first is None:
     raise ValueError("the data set to evaluate has no batch")
   collect(pending)
   return Report(
     num_puzzles=int(totals["rows"][-1]),
     means=metrics.divide(totals),
     seconds=time.monotonic() - start,
+    first_batch=first[0],
+    first_answers=first[1],
   )
 
 
@@ -198,27 +203,6 @@ class Evaluator:
       self._batches(),
       self._mesh,
       num_puzzles=self._task.test.num_examples,
-    )
-
-  def example(self, weights: types.Weights) -> example.Example:
-    """Picks, from the first batch, the solved puzzle that took longest."""
-    host_batch = next(iter(self._batches()))
-    result = self._evaluate_batch(
-      weights,
-      sharding.put_batch(host_batch, self._mesh),
-      sharding.put_rows(host_batch["mask"], self._mesh),
-    )
-    answers = np.asarray(result.answers)
-    exact = (answers == host_batch["labels"]).all(-1) & host_batch["mask"]
-    # Steps that a puzzle went unsolved, if it is solved in the end.
-    unsolved = np.where(exact[-1], (~exact).sum(0), -1)
-    row = int(np.argmax(unsolved))
-    steps = self._config.eval.report_steps
-    return example.Example(
-      task=self._task,
-      question=host_batch["inputs"][row],
-      solution=host_batch["labels"][row],
-      answers={step: answers[step - 1, row] for step in steps},
     )
 
 

@@ -1,12 +1,12 @@
 """One puzzle and the answers it got on the way, as a picture and as text."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
-from trm_jax import plots
+from trm_jax import plots, types
 from trm_jax.data import tasks
 
 
@@ -50,3 +50,33 @@ class Example:
 
 def _after(step: int) -> str:
   return f"step {step}"
+
+
+def pick(
+  task: tasks.Task,
+  batch: Mapping[str, np.ndarray],
+  answers: np.ndarray,
+  steps: Sequence[int],
+) -> Example:
+  """Picks the puzzle that was solved, and took longest.
+
+  Args:
+    task: of the puzzles.
+    batch: `inputs`, `labels` [B, L] and `mask` [B].
+    answers: [K, B, L] tokens after each supervision step.
+    steps: supervision steps to keep, counted from 1.
+
+  Returns:
+    The example; some unsolved puzzle if none was solved.
+  """
+  labels = batch["labels"]
+  right = (answers == labels) | (labels == types.IGNORED_LABEL)
+  exact = right.all(-1) & batch["mask"]
+  unsolved = np.where(exact[-1], (~exact).sum(0), -1)  # [B] steps
+  row = int(np.argmax(unsolved))
+  return Example(
+    task=task,
+    question=batch["inputs"][row],
+    solution=labels[row],
+    answers={step: answers[step - 1, row] for step in steps},
+  )

@@ -41,8 +41,8 @@ def stablemax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Computes softmax cross-entropy; arguments as for stablemax."""
   known = labels != types.IGNORED_LABEL
-  # log_softmax takes the largest logit off first, which keeps small losses
-  # of large logits; optax's version of this loss subtracts it at the end.
+  # log_softmax takes the largest logit off first. optax's version of this
+  # loss subtracts at the end, where the size of the logits costs digits.
   log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
   own = jnp.where(known, labels, 0)[..., None]
   losses = -jnp.take_along_axis(log_probs, own, axis=-1)[..., 0]

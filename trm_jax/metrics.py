@@ -77,10 +77,11 @@ def row_sums(
 
 
 def add(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict:
-  """Adds two sums on the host, in float64; keys of either are kept."""
+  """Adds two sums on the host, in float64; names of either are kept."""
   return {
-    name: np.float64(a.get(name, 0.0)) + np.asarray(b[name], np.float64)
-    for name in b
+    name: np.asarray(a.get(name, 0.0), np.float64)
+    + np.asarray(b.get(name, 0.0), np.float64)
+    for name in {**a, **b}
   }
 
 

@@ -15,7 +15,13 @@ def lookup(table: jax.Array, puzzle_ids: jax.Array) -> jax.Array:
 
   An id outside the table gives a row of NaN: it is a mistake, never a puzzle.
   """
-  return table.at[puzzle_ids].get(mode="fill", fill_value=jnp.nan)
+  ids = _no_wrap(puzzle_ids, table.shape[0])
+  return table.at[ids].get(mode="fill", fill_value=jnp.nan)
+
+
+def _no_wrap(puzzle_ids: jax.Array, num_rows: int) -> jax.Array:
+  """Sends negative ids past the table; they would count from its end."""
+  return jnp.where(puzzle_ids < 0, num_rows, puzzle_ids)
 
 
 def sign_update(
@@ -33,7 +39,8 @@ def sign_update(
 
   Args:
     table: [N, E] float32.
-    puzzle_ids: [B] int32 in 0..N-1, of the puzzles now in the slots.
+    puzzle_ids: [B] int32 in 0..N-1, of the puzzles now in the slots; others
+      are dropped.
     gradients: [B, E] float32, one row per slot.
     learning_rate: scalar.
     weight_decay: decoupled, times the learning rate.
@@ -43,6 +50,7 @@ def sign_update(
   """
   chex.assert_rank([table, puzzle_ids, gradients], [2, 1, 2])
   num_rows, batch_size = table.shape[0], puzzle_ids.shape[0]
+  puzzle_ids = _no_wrap(puzzle_ids, num_rows)
   order = jnp.argsort(puzzle_ids)
   ids = puzzle_ids[order]
   starts = jnp.concatenate([jnp.ones((1,), bool), ids[1:] != ids[:-1]])

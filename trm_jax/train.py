@@ -13,6 +13,7 @@ from trm_jax import (
   description,
   errors,
   evaluate,
+  example,
   experiment,
   metrics,
   plots,
@@ -170,10 +171,15 @@ class _Loop:
         writer.read_metrics(self._workdir), folder / "curves.png"
       )
       line(f"curves: {folder / 'curves.png'}")
-      example = self._evaluator.example(self._state.averaged_weights)
-      example.save_picture(folder / "example.png")
+      shown = example.pick(
+        self._run.task,
+        report.first_batch,
+        np.asarray(report.first_answers),
+        self._run.config.eval.report_steps,
+      )
+      shown.save_picture(folder / "example.png")
       line(f"example: {folder / 'example.png'}")
-      line(example.text())
+      line(shown.text())
     self._writer.close()
 
 

@@ -21,6 +21,8 @@ from trm_jax import (
 )
 from trm_jax.models import trm
 
+_EXPLORATION = 0x657870  # names the exploration draws' random stream
+
 TrainStep = Callable[
   [train_state.TrainState, types.Batch],
   tuple[train_state.TrainState, metrics.Sums],
@@ -59,9 +61,11 @@ def make_train_step(
     settings: of the step.
     seed: of the exploration draws.
   """
+  # A stream of its own: the initial weights are drawn from the bare seed.
+  exploration_key = jax.random.fold_in(jax.random.key(seed), _EXPLORATION)
 
   def train_step(state, batch):
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(exploration_key, state.step)
     draws = halting.draw_exploration(
       key,
       state.carry.steps.shape[0],

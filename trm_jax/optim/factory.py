@@ -126,6 +126,7 @@ def make_optimizer(
 
   rate = schedule(optimizer.learning_rate)
   if optimizer.name == "muon":
+    # Its Adam, for embeddings and heads, has Nesterov momentum as well.
     transform = optax.contrib.muon(
       schedule(optimizer.muon_learning_rate),
       beta=optimizer.muon_momentum,
