@@ -64,33 +64,32 @@ class _Loop:
       active=jax.process_index() == 0,
     )
     self._evaluator = evaluate.Evaluator(run)
-    self._log = _TrainLog(run.config, self._writer)
+    self._log = _TrainLog(run.config, self._writer, self._last_good)
 
   def run(self) -> evaluate.Report:
     config = self._run.config
     num_steps = max(config.train.num_steps, self._first_step)
     self._announce()
-    train_step_fn = self._run.train_step()
+    train_step = self._run.train_step()
     batches = self._run.train_batches(first_batch=self._first_step)
     report = None
     for step in range(self._first_step, num_steps + 1):
       is_new, is_last = step > self._first_step, step == num_steps
-      if is_last or (is_new and _is_due(step, config.eval.every_steps)):
-        self._check_finite()
+      evaluates = is_last or (is_new and _is_due(step, config.eval.every_steps))
+      saves = is_new and (
+        evaluates or _is_due(step, config.checkpoint.every_steps)
+      )
+      if evaluates or saves:
+        self._log.flush()  # raises before a bad state is kept
+      if evaluates:
         report = self._evaluate(step)
-      if is_new and (
-        is_last
-        or _is_due(step, config.eval.every_steps)
-        or _is_due(step, config.checkpoint.every_steps)
-      ):
-        self._check_finite()
-        evaluated = is_last or _is_due(step, config.eval.every_steps)
-        self._save(step, report if evaluated else None)
+      if saves:
+        self._save(step, report if evaluates else None)
       if is_last:
         break
       batch = sharding.put_batch(next(batches), self._run.mesh)
-      self._state, sums = train_step_fn(self._state, batch)
-      self._log.add(step + 1, sums, self._last_good)
+      self._state, sums = train_step(self._state, batch)
+      self._log.add(step + 1, sums)
     assert report is not None  # the last step is always evaluated
     self._finish(report)
     return report
@@ -122,10 +121,6 @@ class _Loop:
         f" ({self._checkpoints.path(self._first_step)})"
       )
 
-  def _check_finite(self) -> None:
-    """Reads the steps still in flight, so that no bad state is kept."""
-    self._log.flush(self._last_good)
-
   def _last_good(self) -> str:
     step = self._checkpoints.latest_step
     if step is None:
@@ -153,7 +148,8 @@ class _Loop:
 
   def _finish(self, report: evaluate.Report) -> None:
     self._checkpoints.wait()
-    line, folder = self._writer.line, epath.Path(self._workdir).expanduser()
+    line = self._writer.line
+    folder = epath.Path(self._workdir).expanduser().resolve()
     latest = self._checkpoints.latest_step
     if latest is not None:
       line(f"checkpoint: {self._checkpoints.path(latest)}")
@@ -186,8 +182,14 @@ class _Loop:
 class _TrainLog:
   """Reads metrics one step late, so that the device never waits."""
 
-  def __init__(self, config: config_lib.Config, out: writer.Writer):
+  def __init__(
+    self,
+    config: config_lib.Config,
+    out: writer.Writer,
+    last_good: Callable[[], str],  # says where the last checkpoint is
+  ):
     self._config = config
+    self._last_good = last_good
     self._writer = out
     self._pending: tuple[int, metrics.Sums] | None = None
     self._sums: dict[str, np.ndarray] = {}
@@ -200,32 +202,28 @@ class _TrainLog:
     self._start = time.monotonic()
     self._timed = 0
 
-  def add(
-    self, step: int, sums: metrics.Sums, last_good: Callable[[], str]
-  ) -> None:
+  def add(self, step: int, sums: metrics.Sums) -> None:
     """Takes the sums of a step just dispatched; reads those before it."""
     previous, self._pending = self._pending, (step, sums)
     if previous is not None:
-      self._read(*previous, last_good)
+      self._read(*previous)
     elif not self._compiled:
       self.restart_clock()
       self._compiled = True
 
-  def flush(self, last_good: Callable[[], str]) -> None:
+  def flush(self) -> None:
     """Waits for the step in flight and reads it."""
     if self._pending is not None:
       previous, self._pending = self._pending, None
-      self._read(*previous, last_good)
+      self._read(*previous)
 
-  def _read(
-    self, step: int, device_sums: metrics.Sums, last_good: Callable[[], str]
-  ) -> None:
+  def _read(self, step: int, device_sums: metrics.Sums) -> None:
     sums = jax.device_get(device_sums)
     for name in ("loss", "grad_norm"):
       if not math.isfinite(sums[name]):
         raise errors.UserError(
-          f"the {name} is {sums[name]} at step {step}; {last_good()}; try a"
-          " lower config.optimizer.learning_rate or a longer"
+          f"the {name} is {sums[name]} at step {step}; {self._last_good()};"
+          " try a lower config.optimizer.learning_rate or a longer"
           " config.optimizer.warmup_steps"
         )
     self._sums = metrics.add(self._sums, sums)
