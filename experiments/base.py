@@ -1,7 +1,7 @@
 """Every knob, once, with its unit and default; experiments start from here.
 
 The defaults are the paper's Sudoku-Extreme recipe with MLP mixing
-(arXiv 2510.04871, table 4; official code, README).
+(arXiv 2510.04871), with the numbers of the official README.
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 r"""Sudoku-Extreme, 1,000 training puzzles with 1,000 variants each.
 
-Paper (arXiv 2510.04871, table 1; official README): exact accuracy on the
+Paper (arXiv 2510.04871, table 4; official README): exact accuracy on the
 422,786 test puzzles after 16 supervision steps
 
   sudoku.py              MLP mixing, 5,028,866 parameters         87.4 %

@@ -1,4 +1,4 @@
-"""Which slots halt, and what refills them (paper, section 2.4 and 4.6)."""
+"""Which slots halt, and what refills them (paper, sections 2.5, 4.6)."""
 
 import flax.struct
 import jax

@@ -87,7 +87,7 @@ class SudokuExtreme(tfds.core.GeneratorBasedBuilder):
     except Exception as error:  # whatever the network comes up with
       reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
       self.user_error = errors.UserError(
-        f"cannot download {PUBLIC_URL} ({reason}): set data.source to a "
+        f"cannot download {PUBLIC_URL} ({reason}): set config.data.source to a "
         "folder with train.csv and test.csv (or .csv.gz)"
       )
       raise self.user_error from error
@@ -159,7 +159,7 @@ def _prepare(source: str, cache_dir: str) -> SudokuExtreme:
     if not isinstance(error, OSError):
       raise
     raise errors.UserError(
-      f"cannot write the prepared puzzles to data.cache_dir "
+      f"cannot write the prepared puzzles to config.data.cache_dir "
       f"{cache_dir!r}: {error}"
     ) from error
   return builder

@@ -49,8 +49,8 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
   folder = pathlib.Path(source).expanduser()
   if not folder.is_dir():
     raise errors.UserError(
-      f"data.source is {source!r}, which is not a folder: expected one with "
-      "train.csv and test.csv (or .csv.gz)"
+      f"config.data.source is {source!r}, which is not a folder: expected one "
+      "with train.csv and test.csv (or .csv.gz)"
     )
   files = {}
   for split in SPLITS:

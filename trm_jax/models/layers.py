@@ -1,4 +1,4 @@
-"""Layers of the recursive network (paper, section 4 and 4.5).
+"""Layers of the recursive network (paper, sections 4.4, 4.5).
 
 Post-norm blocks without biases: h = norm(h + mix(h)), norm(h + mlp(h)).
 Parameters are float32; products run in `dtype`. Norms and rotations are
