@@ -213,7 +213,9 @@ def test_failed_download_says_what_to_do(cache):
     mock.patch.object(
       urllib.request, "urlopen", side_effect=urllib.error.URLError("no\nnet")
     ),
-    pytest.raises(errors.UserError, match=r"set data\.source to a folder") as e,
+    pytest.raises(
+      errors.UserError, match=r"set config\.data\.source to a folder"
+    ) as e,
   ):
     puzzles.load_sudoku_extreme(
       "", cache_dir=str(cache), split="test", num_puzzles=0, seed=0
