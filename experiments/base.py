@@ -52,8 +52,8 @@ def get_config() -> ml_collections.ConfigDict:
   # the public download (task 'sudoku')
   config.data.cache_dir = ""  # of prepared data; empty: ~/tensorflow_datasets
   config.data.seed = 0  # of subsets, variants and generated puzzles
-  config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all
-  config.data.num_test = 0  # puzzles, drawn with the seed; 0: all
+  config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all there
+  config.data.num_test = 0  # are (generated puzzles: at least 1)
   config.data.box_rows = 3  # a box has this many rows and columns:
   config.data.box_cols = 3  # 2x2, 2x3 or 3x3 for generated puzzles
   config.data.num_clues = 26  # of a generated puzzle

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import tiny
 
-from trm_jax import checkpointing, description, errors, experiment, train
+from trm_jax import (
+  checkpointing,
+  description,
+  errors,
+  evaluate,
+  experiment,
+  train,
+)
 
 NUM_STEPS = 20
 
@@ -193,17 +200,86 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     tiny.config(),
     train=dict(num_steps=8),
     checkpoint=dict(every_steps=1, keep_last=100),
-    optimizer=dict(learning_rate=1e38, warmup_steps=0),
+    # Decay multiplies the weights by -1e9 each step: some steps go well.
+    optimizer=dict(learning_rate=1.0, weight_decay=1e9, warmup_steps=0),
   )
   with pytest.raises(errors.UserError) as caught:
     train.train(config, str(tmp_path))
   text = str(caught.value)
   assert "at step" in text
-  assert "last good checkpoint" in text
+  assert "last good checkpoint is" in text
   with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
     run = experiment.build(config)
     state = checkpoints.restore(checkpoints.latest_step, run.abstract_state())
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_an_update_that_spoils_the_state_is_seen_before_it_is_saved(tmp_path):
+  """The loss of a step tells nothing of the parameters that it leaves."""
+  config = _set(
+    tiny.config(),
+    train=dict(num_steps=2),
+    checkpoint=dict(every_steps=1),
+    optimizer=dict(learning_rate=1e39, warmup_steps=0),
+  )
+  with pytest.raises(errors.UserError, match=r"param_norm is .* at step 1"):
+    train.train(config, str(tmp_path))
+  with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
+    assert checkpoints.latest_step is None
+
+
+def test_a_setting_that_the_checkpoint_does_not_know_is_named(trained):
+  config, _ = trained
+  saved = description.describe(config, "data", 1)
+  older = dict(saved.settings)
+  del older["train.exploration_prob"]
+  older["train.gone"] = 1
+  saved = dataclasses.replace(saved, settings=older)
+  with pytest.raises(errors.UserError) as caught:
+    description.check_training_fits(saved, config, "data")
+  text = str(caught.value)
+  assert "config.train.exploration_prob is 0.1 here, and unknown" in text
+  assert "config.train.gone is only in the checkpoint" in text
+  description.check_evaluation_fits(saved, config)  # the network is the same
+
+
+def test_a_description_that_is_none_counts_as_damage(trained):
+  config, workdir = trained
+  copy = workdir.parent / "no_description"
+  shutil.copytree(workdir, copy)
+  path = copy / "checkpoints" / "ckpt_2" / "description" / "metadata"
+  path.write_text('{"a": 1}')
+  with pytest.raises(errors.UserError, match=r"ckpt_2.* is damaged"):
+    train.train(_set(config, train=dict(num_steps=3)), str(copy))
+
+
+def test_what_is_left_of_a_logging_interval_is_written(tmp_path):
+  config = _set(tiny.config(), train=dict(num_steps=5), log=dict(every_steps=3))
+  train.train(config, str(tmp_path))
+  train.train(config, str(tmp_path))  # evaluates only, and writes nothing
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
+  steps = [(row["group"], row["step"]) for row in rows]
+  assert steps == [("train", 3), ("train", 5), ("eval", 5)]
+
+
+def test_best_is_refused_where_nothing_was_evaluated(tmp_path):
+  config = _set(tiny.config(), eval=dict(checkpoint="best"))
+  state = jax.jit(experiment.build(config).init)()
+  with checkpointing.Checkpoints(str(tmp_path), config.checkpoint) as saved:
+    saved.save(
+      state,
+      description.describe(config, "data", 1),
+      step=1,
+      exact_accuracy=None,
+    )
+  with pytest.raises(errors.UserError, match=r"eval\.checkpoint=latest"):
+    evaluate.evaluate_workdir(config, str(tmp_path))
+  latest = _set(config, eval=dict(checkpoint="latest"))
+  report = evaluate.evaluate_workdir(latest, str(tmp_path))
+  assert report.num_puzzles == config.data.num_test
 
 
 def test_restores_on_another_number_of_devices(trained):

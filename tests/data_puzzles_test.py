@@ -208,6 +208,14 @@ def test_public_download(folder, cache, grids):
   ]
 
 
+def test_damaged_prepared_data_are_named(folder, cache):
+  _load(folder, cache)
+  for path in cache.rglob("*train.array_record*"):
+    path.write_bytes(path.read_bytes()[:1000])
+  with pytest.raises(errors.UserError, match=r"damaged.*delete that folder"):
+    _load(folder, cache)
+
+
 def test_failed_download_says_what_to_do(cache):
   with (
     mock.patch.object(

@@ -266,3 +266,8 @@ def test_a_puzzle_is_solved_alike_in_any_company():
   np.testing.assert_allclose(
     together["logits"][:, 4:5], alone["logits"], rtol=1e-4, atol=1e-5
   )
+
+
+def test_the_data_and_the_losses_ignore_the_same_label():
+  """The data room may not import what imports JAX, so it says it again."""
+  assert loader.IGNORE_LABEL == types.IGNORED_LABEL

@@ -195,6 +195,39 @@ def test_unknown_variant_and_missing_config():
   assert "nowhere.py" in error_of(config="experiments/nowhere.py")
 
 
+def test_experiments_that_cannot_be_loaded(tmp_path):
+  for name, text, expected in (
+    ("syntax", "def", "invalid syntax"),
+    ("missing", "import nowhere_to_be_found", "nowhere_to_be_found"),
+    ("raises", "undefined", "NameError"),
+    ("empty", "", "no function get_config"),
+    ("three", "def get_config():\n  return 3", "int"),
+  ):
+    path = tmp_path / f"{name}.py"
+    path.write_text(text)
+    assert expected in error_of(config=str(path)), name
+
+
+def test_generated_puzzles_need_a_number(tmp_path):
+  message = error_of("--config.data.num_test=0", f"--workdir={tmp_path}")
+  assert "config.data.num_test" in message
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+  source = source_of(tmp_path, header="\ufeff" + HEADER)
+  result = run(
+    f"--config.data.source={source}",
+    "--config.data.task=sudoku",
+    f"--config.data.cache_dir={tmp_path / 'cache'}",
+    "--config.data.num_train=1",
+    "--config.data.num_test=1",
+    "--config.train.num_steps=0",
+    f"--workdir={tmp_path / 'run'}",
+    config="experiments/sudoku.py:smoke",
+  )
+  assert result.returncode == 0, result.stderr
+
+
 def test_unknown_flag():
   assert "wrkdir" in error_of("--wrkdir=x")
 

@@ -9,7 +9,7 @@ from matplotlib import figure, image
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from trm_jax import example, plots, writer
+from trm_jax import errors, example, plots, writer
 
 
 def _events(folder):
@@ -56,6 +56,24 @@ def test_rows_after_the_first_step_are_dropped(tmp_path):
   out.close()
   _writer(tmp_path, first_step=2).close()
   assert [row["step"] for row in writer.read_metrics(str(tmp_path))] == [1, 2]
+
+
+def test_an_unreadable_line_costs_itself_only_and_is_told(tmp_path, capsys):
+  good = '{"step": 1, "group": "train"}'
+  later = '{"step": 2, "group": "train"}'
+  bad = [b'{"step": 1, "gro', b"[1, 2]", b'{"group": "x"}', b"\xff\xfe"]
+  path = tmp_path / writer.METRICS_FILE
+  path.write_bytes(b"\n".join([good.encode(), *bad, later.encode()]))
+  assert [r["step"] for r in writer.read_metrics(str(tmp_path))] == [1, 2]
+  _writer(tmp_path, first_step=2).close()
+  assert path.read_text().splitlines() == [good, later]
+  assert "4 unreadable line(s)" in capsys.readouterr().out
+
+
+def test_an_unwritable_workdir_is_one_line(tmp_path):
+  (tmp_path / writer.METRICS_FILE).mkdir()
+  with pytest.raises(errors.UserError, match="cannot write to the workdir"):
+    _writer(tmp_path)
 
 
 def test_only_the_first_process_writes(tmp_path, capsys):

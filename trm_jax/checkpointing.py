@@ -52,7 +52,8 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
       except OSError as error:
         raise errors.UserError(
-          f"cannot write to the workdir {workdir}: {error.strerror or error}"
+          f"cannot write to the workdir, {self.folder}:"
+          f" {error.strerror or error}"
         ) from error
       kept = [policies.LatestN(settings.keep_last)]
       if settings.keep_best:
@@ -79,9 +80,11 @@ class Checkpoints:
   def best_step(self) -> int | None:
     """Step with the best exact accuracy; None if none was evaluated."""
     best = self._manager.best_step()
-    if best is None or self._manager.metrics(best)[_METRIC] == _NOT_EVALUATED:
+    if best is None:
       return None
-    return best
+    metrics = self._manager.metrics(best) or {}
+    evaluated = metrics.get(_METRIC, _NOT_EVALUATED) != _NOT_EVALUATED
+    return best if evaluated else None
 
   def path(self, step: int) -> epath.Path:
     """Folder of a checkpoint."""
@@ -109,13 +112,14 @@ class Checkpoints:
 
   def description(self, step: int) -> description_lib.Description:
     """Reads what lies beside the state of a step."""
-    restored = self._read(
-      step,
-      lambda: self._manager.restore(
+
+    def read():
+      restored = self._manager.restore(
         step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-      ),
-    )
-    return description_lib.Description.from_json(restored.description)
+      )
+      return description_lib.Description.from_json(restored.description)
+
+    return self._read(step, read)
 
   def restore(
     self, step: int, abstract: train_state.TrainState
@@ -200,7 +204,8 @@ class Checkpoints:
 
   def _saved_leaves(self, step: int) -> dict[str, Any]:
     """Returns shape and dtype of each array saved, by its path."""
-    metadata = ocp.StandardCheckpointer().metadata(self.path(step) / "state")
+    with ocp.StandardCheckpointer() as checkpointer:
+      metadata = checkpointer.metadata(self.path(step) / "state")
     if metadata.item_metadata is None:
       raise ValueError("its list of arrays cannot be read")
     leaves = jax.tree_util.tree_leaves_with_path(metadata.item_metadata.tree)

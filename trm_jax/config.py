@@ -7,7 +7,7 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 
 import dataclasses
 import difflib
-import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,17 +24,32 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _between(name: str, value: float, least: float, most: float) -> None:
-  if not least <= value <= most:
+  if not least <= value <= most:  # NaN, too, is refused
     raise errors.UserError(
       f"config.{name} is {value}; it must lie between {least} and {most}"
     )
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-  if value < least:
+  if not least <= value < math.inf:
     raise errors.UserError(
       f"config.{name} is {value}; it must be at least {least}"
     )
+
+
+def _positive(name: str, value: float) -> None:
+  if not 0 < value < math.inf:
+    raise errors.UserError(f"config.{name} is {value}; it must be above 0")
+
+
+def _decay(name: str, value: float) -> None:
+  if not 0 <= value < 1:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at least 0 and below 1"
+    )
+
+
+_LARGEST_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +81,10 @@ class ModelConfig:
       _at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
       _at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("puzzle_vector_size", "num_prefix_tokens", "mlp_expansion"):
+    for name in ("puzzle_vector_size", "num_prefix_tokens"):
       _at_least(f"model.{name}", getattr(self, name), 0)
-    for name in ("rope_base", "norm_epsilon"):
-      _at_least(f"model.{name}", getattr(self, name), 0)
+    for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
+      _positive(f"model.{name}", getattr(self, name))
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
@@ -127,14 +142,10 @@ class OptimizerConfig:
       "puzzle_weight_decay",
     ):
       _at_least(f"optimizer.{name}", getattr(self, name), 0)
-    for name in (
-      "min_learning_rate_ratio",
-      "beta1",
-      "beta2",
-      "muon_momentum",
-      "ema_decay",
-    ):
-      _between(f"optimizer.{name}", getattr(self, name), 0, 1)
+    ratio = self.min_learning_rate_ratio
+    _between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
+    for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
+      _decay(f"optimizer.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +174,7 @@ class DataConfig:
     for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
       _at_least(f"data.{name}", getattr(self, name), 0)
     _at_least("data.prefetch_batches", self.prefetch_batches, 1)
+    _between("data.seed", self.seed, 0, _LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +261,11 @@ class Config:
   checkpoint: CheckpointConfig
   log: LogConfig
 
+  def __post_init__(self):
+    _between("seed", self.seed, 0, _LARGEST_SEED)
+    if not self.name:
+      raise errors.UserError("config.name is empty; it names the workdir")
+
 
 def _build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
   """Builds dataclass `kind` from a mapping, group by group."""
@@ -283,11 +300,11 @@ def _typed(path: str, kind: Any, value: Any) -> Any:
       isinstance(v, int) for v in value
     ):
       return tuple(value)
+  elif isinstance(value, bool) and kind is not bool:
+    pass  # to Python a bool is an int
   elif kind is float and isinstance(value, int | float):
     return float(value)
-  elif isinstance(value, kind) and not (
-    kind is int and isinstance(value, bool)
-  ):
+  elif isinstance(value, kind):
     return value
   name = getattr(kind, "__name__", str(kind))
   raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
@@ -302,17 +319,14 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   Raises:
     UserError: a knob is misspelt, missing, of the wrong type or impossible.
   """
-  return _build(Config, config.to_dict(), "config.")
-
-
-def from_json(text: str) -> Config:
-  """Reads what `to_json` wrote (beside every checkpoint)."""
-  return _build(Config, json.loads(text), "config.")
-
-
-def to_json(config: Config) -> str:
-  """Writes the settings as JSON."""
-  return json.dumps(dataclasses.asdict(config), indent=2)
+  try:
+    values = config.to_dict()
+  except AttributeError as error:
+    raise errors.UserError(
+      f"the experiment's get_config() returned {type(config).__name__}, not a"
+      " ConfigDict"
+    ) from error
+  return _build(Config, values, "config.")
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 
@@ -19,7 +20,6 @@ from trm_jax import errors
 _FREE_IN_TRAINING = frozenset(
   (
     "name",
-    "train.num_steps",
     "model.remat",
     "data.source",
     "data.cache_dir",
@@ -29,37 +29,27 @@ _FREE_IN_TRAINING = frozenset(
   )
 )
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
-# Evaluation needs the same network only.
-_NEEDED_IN_EVALUATION = "model."
+# Evaluation needs the same network only, and not its way to be computed.
+_FREE_IN_EVALUATION = ("model.remat", "model.compute_dtype")
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What lies beside a state."""
+  """What lies beside a state, as JSON holds it."""
 
-  config: config_lib.Config
+  settings: Mapping[str, Any]  # "model.hidden_size" -> 512; see config.flatten
   data_fingerprint: str  # of the training puzzles
   next_batch: int  # number of the first batch not yet seen
   versions: Mapping[str, str]
 
   def to_json(self) -> dict[str, Any]:
     """Returns what JSON can hold."""
-    return {
-      "config": json.loads(config_lib.to_json(self.config)),
-      "data_fingerprint": self.data_fingerprint,
-      "next_batch": self.next_batch,
-      "versions": dict(self.versions),
-    }
+    return json.loads(json.dumps(dataclasses.asdict(self)))
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> "Description":
     """Reads what `to_json` returned."""
-    return cls(
-      config=config_lib.from_json(json.dumps(values["config"])),
-      data_fingerprint=values["data_fingerprint"],
-      next_batch=values["next_batch"],
-      versions=values["versions"],
-    )
+    return cls(**values)
 
 
 def describe(
@@ -69,25 +59,51 @@ def describe(
   packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
   versions = {name: importlib.metadata.version(name) for name in packages}
   versions["python"] = platform.python_version()
-  return Description(config, data_fingerprint, next_batch, versions)
+  versions["trm_jax"] = trm_jax.__version__
+  return Description(
+    settings=config_lib.flatten(config),
+    data_fingerprint=data_fingerprint,
+    next_batch=next_batch,
+    versions=versions,
+  )
+
+
+def _differences(
+  saved: Description, config: config_lib.Config, matters: Callable[[str], bool]
+) -> list[str]:
+  """Names each setting that matters and is not the checkpoint's."""
+  # As JSON has them: a tuple is a list there.
+  here = json.loads(json.dumps(config_lib.flatten(config)))
+  found = []
+  for name in filter(matters, {**here, **saved.settings}):
+    if name not in saved.settings:
+      found.append(
+        f"config.{name} is {here[name]!r} here, and unknown to the checkpoint"
+        f" (written by trm_jax {saved.versions.get('trm_jax', 'unknown')})"
+      )
+    elif name not in here:
+      found.append(f"config.{name} is only in the checkpoint")
+    elif saved.settings[name] != here[name]:
+      found.append(
+        f"config.{name} is {saved.settings[name]!r} in the checkpoint,"
+        f" {here[name]!r} here"
+      )
+  return found
 
 
 def check_training_fits(
   saved: Description, config: config_lib.Config, data_fingerprint: str
 ) -> None:
   """Raises UserError that names each difference which forbids to go on."""
-  free = set(_FREE_IN_TRAINING)
-  if config.optimizer.min_learning_rate_ratio != 1.0:
-    free.remove("train.num_steps")  # the cosine depends on it
-  old, new = config_lib.flatten(saved.config), config_lib.flatten(config)
-  differences = [
-    f"config.{name} is {old.get(name)!r} in the checkpoint, {new[name]!r} here"
-    for name in new
-    if name not in free
-    and not name.startswith(_FREE_GROUPS)
-    and old.get(name) != new[name]
-  ]
-  if not differences and saved.data_fingerprint != data_fingerprint:
+  has_cosine = config.optimizer.min_learning_rate_ratio != 1.0
+
+  def matters(name):
+    if name == "train.num_steps":
+      return has_cosine  # its end is the schedule's
+    return name not in _FREE_IN_TRAINING and not name.startswith(_FREE_GROUPS)
+
+  differences = _differences(saved, config, matters)
+  if saved.data_fingerprint != data_fingerprint:
     differences.append("the training puzzles are not the same")
   _refuse(differences)
 
@@ -96,17 +112,11 @@ def check_evaluation_fits(
   saved: Description, config: config_lib.Config
 ) -> None:
   """Raises UserError that names each difference of the networks."""
-  old, new = config_lib.flatten(saved.config), config_lib.flatten(config)
-  _refuse(
-    [
-      f"config.{name} is {old.get(name)!r} in the checkpoint, {new[name]!r}"
-      " here"
-      for name in new
-      if name.startswith(_NEEDED_IN_EVALUATION)
-      and name not in ("model.remat", "model.compute_dtype")
-      and old.get(name) != new[name]
-    ]
-  )
+
+  def matters(name):
+    return name.startswith("model.") and name not in _FREE_IN_EVALUATION
+
+  _refuse(_differences(saved, config, matters))
 
 
 def _refuse(differences: list[str]) -> None:

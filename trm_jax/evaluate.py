@@ -235,8 +235,13 @@ def evaluate_workdir(config: config_lib.Config, workdir: str) -> Report:
   run = experiment.build(config)
   with checkpointing.Checkpoints(workdir) as checkpoints:
     step = checkpoints.latest_step
-    if config.eval.checkpoint == "best" and checkpoints.best_step is not None:
+    if step is not None and config.eval.checkpoint == "best":
       step = checkpoints.best_step
+      if step is None:
+        raise errors.UserError(
+          f"no checkpoint in {workdir} was evaluated, so none is the best; use"
+          " --config.eval.checkpoint=latest"
+        )
     if step is None:
       raise errors.UserError(
         f"{workdir} holds no checkpoint yet; train first, or name another"

@@ -35,6 +35,7 @@ class Example:
     panels = {"question": self.question} | {
       _after(step): tokens for step, tokens in self.answers.items()
     }
+    panels["solution"] = self.solution
     columns = [
       [title, *self.task.format_grid(tokens).splitlines()]
       for title, tokens in panels.items()

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise errors.UserError(f"what is {argv[1]!r}? every setting is a --flag")
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each file it writes
+    logging.set_verbosity(logging.ERROR)  # Orbax tells each file it writes
   if _CONFIG.value is None:
     raise errors.UserError(
       "name an experiment, e.g. --config=experiments/quickstart.py"
@@ -60,8 +60,14 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
     raise errors.UserError(_one_line(str(error))) from error
   except (AttributeError, KeyError) as error:
     raise errors.UserError(_misspelt(argv, str(error))) from error
-  except (OSError, SyntaxError, ValueError, TypeError) as error:
-    raise errors.UserError(f"--config: {_one_line(str(error))}") from error
+  except ImportError as error:
+    raise errors.UserError(
+      f"--config: {error}; run in the folder that holds experiments/"
+    ) from error
+  except Exception as error:  # the file is Python and may raise anything
+    raise errors.UserError(
+      f"--config: {type(error).__name__}: {_one_line(str(error))}"
+    ) from error
 
 
 def _one_line(text: str) -> str:
@@ -80,6 +86,8 @@ def _misspelt(argv: Sequence[str], reason: str) -> str:
       close = difflib.get_close_matches(match.group(1), knobs, n=1)
       hint = f"; did you mean config.{close[0]}?" if close else ""
       return f"there is no setting config.{match.group(1)}{hint}"
+  if "get_config" in reason:
+    return "--config: the file has no function get_config"
   return f"the experiment sets something that does not exist: {reason}"
 
 
@@ -92,7 +100,8 @@ def run() -> None:
     sys.exit(1)
   except KeyboardInterrupt:
     print(
-      "interrupted; the same command goes on from the last checkpoint",
+      "interrupted; steps since the last checkpoint are lost, the same"
+      " command goes on from there",
       file=sys.stderr,
     )
     sys.exit(130)

@@ -19,6 +19,7 @@ from trm_jax import (
   plots,
   sharding,
   train_state,
+  train_step,
   writer,
 )
 from trm_jax import config as config_lib
@@ -70,7 +71,7 @@ class _Loop:
     config = self._run.config
     num_steps = max(config.train.num_steps, self._first_step)
     self._announce()
-    train_step = self._run.train_step()
+    train_step_fn = self._run.train_step()
     batches = self._run.train_batches(first_batch=self._first_step)
     report = None
     for step in range(self._first_step, num_steps + 1):
@@ -81,14 +82,16 @@ class _Loop:
       )
       if evaluates or saves:
         self._log.flush()  # raises before a bad state is kept
+      if is_last:
+        self._log.write_rest()
       if evaluates:
-        report = self._evaluate(step)
+        report = self._evaluate(step, is_new=is_new)
       if saves:
         self._save(step, report if evaluates else None)
       if is_last:
         break
       batch = sharding.put_batch(next(batches), self._run.mesh)
-      self._state, sums = train_step(self._state, batch)
+      self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
     assert report is not None  # the last step is always evaluated
     self._finish(report)
@@ -120,6 +123,11 @@ class _Loop:
         f"going on from step {self._first_step}"
         f" ({self._checkpoints.path(self._first_step)})"
       )
+    if self._first_step >= run.config.train.num_steps:
+      line(
+        f"nothing is left to train: config.train.num_steps is"
+        f" {run.config.train.num_steps}"
+      )
 
   def _last_good(self) -> str:
     step = self._checkpoints.latest_step
@@ -127,9 +135,15 @@ class _Loop:
       return "no checkpoint was saved before it"
     return f"the last good checkpoint is {self._checkpoints.path(step)}"
 
-  def _evaluate(self, step: int) -> evaluate.Report:
+  def _evaluate(self, step: int, *, is_new: bool) -> evaluate.Report:
     report = self._evaluator(self._state.averaged_weights)
-    self._writer.scalars(step, "eval", report.final)
+    if not math.isfinite(report.final["loss"]):
+      raise errors.UserError(
+        f"the evaluation's loss is {report.final['loss']} at step {step};"
+        f" {self._last_good()}"
+      )
+    if is_new or step == 0:  # else this step's row is there already
+      self._writer.scalars(step, "eval", report.final)
     self._writer.line(
       f"step {step}: evaluation of {report.num_puzzles:,} puzzles"
       f" ({report.seconds:.1f} s)\n"
@@ -194,6 +208,7 @@ class _TrainLog:
     self._pending: tuple[int, metrics.Sums] | None = None
     self._sums: dict[str, np.ndarray] = {}
     self._steps = 0  # summed since the last line
+    self._read_step = 0
     self._compiled = False  # the first call compiles before it returns
     self.restart_clock()
 
@@ -217,9 +232,14 @@ class _TrainLog:
       previous, self._pending = self._pending, None
       self._read(*previous)
 
+  def write_rest(self) -> None:
+    """Writes what was read since the last line."""
+    if self._steps:
+      self._write(self._read_step)
+
   def _read(self, step: int, device_sums: metrics.Sums) -> None:
     sums = jax.device_get(device_sums)
-    for name in ("loss", "grad_norm"):
+    for name in ("loss", *train_step.NORMS):
       if not math.isfinite(sums[name]):
         raise errors.UserError(
           f"the {name} is {sums[name]} at step {step}; {self._last_good()};"
@@ -229,13 +249,15 @@ class _TrainLog:
     self._sums = metrics.add(self._sums, sums)
     self._steps += 1
     self._timed += 1
+    self._read_step = step
     if step % self._config.log.every_steps == 0:
       self._write(step)
 
   def _write(self, step: int) -> None:
     seconds = (time.monotonic() - self._start) / max(self._timed, 1)
     means = {k: float(v) for k, v in metrics.divide(self._sums).items()}
-    means["grad_norm"] = float(self._sums["grad_norm"]) / self._steps
+    for name in train_step.NORMS:
+      means[name] = float(self._sums[name]) / self._steps
     means["examples_per_second"] = self._config.train.batch_size / seconds
     self._sums, self._steps = {}, 0
     left = (self._config.train.num_steps - step) * seconds
@@ -253,6 +275,7 @@ class _TrainLog:
       f" | answer loss {means['answer_loss']:.4f}"
       f" | halt loss {means['halt_loss']:.4f} | {halted}"
     )
+    self.restart_clock()
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -21,6 +21,8 @@ from trm_jax import (
 )
 from trm_jax.models import trm
 
+NORMS = ("grad_norm", "puzzle_grad_norm", "param_norm")
+
 _EXPLORATION = 0x657870  # names the exploration draws' random stream
 
 TrainStep = Callable[
@@ -99,7 +101,7 @@ def supervision_step(
 
   Returns:
     The state after the step, and metric sums as in `metrics.row_sums`, plus
-    `grad_norm`.
+    the `NORMS`: of the gradients and of the new parameters.
   """
   step = state.step + 1
   carry = halting.refill(state.carry, batch, state.initial_latents)
@@ -159,7 +161,11 @@ def supervision_step(
     counted=halted,
     rows=jnp.ones_like(halted),
   )
+  # All that this update could have spoilt; a loss only tells of the one
+  # before.
   sums["grad_norm"] = optax.tree.norm(gradients)
+  sums["puzzle_grad_norm"] = optax.tree.norm(vector_gradients)
+  sums["param_norm"] = optax.tree.norm(params)
   return (
     train_state.TrainState(
       step=step,

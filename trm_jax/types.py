@@ -10,7 +10,6 @@ import flax.struct
 import jax
 
 IGNORED_LABEL = -100  # a cell without a label; counts in no loss or metric
-NO_PUZZLE = 0  # the blank puzzle's row of the puzzle table
 
 
 @flax.struct.dataclass

@@ -8,6 +8,8 @@ from typing import Any
 import tensorboardX
 from etils import epath
 
+from trm_jax import errors
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -33,13 +35,37 @@ class Writer:
       return
     folder = epath.Path(workdir).expanduser()
     self._path = folder / METRICS_FILE
-    kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
-    self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    if tensorboard:
-      self._events = tensorboardX.SummaryWriter(
-        str(folder / TENSORBOARD_FOLDER),
-        purge_step=first_step + 1 if first_step else None,
-      )
+    try:
+      self._drop_later_rows(first_step)
+      if tensorboard:
+        self._events = tensorboardX.SummaryWriter(
+          str(folder / TENSORBOARD_FOLDER),
+          purge_step=first_step + 1 if first_step else None,
+        )
+    except OSError as error:
+      raise errors.UserError(
+        f"cannot write to the workdir {workdir}: {error}"
+      ) from error
+
+  def _drop_later_rows(self, first_step: int) -> None:
+    """Leaves out unreadable lines and steps that will be made again."""
+    if not self._path.exists():
+      self._path.write_text("")
+      return
+    lines = _lines(self._path)
+    rows = [row for row in map(_parse, lines) if row is not None]
+    kept = [row for row in rows if row["step"] <= first_step]
+    if len(kept) == len(lines):
+      self._path.open("a").close()  # it can be written to
+      return
+    self.line(
+      f"{self._path}: dropped {len(rows) - len(kept)} row(s) after step"
+      f" {first_step}, where this run begins, and {len(lines) - len(rows)}"
+      " unreadable line(s)"
+    )
+    new = self._path.with_suffix(".new")
+    new.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    new.replace(self._path)
 
   def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
     """Writes one group of metrics ('train', 'eval'); NaN becomes null."""
@@ -67,17 +93,26 @@ class Writer:
 
 
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl; a last line cut off in the middle is left out."""
+  """Reads metrics.jsonl, but for lines that are no metrics."""
   path = epath.Path(workdir).expanduser() / METRICS_FILE
   if not path.exists():
     return []
-  rows = []
-  for line in path.read_text().splitlines():
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break  # the process was killed while writing it
-  return rows
+  return [row for row in map(_parse, _lines(path)) if row is not None]
+
+
+def _lines(path: epath.Path) -> list[str]:
+  return path.read_bytes().decode(errors="replace").splitlines()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+  """Returns the row, or None: a killed process may leave half a line."""
+  try:
+    row = json.loads(line)
+  except json.JSONDecodeError:
+    return None
+  if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+    return None
+  return row
 
 
 def format_seconds(seconds: float) -> str:

@@ -171,6 +171,36 @@ def _remove_empty(folder: epath.Path) -> None:
     folder.rmdir()
 
 
+@contextlib.contextmanager
+def _damage_named(folder: epath.Path) -> Iterator[None]:
+  """Turns whatever a damaged file raises into advice."""
+  try:
+    with _quiet_tfds():
+      yield
+  except Exception as error:  # array_record and TFDS raise many kinds
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise errors.UserError(
+      f"the prepared puzzles in {folder} are damaged ({reason[:200]}); delete"
+      " that folder to have them prepared again"
+    ) from error
+
+
+def _read_records(
+  records, chosen: np.ndarray, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads the chosen records: inputs and labels, uint8 [len(chosen), L]."""
+  inputs = np.empty((len(chosen), _NUM_CELLS), np.uint8)
+  labels = np.empty_like(inputs)
+  for start in range(0, len(chosen), _READ_CHUNK):
+    if start and start % _PROGRESS_EVERY == 0:
+      _progress(f"reading the {split} set: {start:,} of {len(chosen):,}")
+    chunk = records.__getitems__(chosen[start : start + _READ_CHUNK].tolist())
+    for i, record in enumerate(chunk, start):
+      inputs[i] = record["inputs"]
+      labels[i] = record["labels"]
+  return inputs, labels
+
+
 def load_sudoku_extreme(
   source: str, *, cache_dir: str, split: str, num_puzzles: int, seed: int
 ) -> puzzle_set.PuzzleSet:
@@ -196,8 +226,9 @@ def load_sudoku_extreme(
     raise errors.UserError(f"split is {split!r}, expected 'train' or 'test'")
   with _quiet_tfds():
     builder = _prepare(source, cache_dir)
+  with _damage_named(builder.data_path):
     records = builder.as_data_source(split)
-  total = len(records)
+    total = len(records)
   if not 0 <= num_puzzles <= total:
     raise errors.UserError(
       f"config.data.num_{split} asks for {num_puzzles} puzzles, but the"
@@ -207,13 +238,6 @@ def load_sudoku_extreme(
   if num_puzzles:
     rng = np.random.default_rng([seed, sudoku_csv.SPLITS.index(split)])
     chosen = np.sort(rng.choice(total, num_puzzles, replace=False))
-  inputs = np.empty((len(chosen), _NUM_CELLS), np.uint8)
-  labels = np.empty_like(inputs)
-  for start in range(0, len(chosen), _READ_CHUNK):
-    if start and start % _PROGRESS_EVERY == 0:
-      _progress(f"reading the {split} set: {start:,} of {len(chosen):,}")
-    chunk = records.__getitems__(chosen[start : start + _READ_CHUNK].tolist())
-    for i, record in enumerate(chunk, start):
-      inputs[i] = record["inputs"]
-      labels[i] = record["labels"]
+  with _damage_named(builder.data_path):
+    inputs, labels = _read_records(records, chosen, split)
   return puzzle_set.PuzzleSet.single(inputs, labels)

@@ -73,8 +73,13 @@ def digest(files: dict[str, pathlib.Path]) -> str:
   """Returns a hex digest of what the files hold: a change is a new data set."""
   result = hashlib.blake2b(digest_size=12)
   for split, path in sorted(files.items()):
-    with path.open("rb") as file:
-      content = hashlib.file_digest(file, "blake2b").hexdigest()
+    try:
+      with path.open("rb") as file:
+        content = hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+      raise errors.UserError(
+        f"{path} cannot be read: {error.strerror}"
+      ) from error
     # The suffix decides how a file is read.
     result.update(f"{split} {path.suffix} {content} ".encode())
   return result.hexdigest()
@@ -88,7 +93,8 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
     with opener(path, "rb") as file:
       for line in file:
         number += 1
-        yield line.decode("utf-8")
+        # Spreadsheets put a byte order mark in front of the first line.
+        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
   except UnicodeDecodeError as error:
     raise errors.UserError(
       f"{path.name} line {number}: not UTF-8 text"

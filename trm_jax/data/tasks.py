@@ -71,6 +71,11 @@ def load(data: config_lib.DataConfig) -> Task:
         "config.data.source has no meaning for the task 'generated_sudoku';"
         " set config.data.task to 'sudoku' to train on files"
       )
+    if not data.num_train or not data.num_test:
+      raise errors.UserError(
+        "how many puzzles shall be generated? set config.data.num_train and"
+        " config.data.num_test to at least 1"
+      )
     train, test = sudoku_generator.generate_split(
       data.num_train,
       data.num_test,
