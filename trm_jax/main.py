@@ -97,6 +97,9 @@ def run() -> None:
     app.run(main, flags_parser=_parse_flags)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
+    # A read that failed leaves futures behind; what they raise while the
+    # interpreter ends says nothing that the line above does not.
+    sys.unraisablehook = lambda _: None
     sys.exit(1)
   except KeyboardInterrupt:
     print(
