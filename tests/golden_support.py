@@ -15,6 +15,8 @@ from trm_jax.models import trm
 
 BASE_TOLERANCE = 1e-5
 NOISE_FACTOR = 20.0
+# Seeds of the perturbed runs that measure noise where no file records it.
+PERTURBATIONS = (0, 1, 2)
 
 OUR_METRICS = {
   "accuracy": "cell_accuracy",
@@ -229,3 +231,20 @@ def state_of(state_dict, carry, optimizer) -> train_state.TrainState:
     initial_latents=constants_of(state_dict),
     carry=carry,
   )
+
+
+def assert_same_carry(carry, case, prefix, noise):
+  expected = under(case, prefix)
+  np.testing.assert_array_equal(carry.steps, expected["steps"])
+  np.testing.assert_array_equal(carry.halted, expected["halted"])
+  for ours, official in (
+    ("inputs", "inputs"),
+    ("labels", "labels"),
+    ("puzzle_ids", "puzzle_identifiers"),
+  ):
+    np.testing.assert_array_equal(
+      getattr(carry.batch, ours), expected[f"current_data/{official}"]
+    )
+  if "z_H" in expected:
+    assert_close(carry.latents.y, expected["z_H"], noise)
+    assert_close(carry.latents.z, expected["z_L"], noise)

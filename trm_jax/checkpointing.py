@@ -196,10 +196,9 @@ class Checkpoints:
     try:
       return read()
     except Exception as error:  # Orbax raises whatever its backends raise
-      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
       raise errors.UserError(
-        f"the checkpoint {self.path(step)} is damaged ({reason[:200]}); move"
-        " it away to use the one before it"
+        f"the checkpoint {self.path(step)} is damaged"
+        f" ({errors.first_line(error)}); move it away to use the one before it"
       ) from error
 
   def _saved_leaves(self, step: int) -> dict[str, Any]:

@@ -7,47 +7,12 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from trm_jax import errors
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise errors.UserError(
-      f"config.{name} is {value!r}; choose one of {', '.join(choices)}"
-    )
-
-
-def _between(name: str, value: float, least: float, most: float) -> None:
-  if not least <= value <= most:  # NaN, too, is refused
-    raise errors.UserError(
-      f"config.{name} is {value}; it must lie between {least} and {most}"
-    )
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-  if not least <= value < math.inf:
-    raise errors.UserError(
-      f"config.{name} is {value}; it must be at least {least}"
-    )
-
-
-def _positive(name: str, value: float) -> None:
-  if not 0 < value < math.inf:
-    raise errors.UserError(f"config.{name} is {value}; it must be above 0")
-
-
-def _decay(name: str, value: float) -> None:
-  if not 0 <= value < 1:
-    raise errors.UserError(
-      f"config.{name} is {value}; it must be at least 0 and below 1"
-    )
-
+from trm_jax import checks, errors
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -73,18 +38,22 @@ class ModelConfig:
   remat: str
 
   def __post_init__(self):
-    _one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
-    _one_of("model.positions", self.positions, ("rope", "learned", "none"))
-    _one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
-    _one_of("model.remat", self.remat, ("none", "dots", "full"))
+    checks.one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
+    checks.one_of(
+      "model.positions", self.positions, ("rope", "learned", "none")
+    )
+    checks.one_of(
+      "model.compute_dtype", self.compute_dtype, ("float32", "bfloat16")
+    )
+    checks.one_of("model.remat", self.remat, ("none", "dots", "full"))
     for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
-      _at_least(f"model.{name}", getattr(self, name), 1)
+      checks.at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
-      _at_least(f"model.{name}", getattr(self, name), 1)
+      checks.at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("puzzle_vector_size", "num_prefix_tokens"):
-      _at_least(f"model.{name}", getattr(self, name), 0)
+      checks.at_least(f"model.{name}", getattr(self, name), 0)
     for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
-      _positive(f"model.{name}", getattr(self, name))
+      checks.positive(f"model.{name}", getattr(self, name))
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
@@ -132,7 +101,7 @@ class OptimizerConfig:
   ema_decay: float
 
   def __post_init__(self):
-    _one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
+    checks.one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
     for name in (
       "warmup_steps",
       "learning_rate",
@@ -141,11 +110,11 @@ class OptimizerConfig:
       "puzzle_learning_rate",
       "puzzle_weight_decay",
     ):
-      _at_least(f"optimizer.{name}", getattr(self, name), 0)
+      checks.at_least(f"optimizer.{name}", getattr(self, name), 0)
     ratio = self.min_learning_rate_ratio
-    _between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
+    checks.between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
     for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
-      _decay(f"optimizer.{name}", getattr(self, name))
+      checks.decay(f"optimizer.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +136,14 @@ class DataConfig:
   prefetch_batches: int
 
   def __post_init__(self):
-    _one_of("data.task", self.task, ("sudoku", "generated_sudoku"))
-    _one_of(
+    checks.one_of("data.task", self.task, ("sudoku", "generated_sudoku"))
+    checks.one_of(
       "data.augmentation", self.augmentation, ("none", "fixed", "endless")
     )
     for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
-      _at_least(f"data.{name}", getattr(self, name), 0)
-    _at_least("data.prefetch_batches", self.prefetch_batches, 1)
-    _between("data.seed", self.seed, 0, _LARGEST_SEED)
+      checks.at_least(f"data.{name}", getattr(self, name), 0)
+    checks.at_least("data.prefetch_batches", self.prefetch_batches, 1)
+    checks.between("data.seed", self.seed, 0, _LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,13 +159,19 @@ class TrainConfig:
   halt_loss_weight: float
 
   def __post_init__(self):
-    _one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
-    _one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
-    _at_least("train.batch_size", self.batch_size, 1)
-    _at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
-    _between("train.exploration_prob", self.exploration_prob, 0, 1)
-    _at_least("train.num_steps", self.num_steps, 0)
-    _at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
+    checks.one_of(
+      "train.halt_rule", self.halt_rule, ("halt", "halt_over_continue")
+    )
+    checks.one_of(
+      "train.answer_loss", self.answer_loss, ("stablemax", "softmax")
+    )
+    checks.at_least("train.batch_size", self.batch_size, 1)
+    checks.at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
+    checks.between("train.exploration_prob", self.exploration_prob, 0, 1)
+    checks.at_least("train.num_steps", self.num_steps, 0)
+    checks.at_least(
+      "train.max_supervision_steps", self.max_supervision_steps, 1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,10 +185,10 @@ class EvalConfig:
   checkpoint: str
 
   def __post_init__(self):
-    _at_least("eval.batch_size", self.batch_size, 1)
-    _at_least("eval.every_steps", self.every_steps, 0)
-    _at_least("eval.supervision_steps", self.supervision_steps, 1)
-    _one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
+    checks.at_least("eval.batch_size", self.batch_size, 1)
+    checks.at_least("eval.every_steps", self.every_steps, 0)
+    checks.at_least("eval.supervision_steps", self.supervision_steps, 1)
+    checks.one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
     if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
       raise errors.UserError(
         f"config.eval.report_steps {self.report_steps} must lie between 1 and"
@@ -230,9 +205,9 @@ class CheckpointConfig:
   keep_best: int
 
   def __post_init__(self):
-    _at_least("checkpoint.every_steps", self.every_steps, 1)
-    _at_least("checkpoint.keep_last", self.keep_last, 1)
-    _at_least("checkpoint.keep_best", self.keep_best, 0)
+    checks.at_least("checkpoint.every_steps", self.every_steps, 1)
+    checks.at_least("checkpoint.keep_last", self.keep_last, 1)
+    checks.at_least("checkpoint.keep_best", self.keep_best, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +219,7 @@ class LogConfig:
   plots: bool
 
   def __post_init__(self):
-    _at_least("log.every_steps", self.every_steps, 1)
+    checks.at_least("log.every_steps", self.every_steps, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +237,7 @@ class Config:
   log: LogConfig
 
   def __post_init__(self):
-    _between("seed", self.seed, 0, _LARGEST_SEED)
+    checks.between("seed", self.seed, 0, _LARGEST_SEED)
     if not self.name:
       raise errors.UserError("config.name is empty; it names the workdir")
 

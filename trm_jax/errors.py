@@ -1,4 +1,4 @@
-"""The one exception whose text is meant for the person at the terminal."""
+"""Errors whose text is meant for the person at the terminal."""
 
 
 class UserError(Exception):
@@ -8,3 +8,9 @@ class UserError(Exception):
   traceback. Raise it for missing files, bad rows, misspelt or contradicting
   settings; never for a mistake of the program itself.
   """
+
+
+def first_line(error: BaseException) -> str:
+  """Returns the first line of what a library says went wrong."""
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:200]

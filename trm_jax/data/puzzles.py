@@ -178,10 +178,10 @@ def _damage_named(folder: epath.Path) -> Iterator[None]:
     with _quiet_tfds():
       yield
   except Exception as error:  # array_record and TFDS raise many kinds
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise errors.UserError(
-      f"the prepared puzzles in {folder} are damaged ({reason[:200]}); delete"
-      " that folder to have them prepared again"
+      f"the prepared puzzles in {folder} are damaged"
+      f" ({errors.first_line(error)}); delete that folder to have them"
+      " prepared again"
     ) from error
 
 

@@ -22,6 +22,13 @@ embedding_init = nn.initializers.variance_scaling(
 )
 
 
+def _linear(size: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+  """Returns a linear map to `size` features, without bias."""
+  return nn.Dense(
+    size, use_bias=False, dtype=dtype, kernel_init=linear_init, name=name
+  )
+
+
 def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
   """Returns SwiGLU's inner width: 2/3 of expansion x size, rounded up."""
   return -(-round(expansion * size * 2 / 3) // multiple) * multiple
@@ -75,21 +82,9 @@ class SwiGLU(nn.Module):
     """Maps [..., D] to [..., D]."""
     size = x.shape[-1]
     width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
-    gate_up = nn.Dense(
-      2 * width,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=linear_init,
-      name="gate_up",
-    )(x)
+    gate_up = _linear(2 * width, self.dtype, "gate_up")(x)
     gate, up = jnp.split(gate_up, 2, axis=-1)
-    return nn.Dense(
-      size,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=linear_init,
-      name="down",
-    )(_gated(gate, up))
+    return _linear(size, self.dtype, "down")(_gated(gate, up))
 
 
 class Attention(nn.Module):
@@ -105,26 +100,14 @@ class Attention(nn.Module):
     """Maps [B, S, D] to [B, S, D]."""
     batch, length, size = x.shape
     width = self.num_heads * self.head_size
-    qkv = nn.Dense(
-      3 * width,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=linear_init,
-      name="qkv",
-    )(x)
+    qkv = _linear(3 * width, self.dtype, "qkv")(x)
     qkv = qkv.reshape(batch, length, 3, self.num_heads, self.head_size)
     query, key, value = (qkv[:, :, i] for i in range(3))
     if self.rope_base is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = jax.nn.dot_product_attention(query, key, value)
-    return nn.Dense(
-      size,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=linear_init,
-      name="out",
-    )(mixed.reshape(batch, length, width))
+    return _linear(size, self.dtype, "out")(mixed.reshape(batch, length, width))
 
 
 class Block(nn.Module):
