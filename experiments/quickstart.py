@@ -1,6 +1,6 @@
 """Quickstart: a small TRM learns 6x6 Sudoku on a laptop's CPU.
 
-Puzzles are generated (2x3 boxes, one solution each, 13 to 15 clues); no test
+Puzzles are generated (2x3 boxes, one solution each, 14 to 16 clues); no test
 puzzle equals a training puzzle up to symmetry. Nothing is downloaded.
 
   python -m trm_jax.main --config=experiments/quickstart.py
@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.task = "generated_sudoku"
   config.data.box_rows = 2
   config.data.box_cols = 3
-  config.data.num_clues = 13
+  config.data.num_clues = 14
   config.data.num_train = 2000
   config.data.num_test = 500
   config.data.augmentation = "endless"
@@ -41,12 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.ema_decay = 0.98
 
   config.train.batch_size = 64
-  config.train.num_steps = 550
+  config.train.num_steps = 700
 
-  config.eval.every_steps = 275
+  config.eval.every_steps = 350
   config.eval.batch_size = 250
   config.eval.report_steps = (1, 4, 16)
 
-  config.checkpoint.every_steps = 275
-  config.log.every_steps = 25
+  config.checkpoint.every_steps = 350
+  config.log.every_steps = 50
   return config
