@@ -72,7 +72,7 @@ def sudoku_error(tmp_path, *rows, **options) -> str:
 
 def test_learns_4x4_through_main(tmp_path):
   """At least 90 % exact on unseen puzzles within 400 steps."""
-  result = run(
+  arguments = [
     f"--workdir={tmp_path}",
     "--config.data.box_rows=2",
     "--config.data.box_cols=2",
@@ -81,6 +81,9 @@ def test_learns_4x4_through_main(tmp_path):
     "--config.data.num_test=200",
     "--config.model.hidden_size=64",
     "--config.model.puzzle_vector_size=64",
+  ]
+  result = run(
+    *arguments,
     "--config.train.batch_size=32",
     "--config.train.num_steps=400",
     "--config.eval.every_steps=0",
@@ -98,15 +101,8 @@ def test_learns_4x4_through_main(tmp_path):
 
   # The same weights, evaluated on their own, give the same number.
   again = run(
-    f"--workdir={tmp_path}",
+    *arguments,
     "--mode=evaluate",
-    "--config.data.box_rows=2",
-    "--config.data.box_cols=2",
-    "--config.data.num_clues=6",
-    "--config.data.num_train=400",
-    "--config.data.num_test=200",
-    "--config.model.hidden_size=64",
-    "--config.model.puzzle_vector_size=64",
     "--config.eval.batch_size=50",
   )
   assert again.returncode == 0, again.stderr

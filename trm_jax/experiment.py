@@ -58,7 +58,7 @@ class Experiment:
     step = train_step.make_train_step(
       self.model, self.optimizer, settings, seed=self.config.seed
     )
-    shardings = sharding.state_shardings(jax.eval_shape(self.init), self.mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
     return jax.jit(
       step,
       donate_argnums=0,
