@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data import augment, sudoku, sudoku_generator, sudoku_solver
+from trm_jax.data import (
+  keys,
+  sudoku,
+  sudoku_generator,
+  sudoku_solver,
+  sudoku_symmetries,
+)
 
 SHAPES = [(2, 2, 6), (2, 3, 14), (3, 3, 32)]
 
@@ -116,8 +122,8 @@ def test_fingerprint_is_invariant(box_rows, box_cols, num_clues):
   x, _ = sudoku_generator.generate(30, **box, num_clues=num_clues, seed=6)
   expected = sudoku_generator.fingerprints(x, **box)
   for seed in range(5):
-    symmetries = augment.draw(augment.key(seed, np.arange(30)), **box)
-    moved = augment.apply(symmetries, x)
+    symmetries = sudoku_symmetries.draw(keys.key(seed, np.arange(30)), **box)
+    moved = sudoku_symmetries.apply(symmetries, x)
     assert (moved != x).any(axis=1).mean() > 0.8
     np.testing.assert_array_equal(
       sudoku_generator.fingerprints(moved, **box), expected

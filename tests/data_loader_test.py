@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data import augment, loader, puzzle_set, sampling, sudoku_generator
+from trm_jax.data import (
+  augmentation,
+  loader,
+  puzzle_set,
+  sampling,
+  sudoku_generator,
+  sudoku_symmetries,
+)
 
 BOX = {"box_rows": 2, "box_cols": 2}
 
@@ -42,7 +49,9 @@ def _grouped():
 
 
 def _augmentation(mode="endless"):
-  return augment.SudokuAugmentation(**BOX, mode=mode, num_variants=5, seed=1)
+  return sudoku_symmetries.SudokuAugmentation(
+    **BOX, schedule=augmentation.Schedule(mode, num_variants=5, seed=1)
+  )
 
 
 def _take(iterator, count):

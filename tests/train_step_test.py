@@ -11,7 +11,7 @@ import pytest
 from experiments import base
 from trm_jax import config as config_lib
 from trm_jax import experiment, halting, sharding, train_state, types
-from trm_jax.data import augment, puzzle_set, tasks
+from trm_jax.data import augmentation, puzzle_set, sudoku_symmetries, tasks
 from trm_jax.optim import factory
 
 B, L, V, NUM_IDS = 8, 6, 5, 8
@@ -46,8 +46,10 @@ def _experiment(num_devices=1):
     test=puzzle_set.PuzzleSet.single(tokens, tokens),
     vocab_size=V,
     num_puzzle_ids=NUM_IDS,
-    augmentation=augment.SudokuAugmentation(
-      box_rows=2, box_cols=2, mode="none", num_variants=0, seed=0
+    augmentation=sudoku_symmetries.SudokuAugmentation(
+      box_rows=2,
+      box_cols=2,
+      schedule=augmentation.Schedule("none", num_variants=0, seed=0),
     ),
     box_rows=2,
     box_cols=2,

@@ -6,40 +6,17 @@ and resuming, on any number of hosts, is starting at that integer.
 
 import sys
 from collections.abc import Iterator
-from typing import Protocol
 
 import grain
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import puzzle_set, sampling, sudoku
+from trm_jax.data import augmentation as augmentation_lib
+from trm_jax.data import puzzle_set, sampling
 
 IGNORE_LABEL = -100  # a cell that counts in no loss and in no metric
 
 Batch = dict[str, np.ndarray]
-
-
-class Augmentation(Protocol):
-  """Varies the examples of a batch, each by its place or its puzzle alone."""
-
-  def __call__(
-    self,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_index: int,
-    rows: np.ndarray,
-    puzzle_indices: np.ndarray,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns new inputs and labels, uint8 [b, L], of these of the same shape.
-
-    Args:
-      inputs: Tokens, uint8 [b, L].
-      labels: Tokens, uint8 [b, L].
-      batch_index: k.
-      rows: Rows of the global batch, [b].
-      puzzle_indices: Puzzle of each row, [b].
-    """
 
 
 def host_rows(batch_size: int, shard: tuple[int, int]) -> slice:
@@ -74,7 +51,9 @@ def _as_batch(
   labels = labels.astype(np.int32)
   return {
     "inputs": inputs.astype(np.int32),
-    "labels": np.where(labels == sudoku.PAD, np.int32(IGNORE_LABEL), labels),
+    "labels": np.where(
+      labels == puzzle_set.NO_LABEL, np.int32(IGNORE_LABEL), labels
+    ),
     "puzzle_ids": puzzle_ids.astype(np.int32),
   }
 
@@ -84,11 +63,11 @@ class TrainBatches(grain.MapDataset):
 
   def __init__(
     self,
-    puzzles: puzzle_set.PuzzleSet,
+    puzzles: puzzle_set.Puzzles,
     *,
     batch_size: int,
     seed: int,
-    augmentation: Augmentation | None = None,
+    augmentation: augmentation_lib.Augmentation | None = None,
     shard: tuple[int, int] = (0, 1),
   ):
     """Sets up the data set.
@@ -122,8 +101,7 @@ class TrainBatches(grain.MapDataset):
     examples, puzzle_indices = self._sampler.batch(int(index))
     examples = examples[self._rows]
     puzzle_indices = puzzle_indices[self._rows]
-    inputs = self._puzzles.inputs[examples]
-    labels = self._puzzles.labels[examples]
+    inputs, labels = self._puzzles.fetch(examples, puzzle_indices)
     if self._augmentation is not None:
       inputs, labels = self._augmentation(
         inputs,
@@ -136,11 +114,11 @@ class TrainBatches(grain.MapDataset):
 
 
 def train_batches(
-  puzzles: puzzle_set.PuzzleSet,
+  puzzles: puzzle_set.Puzzles,
   *,
   batch_size: int,
   seed: int,
-  augmentation: Augmentation | None = None,
+  augmentation: augmentation_lib.Augmentation | None = None,
   shard: tuple[int, int] = (0, 1),
   first_batch: int = 0,
   num_threads: int = 2,
@@ -181,10 +159,11 @@ def train_batches(
 
 
 def eval_batches(
-  puzzles: puzzle_set.PuzzleSet,
+  puzzles: puzzle_set.Puzzles,
   *,
   batch_size: int,
   shard: tuple[int, int] = (0, 1),
+  first_batch: int = 0,
 ) -> Iterator[Batch]:
   """Iterates once over all examples, in order.
 
@@ -192,6 +171,7 @@ def eval_batches(
     puzzles: What to evaluate.
     batch_size: Rows of the global batch.
     shard: This host's number and the number of hosts.
+    first_batch: Batches before this one are left out.
 
   Returns:
     An iterator of dicts as in `train_batches` with `mask` bool [b] beside. All
@@ -202,22 +182,25 @@ def eval_batches(
     UserError: if the batch is empty or cannot be shared out evenly.
   """
   rows = host_rows(batch_size, shard)  # here, so that it raises at once
-  return _eval_batches(puzzles, batch_size, rows)
+  return _eval_batches(puzzles, batch_size, rows, first_batch)
 
 
 def _eval_batches(
-  puzzles: puzzle_set.PuzzleSet, batch_size: int, rows: slice
+  puzzles: puzzle_set.Puzzles, batch_size: int, rows: slice, first_batch: int
 ) -> Iterator[Batch]:
-  ids = np.repeat(puzzles.puzzle_ids, np.diff(puzzles.puzzle_indices))
   share = rows.stop - rows.start
-  for start in range(0, puzzles.num_examples, batch_size):
-    part = slice(start + rows.start, start + rows.stop)
-    inputs = puzzles.inputs[part]
-    missing = share - len(inputs)
+  first = first_batch * batch_size
+  for start in range(first, puzzles.num_examples, batch_size):
+    end = min(start + rows.stop, puzzles.num_examples)
+    examples = np.arange(start + rows.start, max(start + rows.start, end))
+    # The puzzle of an example: the last one that begins at or before it.
+    places = np.searchsorted(puzzles.puzzle_indices, examples, "right") - 1
+    inputs, labels = puzzles.fetch(examples, places)
+    missing = share - len(examples)
     fill = ((0, missing), (0, 0))
     batch = _as_batch(
       np.pad(inputs, fill),
-      np.pad(puzzles.labels[part], fill),
-      np.pad(ids[part], fill[0]),
+      np.pad(labels, fill),
+      np.pad(puzzles.puzzle_ids[places], fill[0]),
     )
-    yield {**batch, "mask": np.arange(share) < len(inputs)}
+    yield {**batch, "mask": np.arange(share) < len(examples)}

@@ -2,8 +2,62 @@
 
 import dataclasses
 import hashlib
+from typing import Protocol
 
 import numpy as np
+
+NO_LABEL = 0  # of a cell, in every task's tokens
+
+
+class Puzzles(Protocol):
+  """What the sampler and the loader need to know of a set of puzzles.
+
+  `PuzzleSet` keeps its examples in memory; others make them when asked.
+  """
+
+  @property
+  def puzzle_ids(self) -> np.ndarray:
+    """Row of the puzzle table for each puzzle, int32 [N]."""
+
+  @property
+  def puzzle_indices(self) -> np.ndarray:
+    """Puzzle p has the examples [p] to [p + 1], int64 [N + 1]."""
+
+  @property
+  def group_indices(self) -> np.ndarray:
+    """Group g has the puzzles [g] to [g + 1], int64 [G + 1]."""
+
+  @property
+  def num_examples(self) -> int:
+    """E."""
+
+  @property
+  def num_puzzles(self) -> int:
+    """N."""
+
+  @property
+  def num_groups(self) -> int:
+    """G."""
+
+  @property
+  def seq_len(self) -> int:
+    """L."""
+
+  def fetch(
+    self, examples: np.ndarray, puzzles: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tokens of some examples.
+
+    Args:
+      examples: Numbers of the examples, int64 [b].
+      puzzles: The puzzle of each of them, int64 [b].
+
+    Returns:
+      Inputs and labels, uint8 [b, L] each; label 0 where there is none.
+    """
+
+  def fingerprint(self) -> str:
+    """Returns a hex digest that changes with what the set holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +149,13 @@ class PuzzleSet:
   def seq_len(self) -> int:
     """L."""
     return self.inputs.shape[1]
+
+  def fetch(
+    self, examples: np.ndarray, puzzles: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """As `Puzzles.fetch`."""
+    del puzzles
+    return self.inputs[examples], self.labels[examples]
 
   def fingerprint(self) -> str:
     """Returns a hex digest of everything in the set.

@@ -50,7 +50,7 @@ class GroupSampler:
   """
 
   def __init__(
-    self, puzzles: puzzle_set.PuzzleSet, *, batch_size: int, seed: int
+    self, puzzles: puzzle_set.Puzzles, *, batch_size: int, seed: int
   ):
     if batch_size < 1:
       raise errors.UserError(f"batch size is {batch_size}, expected 1 or more")

@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import augment, puzzle_set, sudoku, sudoku_solver
+from trm_jax.data import keys, puzzle_set, sudoku, sudoku_solver
 
 # A random order of digging may end with no clue left to take before the wanted
 # number is reached; so many more clues are accepted, so many grids are tried.
@@ -83,7 +83,7 @@ def _generate_one(
 
 
 def _scramble(salt: int, values: np.ndarray) -> np.ndarray:
-  return augment.key(salt, values)
+  return keys.key(salt, values)
 
 
 def fingerprints(
@@ -139,7 +139,7 @@ def _refine(grids: np.ndarray, box_rows: int, box_cols: int) -> np.ndarray:
       has = grids == token
       total = np.where(has, shares, 0).sum(axis=(1, 2), keepdims=True)
       surroundings += np.where(has, _scramble(8, total), 0)
-    colours = augment.key(9, colours, surroundings)
+    colours = keys.key(9, colours, surroundings)
   return _scramble(10, colours).sum(axis=(1, 2))
 
 

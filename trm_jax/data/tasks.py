@@ -5,12 +5,12 @@ import dataclasses
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import (
-  augment,
-  loader,
+  augmentation,
   puzzle_set,
   puzzles,
   sudoku,
   sudoku_generator,
+  sudoku_symmetries,
 )
 
 
@@ -32,7 +32,7 @@ class Task:
   test: puzzle_set.PuzzleSet
   vocab_size: int
   num_puzzle_ids: int
-  augmentation: loader.Augmentation
+  augmentation: augmentation.Augmentation
   box_rows: int
   box_cols: int
 
@@ -59,11 +59,11 @@ def load(data: config_lib.DataConfig) -> Task:
     UserError: files are missing or malformed, or settings contradict.
   """
   box = {"box_rows": data.box_rows, "box_cols": data.box_cols}
-  augmentation = augment.SudokuAugmentation(
+  varied = sudoku_symmetries.SudokuAugmentation(
     **box,
-    mode=data.augmentation,
-    num_variants=data.num_variants,
-    seed=data.seed,
+    schedule=augmentation.Schedule(
+      data.augmentation, data.num_variants, data.seed
+    ),
   )
   if data.task == "generated_sudoku":
     if data.source:
@@ -104,6 +104,6 @@ def load(data: config_lib.DataConfig) -> Task:
     test=test,
     vocab_size=sudoku.vocab_size(**box),
     num_puzzle_ids=1,  # all share one puzzle vector
-    augmentation=augmentation,
+    augmentation=varied,
     **box,
   )

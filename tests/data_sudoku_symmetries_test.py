@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data import augment, sudoku, sudoku_generator
+from trm_jax.data import augmentation as augmentation_lib
+from trm_jax.data import keys, sudoku, sudoku_generator, sudoku_symmetries
 
 SHAPES = [(2, 2), (2, 3), (3, 2), (3, 3)]
 
 
 def _draw(batch, box, seed=0):
-  return augment.draw(augment.key(seed, np.arange(batch)), **box)
+  return sudoku_symmetries.draw(keys.key(seed, np.arange(batch)), **box)
 
 
 @pytest.fixture(params=SHAPES, ids=str, name="box")
@@ -27,12 +28,13 @@ def test_inverse_undoes(box):
   rng = np.random.default_rng(0)
   grids = rng.integers(0, n + 2, (200, n * n)).astype(np.uint8)
   symmetries = _draw(200, box)
-  back = augment.inverse(symmetries)
-  moved = augment.apply(symmetries, grids)
+  back = sudoku_symmetries.inverse(symmetries)
+  moved = sudoku_symmetries.apply(symmetries, grids)
   assert (moved != grids).any(axis=1).mean() > 0.9
-  np.testing.assert_array_equal(augment.apply(back, moved), grids)
+  np.testing.assert_array_equal(sudoku_symmetries.apply(back, moved), grids)
   np.testing.assert_array_equal(
-    augment.apply(symmetries, augment.apply(back, grids)), grids
+    sudoku_symmetries.apply(symmetries, sudoku_symmetries.apply(back, grids)),
+    grids,
   )
 
 
@@ -42,7 +44,10 @@ def test_puzzles_stay_puzzles(box):
   )
   for seed in range(5):
     symmetries = _draw(20, box, seed)
-    new_x, new_y = augment.apply(symmetries, x), augment.apply(symmetries, y)
+    new_x, new_y = (
+      sudoku_symmetries.apply(symmetries, x),
+      sudoku_symmetries.apply(symmetries, y),
+    )
     assert sudoku.is_valid_solution(new_y, **box).all()
     assert sudoku.agrees_with_clues(new_x, new_y).all()
     np.testing.assert_array_equal(
@@ -51,11 +56,11 @@ def test_puzzles_stay_puzzles(box):
 
 
 def test_row_depends_on_its_own_key_alone(box):
-  keys = augment.key(3, np.arange(40))
-  whole = augment.draw(keys, **box)
-  others = augment.draw(augment.key(4, np.arange(40)), **box)
+  row_keys = keys.key(3, np.arange(40))
+  whole = sudoku_symmetries.draw(row_keys, **box)
+  others = sudoku_symmetries.draw(keys.key(4, np.arange(40)), **box)
   order = np.random.default_rng(0).permutation(40)[:15]
-  part = augment.draw(keys[order], **box)
+  part = sudoku_symmetries.draw(row_keys[order], **box)
   for field in dataclasses.fields(whole):
     values = getattr(whole, field.name)
     np.testing.assert_array_equal(values[order], getattr(part, field.name))
@@ -68,20 +73,26 @@ def test_padding_and_blanks_stay(box):
   symmetries = _draw(10, box)
   for token in (sudoku.PAD, sudoku.BLANK):
     grid = np.full((10, n * n), token, np.uint8)
-    np.testing.assert_array_equal(augment.apply(symmetries, grid), grid)
+    np.testing.assert_array_equal(
+      sudoku_symmetries.apply(symmetries, grid), grid
+    )
 
 
 def test_identity_and_select(box):
   n = box["box_rows"] * box["box_cols"]
   grids = np.random.default_rng(0).integers(0, n + 2, (30, n * n))
   grids = grids.astype(np.uint8)
-  unit = augment.identity(30, **box)
-  np.testing.assert_array_equal(augment.apply(unit, grids), grids)
+  unit = sudoku_symmetries.identity(30, **box)
+  np.testing.assert_array_equal(sudoku_symmetries.apply(unit, grids), grids)
   mask = np.arange(30) % 3 == 0
   drawn = _draw(30, box)
-  mixed = augment.apply(augment.select(mask, drawn, unit), grids)
+  mixed = sudoku_symmetries.apply(
+    sudoku_symmetries.select(mask, drawn, unit), grids
+  )
   np.testing.assert_array_equal(mixed[~mask], grids[~mask])
-  np.testing.assert_array_equal(mixed[mask], augment.apply(drawn, grids)[mask])
+  np.testing.assert_array_equal(
+    mixed[mask], sudoku_symmetries.apply(drawn, grids)[mask]
+  )
 
 
 def test_draws_are_uniform():
@@ -115,20 +126,22 @@ def test_draws_are_uniform():
 
 
 def test_keys_mix_all_parts():
-  keys = augment.key(1, 2, np.arange(1000))
-  assert keys.dtype == np.uint64
-  assert len(set(keys.tolist())) == 1000
-  assert augment.key(1, 2) != augment.key(2, 1)
-  assert augment.key(1) != augment.key(1, 0)
-  assert augment.key(-1) == augment.key(2**64 - 1)
-  grid = augment.key(np.arange(3)[:, None], np.arange(4))
+  thousand = keys.key(1, 2, np.arange(1000))
+  assert thousand.dtype == np.uint64
+  assert len(set(thousand.tolist())) == 1000
+  assert keys.key(1, 2) != keys.key(2, 1)
+  assert keys.key(1) != keys.key(1, 0)
+  assert keys.key(-1) == keys.key(2**64 - 1)
+  grid = keys.key(np.arange(3)[:, None], np.arange(4))
   assert grid.shape == (3, 4)
-  assert grid[2, 3] == augment.key(2, 3)[0]
+  assert grid[2, 3] == keys.key(2, 3)[0]
 
 
 def _augmentation(mode, num_variants=3, seed=0):
-  return augment.SudokuAugmentation(
-    box_rows=3, box_cols=3, mode=mode, num_variants=num_variants, seed=seed
+  return sudoku_symmetries.SudokuAugmentation(
+    box_rows=3,
+    box_cols=3,
+    schedule=augmentation_lib.Schedule(mode, num_variants, seed),
   )
 
 
@@ -211,7 +224,7 @@ def test_golden_sudoku_augmentation():
     rows = read["bands"][:, None] * 3 + read["rows_in_band"]
     columns = read["stacks"][:, None] * 3 + read["cols_in_stack"]
     digits = np.concatenate([[0, 1], data[f"{case}/digit_perm"] + 1])
-    symmetry = augment.SudokuSymmetries(
+    symmetry = sudoku_symmetries.SudokuSymmetries(
       digits=digits[None].astype(np.uint8),
       transpose=data[f"{case}/transpose_draw"][None] < 0.5,
       row_permutation=rows.reshape(1, 9),
@@ -220,4 +233,6 @@ def test_golden_sudoku_augmentation():
     for name in ("board", "solution"):
       tokens = data[f"{case}/{name}"].reshape(1, 81) + np.uint8(1)
       expected = data[f"{case}/new_{name}"].reshape(1, 81) + 1
-      np.testing.assert_array_equal(augment.apply(symmetry, tokens), expected)
+      np.testing.assert_array_equal(
+        sudoku_symmetries.apply(symmetry, tokens), expected
+      )

@@ -1,30 +1,13 @@
 """Symmetries of Sudoku, drawn and applied to whole batches.
 
-Every row has a 64-bit key of its own, and its symmetry is a pure function of
-that key: no generator is carried along, so a row comes out the same in any
-batch, on any host and after any restart.
+A row's symmetry is a pure function of the row's 64-bit key.
 """
 
 import dataclasses
 
 import numpy as np
 
-from trm_jax import errors
-from trm_jax.data import sudoku
-
-NONE = "none"
-FIXED = "fixed"
-ENDLESS = "endless"
-
-# Constants of splitmix64 (Steele, Lea, Flood 2014).
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-
-# Tell apart the streams that are drawn from one seed.
-_VARIANT_STREAM = 1
-_FIXED_STREAM = 2
-_ENDLESS_STREAM = 3
+from trm_jax.data import augmentation, keys, sudoku
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,48 +30,25 @@ class SudokuSymmetries:
   column_permutation: np.ndarray
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-  """Scrambles uint64 values one to one (the finaliser of splitmix64)."""
-  values = (values ^ (values >> np.uint64(30))) * _MIX_1
-  values = (values ^ (values >> np.uint64(27))) * _MIX_2
-  return values ^ (values >> np.uint64(31))
-
-
-def key(*parts: int | np.ndarray) -> np.ndarray:
-  """Mixes integers into keys.
-
-  Args:
-    *parts: Integers or integer arrays of shapes that broadcast; their order
-      matters.
-
-  Returns:
-    uint64 keys, of the parts' common shape and at least [1].
-  """
-  result = np.zeros(1, np.uint64)  # 1-d: scalar arithmetic warns on overflow
-  for part in parts:
-    whole = part % 2**64 if isinstance(part, int) else part
-    result = _mix((result ^ np.asarray(whole).astype(np.uint64)) + _GOLDEN)
-  return result
-
-
-def draw(keys: np.ndarray, *, box_rows: int, box_cols: int) -> SudokuSymmetries:
+def draw(
+  row_keys: np.ndarray, *, box_rows: int, box_cols: int
+) -> SudokuSymmetries:
   """Draws a uniformly random symmetry for every key.
 
   Args:
-    keys: uint64 [B].
+    row_keys: uint64 [B].
     box_rows: Rows of a box.
     box_cols: Columns of a box.
 
   Returns:
-    B symmetries, row i a function of keys[i] alone. Only square boxes are
+    B symmetries, row i a function of row_keys[i] alone. Only square boxes are
     transposed.
   """
   n = sudoku.side(box_rows, box_cols)
-  batch = keys.shape[0]
+  batch = row_keys.shape[0]
   bands, stacks = n // box_rows, n // box_cols
   splits = np.cumsum([1, n, bands, n, stacks])
-  counters = np.arange(1, splits[-1] + n + 1, dtype=np.uint64)
-  stream = _mix(_mix(keys)[:, None] + counters * _GOLDEN)
+  stream = keys.stream(row_keys, int(splits[-1]) + n)
   flip, digits, band, row, stack, column = np.split(stream, splits, axis=1)
 
   tokens = np.empty((batch, n + 2), np.uint8)
@@ -182,34 +142,19 @@ def inverse(symmetries: SudokuSymmetries) -> SudokuSymmetries:
 
 @dataclasses.dataclass(frozen=True)
 class SudokuAugmentation:
-  """Says how training puzzles are varied; call it on a batch.
+  """Varies training puzzles by the symmetries of Sudoku; call it on a batch.
 
   Attributes:
     box_rows: Rows of a box.
     box_cols: Columns of a box.
-    mode: "none"; "fixed", a set of `num_variants` symmetries per puzzle beside
-      the original, all equally likely (the official data set, without its
-      copies on disk); "endless", a new symmetry at every visit.
-    num_variants: Variants per puzzle in mode "fixed".
-    seed: Of the draws.
+    schedule: Which row gets which variant.
   """
 
   box_rows: int
   box_cols: int
-  mode: str
-  num_variants: int
-  seed: int
+  schedule: augmentation.Schedule
 
   def __post_init__(self):
-    if self.mode not in (NONE, FIXED, ENDLESS):
-      raise errors.UserError(
-        f"augmentation mode is {self.mode!r}, expected {NONE!r}, {FIXED!r} "
-        f"or {ENDLESS!r}"
-      )
-    if self.num_variants < 0:
-      raise errors.UserError(
-        f"number of variants is {self.num_variants}, expected 0 or more"
-      )
     sudoku.side(self.box_rows, self.box_cols)
 
   def __call__(
@@ -221,30 +166,11 @@ class SudokuAugmentation:
     rows: np.ndarray,
     puzzle_indices: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Varies a batch, question and answer alike.
-
-    Args:
-      inputs: Tokens, uint8 [b, L].
-      labels: Tokens, uint8 [b, L].
-      batch_index: Which batch of the training run this is.
-      rows: Row of the global batch that each example stands in, [b].
-      puzzle_indices: Puzzle of each example, [b].
-
-    Returns:
-      New inputs and labels, uint8 [b, L].
-    """
-    if self.mode == NONE:
+    """Varies a batch; as `augmentation.Augmentation`."""
+    if self.schedule.mode == augmentation.NONE:
       return inputs, labels
-    symmetries = self._draw(batch_index, rows, puzzle_indices)
-    return apply(symmetries, inputs), apply(symmetries, labels)
-
-  def _draw(
-    self, batch_index: int, rows: np.ndarray, puzzle_indices: np.ndarray
-  ) -> SudokuSymmetries:
+    row_keys, varied = self.schedule.draw(batch_index, rows, puzzle_indices)
     box = {"box_rows": self.box_rows, "box_cols": self.box_cols}
-    if self.mode == ENDLESS:
-      return draw(key(self.seed, _ENDLESS_STREAM, batch_index, rows), **box)
-    choice = key(self.seed, _VARIANT_STREAM, batch_index, rows)
-    variants = choice % np.uint64(self.num_variants + 1)
-    drawn = draw(key(self.seed, _FIXED_STREAM, puzzle_indices, variants), **box)
-    return select(variants > 0, drawn, identity(len(rows), **box))
+    drawn = draw(row_keys, **box)
+    symmetries = select(varied, drawn, identity(len(rows), **box))
+    return apply(symmetries, inputs), apply(symmetries, labels)
