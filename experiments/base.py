@@ -47,16 +47,29 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.ema_decay = 0.999  # 0: evaluate the newest weights
 
   config.data = ml_collections.ConfigDict()
-  config.data.task = "sudoku"  # or 'generated_sudoku', which needs no files
-  config.data.source = ""  # folder with train.csv[.gz], test.csv[.gz]; empty:
-  # the public download (task 'sudoku')
+  # 'sudoku', 'maze', 'arc', 'grid' (your own puzzles), or 'generated_sudoku',
+  # 'generated_maze', 'generated_arc', which need no files.
+  config.data.task = "sudoku"
+  # A folder: train.csv[.gz] and test.csv[.gz]; ARC's JSON files; or what the
+  # official builders wrote. Empty: the public download.
+  config.data.source = ""
   config.data.cache_dir = ""  # of prepared data; empty: ~/tensorflow_datasets
   config.data.seed = 0  # of subsets, variants and generated puzzles
   config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all there
   config.data.num_test = 0  # are (generated puzzles: at least 1)
-  config.data.box_rows = 3  # a box has this many rows and columns:
+  config.data.box_rows = 3  # Sudoku: a box has this many rows and columns;
   config.data.box_cols = 3  # 2x2, 2x3 or 3x3 for generated puzzles
-  config.data.num_clues = 26  # of a generated puzzle
+  config.data.num_clues = 26  # of a generated Sudoku
+  config.data.grid_rows = 0  # of 'grid' and 'generated_maze'; 0 for both:
+  config.data.grid_cols = 0  # a square, from the number of characters
+  config.data.charset = ""  # of 'grid'; empty: all characters in the files
+  config.data.dihedral = False  # 'grid': may be turned and mirrored
+  config.data.relabel = ""  # 'grid': characters that may change places
+  config.data.subsets = ()  # 'arc': what to train on; in this order the
+  config.data.test_subset = ""  # variants are drawn. Of this one, which is
+  # among them, test outputs are kept for the evaluation
+  config.data.identifiers = ""  # 'arc': JSON file that says what the rows of
+  # the puzzle table are; empty: by the variants' plan
   config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
   config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'
   config.data.prefetch_threads = 2
@@ -70,18 +83,25 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.halt_rule = "halt"  # or 'halt_over_continue' (HRM's)
   config.train.answer_loss = "stablemax"  # or 'softmax' cross-entropy
   config.train.halt_loss_weight = 0.5
+  config.train.frozen_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()
   config.eval.every_steps = 5000  # supervision steps; 0: only at the end
   config.eval.batch_size = 768
   config.eval.supervision_steps = 16
   config.eval.report_steps = (1, 2, 4, 8, 16)  # accuracy after so many
-  config.eval.checkpoint = "latest"  # or 'best'; for --mode=evaluate
+  config.eval.tasks = 0  # evaluate the first so many only; 0: all (a task
+  # is a single puzzle where puzzles have no variants)
+  config.eval.variants = 0  # vote over the first so many of each; 0: all
+  # Which checkpoint to read, for --mode=evaluate and checkpoint.start_from.
+  config.eval.checkpoint = "latest"  # or 'best'
 
   config.checkpoint = ml_collections.ConfigDict()
+  # A workdir whose averaged weights and puzzle table a new run starts with.
+  config.checkpoint.start_from = ""
   config.checkpoint.every_steps = 1000  # supervision steps
   config.checkpoint.keep_last = 2
-  config.checkpoint.keep_best = 1  # by exact accuracy
+  config.checkpoint.keep_best = 1  # by exact accuracy; ARC: by pass@2
 
   config.log = ml_collections.ConfigDict()
   config.log.every_steps = 50  # supervision steps

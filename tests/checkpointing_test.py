@@ -87,9 +87,9 @@ def test_keeps_the_last_and_the_best(tmp_path):
     for step, accuracy in accuracies.items():
       checkpoints.save(
         state,
-        description.describe(config, "data", step),
+        description.describe(config, run.task, "data", step),
         step=step,
-        exact_accuracy=accuracy,
+        score=accuracy,
       )
     checkpoints.wait()
     assert checkpoints.latest_step == 6
@@ -155,16 +155,18 @@ def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
   config, workdir = trained
   with checkpointing.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.description(2)
+  task = experiment.build(config).task
   with pytest.raises(errors.UserError, match="training puzzles are not"):
-    description.check_training_fits(saved, config, "other puzzles")
+    description.check_training_fits(saved, config, task, "other puzzles")
 
 
 def test_a_cosine_schedule_ties_the_number_of_steps():
   config = _set(tiny.config(), optimizer=dict(min_learning_rate_ratio=0.1))
-  saved = description.describe(config, "data", 1)
+  task = experiment.build(config).task
+  saved = description.describe(config, task, "data", 1)
   longer = _set(config, train=dict(num_steps=99))
   with pytest.raises(errors.UserError, match=r"config\.train\.num_steps"):
-    description.check_training_fits(saved, longer, "data")
+    description.check_training_fits(saved, longer, task, "data")
 
 
 def test_shapes_that_do_not_fit_are_all_named(trained):
@@ -230,17 +232,20 @@ def test_an_update_that_spoils_the_state_is_seen_before_it_is_saved(tmp_path):
 
 def test_a_setting_that_the_checkpoint_does_not_know_is_named(trained):
   config, _ = trained
-  saved = description.describe(config, "data", 1)
+  task = experiment.build(config).task
+  saved = description.describe(config, task, "data", 1)
   older = dict(saved.settings)
   del older["train.exploration_prob"]
   older["train.gone"] = 1
   saved = dataclasses.replace(saved, settings=older)
   with pytest.raises(errors.UserError) as caught:
-    description.check_training_fits(saved, config, "data")
+    description.check_training_fits(saved, config, task, "data")
   text = str(caught.value)
   assert "config.train.exploration_prob is 0.1 here, and unknown" in text
   assert "config.train.gone is only in the checkpoint" in text
-  description.check_evaluation_fits(saved, config)  # the network is the same
+  description.check_evaluation_fits(
+    saved, config, task
+  )  # the network is the same
 
 
 def test_a_description_that_is_none_counts_as_damage(trained):
@@ -267,13 +272,14 @@ def test_what_is_left_of_a_logging_interval_is_written(tmp_path):
 
 def test_best_is_refused_where_nothing_was_evaluated(tmp_path):
   config = _set(tiny.config(), eval=dict(checkpoint="best"))
-  state = jax.jit(experiment.build(config).init)()
+  run = experiment.build(config)
+  state = jax.jit(run.init)()
   with checkpointing.Checkpoints(str(tmp_path), config.checkpoint) as saved:
     saved.save(
       state,
-      description.describe(config, "data", 1),
+      description.describe(config, run.task, "data", 1),
       step=1,
-      exact_accuracy=None,
+      score=None,
     )
   with pytest.raises(errors.UserError, match=r"eval\.checkpoint=latest"):
     evaluate.evaluate_workdir(config, str(tmp_path))

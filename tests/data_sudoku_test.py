@@ -1,17 +1,14 @@
-"""Sudoku tokens, rules and CSV files."""
-
-import gzip
+"""Sudoku tokens and rules."""
 
 import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data import sudoku, sudoku_csv
+from trm_jax.data import sudoku
 
 BOX = {"box_rows": 2, "box_cols": 2}
 QUESTION = "1..4" + "..1." + ".1.3" + "4..."
 ANSWER = "1234" + "3412" + "2143" + "4321"
-HEADER = "source,question,answer,rating\n"
 
 
 def _parse(question=QUESTION, answer=ANSWER):
@@ -99,90 +96,3 @@ def test_validity_of_a_batch():
   grids = np.stack([y, swapped, blank, padded, too_big])
   valid = sudoku.is_valid_solution(grids, **BOX)
   assert valid.tolist() == [True, False, False, False, False]
-
-
-def test_format_grid():
-  x, _ = _parse()
-  assert sudoku.format_grid(x, 2, 2) == (
-    "1 . | . 4\n. . | 1 .\n----+----\n. 1 | . 3\n4 . | . ."
-  )
-  wide = sudoku.format_grid(np.ones(36), 2, 3).split("\n")
-  assert {len(line) for line in wide} == {13}
-  assert wide[2] == "------+------"
-
-
-def _write(path, content):
-  if isinstance(content, str):
-    content = content.encode()
-  path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-  return path
-
-
-def _read(path):
-  return list(sudoku_csv.read_csv(path, **BOX))
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_csv_rows(tmp_path, name):
-  lines = f'"x, y",{QUESTION},{ANSWER},7\n\nz,{ANSWER},{ANSWER},0\n'
-  rows = _read(_write(tmp_path / name, HEADER + lines))
-  assert [(row.source, row.rating) for row in rows] == [("x, y", 7), ("z", 0)]
-  np.testing.assert_array_equal(rows[0].question, _parse()[0])
-  np.testing.assert_array_equal(rows[0].answer, _parse()[1])
-
-
-GOOD = f"s,{QUESTION},{ANSWER},1\n"
-
-
-@pytest.mark.parametrize(
-  ("content", "text"),
-  [
-    ("", "^a.csv is empty, expected the header source,question"),
-    (HEADER, "^a.csv has a header but no puzzles"),
-    (
-      "question,answer\n",
-      "^a.csv line 1: the header is 'question,answer', expected source,",
-    ),
-    (HEADER + GOOD + "s,1,2\n", "^a.csv line 3: has 3 columns, expected 4"),
-    (
-      HEADER + GOOD + GOOD.replace("1.", ".", 1),
-      "^a.csv line 3: question has 15 characters, expected 16",
-    ),
-    (
-      HEADER + GOOD.replace(",1\n", ",hard\n"),
-      "^a.csv line 2: rating 'hard' is not a whole number",
-    ),
-    (
-      HEADER + GOOD.replace(",1\n", ",99999999999\n"),
-      "^a.csv line 2: rating '99999999999' is not a whole number",
-    ),
-    (
-      (HEADER + GOOD).encode() + b"\xff" + GOOD.encode(),
-      "^a.csv line 3: not UTF-8 text",
-    ),
-    (HEADER + GOOD + '"s' + GOOD, "^a.csv line 3: is not CSV"),
-  ],
-)
-def test_bad_csv_names_file_and_line(tmp_path, content, text):
-  with pytest.raises(errors.UserError, match=text) as caught:
-    _read(_write(tmp_path / "a.csv", content))
-  assert "\n" not in str(caught.value)
-
-
-def test_damaged_gzip(tmp_path):
-  cut = tmp_path / "cut.csv.gz"
-  cut.write_bytes(gzip.compress((HEADER + GOOD * 50).encode())[:-12])
-  with pytest.raises(errors.UserError, match=r"^cut.csv.gz line \d+: cannot"):
-    _read(cut)
-  plain = tmp_path / "plain.csv.gz"
-  plain.write_text(HEADER + GOOD)
-  with pytest.raises(errors.UserError, match=r"^plain.csv.gz line 1: cannot"):
-    _read(plain)
-
-
-def test_rows_before_the_fault_are_yielded(tmp_path):
-  path = _write(tmp_path / "a.csv", HEADER + GOOD + "s,1,2\n")
-  rows = sudoku_csv.read_csv(path, **BOX)
-  assert next(rows).source == "s"
-  with pytest.raises(errors.UserError, match="line 3"):
-    next(rows)

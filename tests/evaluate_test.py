@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import evaluate, sharding, solve, train_state, types
+from trm_jax import evaluate, judge, sharding, solve, train_state, types
 from trm_jax.data import loader, puzzle_set
 from trm_jax.models import trm
 
@@ -115,6 +115,7 @@ def _report(batches, *, steps=TRAINED_STEPS, num_devices=1):
     batches,
     sharding.make_mesh(num_devices),
     num_puzzles=NUM_PUZZLES,
+    judged_by=judge.NoJudge(),
   )
 
 

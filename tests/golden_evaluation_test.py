@@ -43,7 +43,7 @@ def test_golden_evaluation():
     sums = jax.device_get(result.sums)
     np.testing.assert_array_equal(result.answers[-1], case[f"batch{t}/preds"])
     golden.assert_close(
-      result.halt_logits[-1], case[f"batch{t}/q_halt_logits"], 1e-5
+      result.last.halt_logits, case[f"batch{t}/q_halt_logits"], 1e-5
     )
     each_step = golden.json_of(case, f"batch{t}/metric_sums_each_step")
     for number, expected in enumerate(each_step):

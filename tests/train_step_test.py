@@ -11,14 +11,15 @@ import pytest
 from experiments import base
 from trm_jax import config as config_lib
 from trm_jax import experiment, halting, sharding, train_state, types
-from trm_jax.data import augmentation, puzzle_set, sudoku_symmetries, tasks
+from trm_jax.data import look, puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.optim import factory
 
 B, L, V, NUM_IDS = 8, 6, 5, 8
 
 
 @functools.cache
-def _experiment(num_devices=1):
+def _experiment(num_devices=1, *, frozen_network=False):
   config = base.get_config()
   config.model.update(
     hidden_size=8,
@@ -38,21 +39,16 @@ def _experiment(num_devices=1):
     batch_size=B,
     max_supervision_steps=4,
     exploration_prob=1.0,
+    frozen_network=frozen_network,
   )
   config = config_lib.from_config_dict(config)
   tokens = np.zeros((1, L), np.uint8)
-  task = tasks.Task(
+  task = task_lib.Task(
     train=puzzle_set.PuzzleSet.single(tokens, tokens),
     test=puzzle_set.PuzzleSet.single(tokens, tokens),
-    vocab_size=V,
-    num_puzzle_ids=NUM_IDS,
-    augmentation=sudoku_symmetries.SudokuAugmentation(
-      box_rows=2,
-      box_cols=2,
-      schedule=augmentation.Schedule("none", num_variants=0, seed=0),
-    ),
-    box_rows=2,
-    box_cols=2,
+    look=look.Look(rows=1, cols=L, symbols=tuple("01234"[:V])),
+    augmentation=None,
+    identifiers=[str(row) for row in range(NUM_IDS)],
   )
   return experiment.Experiment(
     config=config,
@@ -322,6 +318,22 @@ def test_the_table_changes_in_the_rows_of_the_slots_only():
   assert np.all(np.any(state.puzzle_table[held] != old[held], axis=-1))
 
 
+def test_a_frozen_network_trains_the_table_alone_and_alike():
+  whole, whole_sums = _run(_state(), _batch(0))
+  step = _experiment(frozen_network=True).train_step()
+  state, sums = jax.device_get(step(_state(), _batch(0)))
+  first = _first_state_on_host()
+  for name in ("params", "ema_params", "opt_state"):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(state, name), getattr(first, name)
+    )
+  np.testing.assert_array_equal(state.puzzle_table, whole.puzzle_table)
+  assert np.any(state.puzzle_table != first.puzzle_table)
+  assert sums["grad_norm"] == 0
+  for name in ("loss", "puzzle_grad_norm"):
+    np.testing.assert_allclose(sums[name], whole_sums[name], rtol=1e-5)
+
+
 def test_the_average_moves_by_a_thousandth_and_does_not_freeze():
   config = _experiment().config
   assert config.optimizer.ema_decay == 0.999
@@ -352,7 +364,7 @@ def test_the_initial_latents_are_constants():
 def test_the_table_is_split_where_its_rows_divide_evenly(rows):
   run = _experiment(4)
   run = dataclasses.replace(
-    run, task=dataclasses.replace(run.task, num_puzzle_ids=rows)
+    run, task=dataclasses.replace(run.task, identifiers=[""] * rows)
   )
   table = run.abstract_state().puzzle_table
   assert table.shape == (rows, 8)

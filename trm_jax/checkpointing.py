@@ -4,6 +4,7 @@ Asynchronous and atomic. Beside each state lie the settings, the library
 versions, the fingerprint of the training data and the next batch's number.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from trm_jax import description as description_lib
 from trm_jax import errors, train_state, types
 
 _PREFIX = "ckpt"
-_METRIC = "exact_accuracy"
+_METRIC = "score"
 # Metric of a checkpoint that was saved between two evaluations.
 _NOT_EVALUATED = -1.0
 
@@ -78,7 +79,7 @@ class Checkpoints:
 
   @property
   def best_step(self) -> int | None:
-    """Step with the best exact accuracy; None if none was evaluated."""
+    """Step with the best score; None if none was evaluated."""
     best = self._manager.best_step()
     if best is None:
       return None
@@ -96,18 +97,26 @@ class Checkpoints:
     description: description_lib.Description,
     *,
     step: int,
-    exact_accuracy: float | None,
+    score: float | None,
   ) -> None:
-    """Saves in the background; the state may be donated at once."""
-    if exact_accuracy is None:
-      exact_accuracy = _NOT_EVALUATED
+    """Saves in the background; the state may be donated at once.
+
+    Args:
+      state: to save.
+      description: to lie beside it.
+      step: of the state.
+      score: of its evaluation, higher is better; None if it was not evaluated,
+        NaN if the right answers are not known.
+    """
+    if score is None or math.isnan(score):
+      score = _NOT_EVALUATED
     self._manager.save(
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
         description=ocp.args.JsonSave(description.to_json()),
       ),
-      metrics={_METRIC: exact_accuracy},
+      metrics={_METRIC: score},
     )
 
   def description(self, step: int) -> description_lib.Description:

@@ -7,6 +7,7 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,18 @@ import ml_collections
 
 from trm_jax import checks, errors
 
+TASKS = (
+  "sudoku",
+  "generated_sudoku",
+  "maze",
+  "generated_maze",
+  "arc",
+  "generated_arc",
+  "grid",
+)
+
 _LARGEST_SEED = 2**31 - 1
+_LARGEST_SIDE = 30  # of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,18 +142,28 @@ class DataConfig:
   box_rows: int
   box_cols: int
   num_clues: int
+  grid_rows: int
+  grid_cols: int
+  charset: str
+  dihedral: bool
+  relabel: str
+  subsets: tuple[str, ...]
+  test_subset: str
+  identifiers: str
   augmentation: str
   num_variants: int
   prefetch_threads: int
   prefetch_batches: int
 
   def __post_init__(self):
-    checks.one_of("data.task", self.task, ("sudoku", "generated_sudoku"))
+    checks.one_of("data.task", self.task, TASKS)
     checks.one_of(
       "data.augmentation", self.augmentation, ("none", "fixed", "endless")
     )
     for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
       checks.at_least(f"data.{name}", getattr(self, name), 0)
+    for name in ("grid_rows", "grid_cols"):
+      checks.between(f"data.{name}", getattr(self, name), 0, _LARGEST_SIDE)
     checks.at_least("data.prefetch_batches", self.prefetch_batches, 1)
     checks.between("data.seed", self.seed, 0, _LARGEST_SEED)
 
@@ -157,6 +179,7 @@ class TrainConfig:
   halt_rule: str
   answer_loss: str
   halt_loss_weight: float
+  frozen_network: bool
 
   def __post_init__(self):
     checks.one_of(
@@ -182,11 +205,14 @@ class EvalConfig:
   batch_size: int
   supervision_steps: int
   report_steps: tuple[int, ...]
+  tasks: int
+  variants: int
   checkpoint: str
 
   def __post_init__(self):
     checks.at_least("eval.batch_size", self.batch_size, 1)
-    checks.at_least("eval.every_steps", self.every_steps, 0)
+    for name in ("every_steps", "tasks", "variants"):
+      checks.at_least(f"eval.{name}", getattr(self, name), 0)
     checks.at_least("eval.supervision_steps", self.supervision_steps, 1)
     checks.one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
     if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
@@ -200,6 +226,7 @@ class EvalConfig:
 class CheckpointConfig:
   """When states are saved and which are kept."""
 
+  start_from: str
   every_steps: int
   keep_last: int
   keep_best: int
@@ -270,9 +297,10 @@ def _build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
 
 def _typed(path: str, kind: Any, value: Any) -> Any:
   """Returns the value as the field's type, or says what it should be."""
-  if kind == tuple[int, ...]:
+  if typing.get_origin(kind) is tuple:
+    member = typing.get_args(kind)[0]
     if isinstance(value, list | tuple) and all(
-      isinstance(v, int) for v in value
+      isinstance(v, member) for v in value
     ):
       return tuple(value)
   elif isinstance(value, bool) and kind is not bool:
@@ -281,7 +309,7 @@ def _typed(path: str, kind: Any, value: Any) -> Any:
     return float(value)
   elif isinstance(value, kind):
     return value
-  name = getattr(kind, "__name__", str(kind))
+  name = str(kind) if typing.get_origin(kind) else kind.__name__
   raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
 
 

@@ -1,7 +1,7 @@
 """What lies beside a checkpoint, and whether a run may go on from it.
 
-The settings, the library versions, the fingerprint of the training data and
-the number of the next batch.
+The settings, the library versions, the fingerprint of the training data, what
+tokens and rows of the puzzle table stand for, and the number of the next batch.
 """
 
 import dataclasses
@@ -14,6 +14,8 @@ from typing import Any
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.data import identifiers
+from trm_jax.data import task as task_lib
 
 # Settings that may differ between a checkpoint and the run that goes on from
 # it: they change how fast or how long, never what the next step computes.
@@ -23,6 +25,7 @@ _FREE_IN_TRAINING = frozenset(
     "model.remat",
     "data.source",
     "data.cache_dir",
+    "data.identifiers",
     "data.num_test",
     "data.prefetch_threads",
     "data.prefetch_batches",
@@ -39,6 +42,9 @@ class Description:
 
   settings: Mapping[str, Any]  # "model.hidden_size" -> 512; see config.flatten
   data_fingerprint: str  # of the training puzzles
+  vocabulary: list[str]  # a character for each token
+  identifiers: str  # digest of what the rows of the puzzle table are
+  trained_tasks: list[str]  # ARC tasks whose test answers are learned from
   next_batch: int  # number of the first batch not yet seen
   versions: Mapping[str, str]
 
@@ -53,7 +59,10 @@ class Description:
 
 
 def describe(
-  config: config_lib.Config, data_fingerprint: str, next_batch: int
+  config: config_lib.Config,
+  task: task_lib.Task,
+  data_fingerprint: str,
+  next_batch: int,
 ) -> Description:
   """Returns the description of a state saved now."""
   packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -63,6 +72,9 @@ def describe(
   return Description(
     settings=config_lib.flatten(config),
     data_fingerprint=data_fingerprint,
+    vocabulary=list(task.look.symbols),
+    identifiers=identifiers.digest(task.identifiers),
+    trained_tasks=list(task.trained_tasks),
     next_batch=next_batch,
     versions=versions,
   )
@@ -92,7 +104,10 @@ def _differences(
 
 
 def check_training_fits(
-  saved: Description, config: config_lib.Config, data_fingerprint: str
+  saved: Description,
+  config: config_lib.Config,
+  task: task_lib.Task,
+  data_fingerprint: str,
 ) -> None:
   """Raises UserError that names each difference which forbids to go on."""
   has_cosine = config.optimizer.min_learning_rate_ratio != 1.0
@@ -105,18 +120,29 @@ def check_training_fits(
   differences = _differences(saved, config, matters)
   if saved.data_fingerprint != data_fingerprint:
     differences.append("the training puzzles are not the same")
-  _refuse(differences)
+  _refuse(differences + _other_tokens(saved, task))
 
 
 def check_evaluation_fits(
-  saved: Description, config: config_lib.Config
+  saved: Description, config: config_lib.Config, task: task_lib.Task
 ) -> None:
-  """Raises UserError that names each difference of the networks."""
+  """Raises UserError that names each difference of networks and tokens."""
 
   def matters(name):
     return name.startswith("model.") and name not in _FREE_IN_EVALUATION
 
-  _refuse(_differences(saved, config, matters))
+  _refuse(_differences(saved, config, matters) + _other_tokens(saved, task))
+
+
+def _other_tokens(saved: Description, task: task_lib.Task) -> list[str]:
+  """Says so if tokens stand for other characters than in the checkpoint."""
+  if saved.vocabulary == list(task.look.symbols):
+    return []
+  return [
+    f"its tokens are {''.join(saved.vocabulary)!r}, here they are"
+    f" {''.join(task.look.symbols)!r} (config.data.charset sets those of the"
+    " task 'grid')"
+  ]
 
 
 def _refuse(differences: list[str]) -> None:

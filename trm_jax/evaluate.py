@@ -1,9 +1,9 @@
 """A data set through the solver: accuracy after each supervision step."""
 
-import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -11,18 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from trm_jax import config as config_lib
 from trm_jax import (
-  checkpointing,
-  description,
-  errors,
+  election,
   experiment,
+  judge,
   losses,
   metrics,
+  restore,
   sharding,
   solve,
   types,
 )
-from trm_jax import config as config_lib
+from trm_jax import report as report_lib
 from trm_jax.data import loader
 from trm_jax.models import trm
 
@@ -35,30 +36,7 @@ class BatchResult:
 
   sums: metrics.Sums  # [K] each
   answers: jax.Array  # [K, B, L] int32 tokens
-  halt_logits: jax.Array  # [K, B] float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """An evaluation: metrics of all puzzles after each supervision step."""
-
-  num_puzzles: int
-  means: Mapping[str, np.ndarray]  # name -> [K], as `metrics.divide`
-  seconds: float
-  first_batch: Mapping[str, np.ndarray]  # of this host
-  first_answers: jax.Array  # [K, B, L] to the first batch, on the devices
-
-  @property
-  def final(self) -> dict[str, float]:
-    """The metrics after the last supervision step."""
-    return self.after(len(self.means["exact_accuracy"]))
-
-  def after(self, supervision_steps: int) -> dict[str, float]:
-    """The metrics after so many supervision steps, counted from 1."""
-    return {
-      name: float(values[supervision_steps - 1])
-      for name, values in self.means.items()
-    }
+  last: judge.Answers  # after the last step
 
 
 EvaluateBatch = Callable[[types.Weights, types.Batch, jax.Array], BatchResult]
@@ -94,11 +72,9 @@ def make_evaluate_batch(
         rows=rows,
       )
       answers = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
-      return BatchResult(
-        sums=sums, answers=answers, halt_logits=output.halt_logits
-      )
+      return sums, answers, output.halt_logits
 
-    return solve.solve_fixed(
+    sums, answers, halt_logits = solve.solve_fixed(
       model,
       weights,
       batch.inputs,
@@ -106,8 +82,22 @@ def make_evaluate_batch(
       supervision_steps=supervision_steps,
       observe=observe,
     )
+    last = judge.Answers(
+      questions=batch.inputs.astype(jnp.uint8),
+      answers=answers[-1].astype(jnp.uint8),
+      halt_logits=halt_logits[-1],
+      rows=rows,
+    )
+    return BatchResult(sums=sums, answers=answers, last=last)
 
   return evaluate_batch
+
+
+def result_shardings(mesh: Mesh) -> BatchResult:
+  """Says where a result belongs: only the answers' history is split."""
+  everywhere: Any = sharding.replicated(mesh)
+  by_row: Any = sharding.split(mesh, axis=1)
+  return BatchResult(sums=everywhere, answers=by_row, last=everywhere)
 
 
 def evaluate(
@@ -117,39 +107,46 @@ def evaluate(
   mesh: Mesh,
   *,
   num_puzzles: int,
-) -> Report:
+  judged_by: judge.Judge,
+) -> report_lib.Report:
   """Evaluates weights on a data set, with progress.
 
   Args:
     evaluate_batch: of `make_evaluate_batch`, jitted.
     weights: in training the averaged ones.
-    batches: of this host, with a `mask` that is False for padding rows.
+    batches: of this host, from the judge's first batch on, with a `mask` that
+      is False for padding rows.
     mesh: of all devices.
     num_puzzles: of the whole data set, for the progress line.
+    judged_by: sees the answers.
 
   Returns:
     The report.
   """
   start = last_line = time.monotonic()
-  totals: dict[str, np.ndarray] = {}
-  pending: metrics.Sums | None = None
+  totals = dict(judged_by.sums)
+  done_before = int(totals["rows"][-1]) if totals else 0
+  pending: tuple[int, BatchResult] | None = None
   first: tuple[Mapping[str, np.ndarray], jax.Array] | None = None
 
-  def collect(sums):
+  def collect(number, result):
     nonlocal last_line, totals
-    totals = metrics.add(totals, jax.device_get(sums))
+    sums = jax.device_get(result.sums)
+    if judged_by.see(number, sums, result.last):
+      totals = metrics.add(totals, sums)
     now = time.monotonic()
     done = int(totals["rows"][-1])
     if done < num_puzzles and now - last_line > PROGRESS_SECONDS:
       last_line = now
-      left = (now - start) * (num_puzzles - done) / max(done, 1)
+      left = (now - start) * (num_puzzles - done) / max(done - done_before, 1)
       print(
-        f"  evaluated {done}/{num_puzzles} puzzles, {left:.0f} s left",
+        f"  evaluated {done}/{num_puzzles} puzzles, {left:.0f} s left"
+        f"{judged_by.progress()}",
         file=sys.stderr,
         flush=True,
       )
 
-  for host_batch in batches:
+  for number, host_batch in enumerate(batches, judged_by.first_batch):
     result = evaluate_batch(
       weights,
       sharding.put_batch(host_batch, mesh),
@@ -157,69 +154,77 @@ def evaluate(
     )
     # One batch behind, so that the device computes while the host adds.
     if pending is not None:
-      collect(pending)
-    pending = result.sums
+      collect(*pending)
+    pending = number, result
     first = first or (host_batch, result.answers)
   if pending is None or first is None:
     raise ValueError("the data set to evaluate has no batch")
-  collect(pending)
-  return Report(
+  collect(*pending)
+  return report_lib.Report(
     num_puzzles=int(totals["rows"][-1]),
     means=metrics.divide(totals),
     seconds=time.monotonic() - start,
     first_batch=first[0],
     first_answers=first[1],
+    verdict=judged_by.verdict(),
   )
 
 
 class Evaluator:
   """Evaluates weights on a task's test puzzles, compiled once."""
 
-  def __init__(self, run: experiment.Experiment):
-    self._config = run.config
-    self._task = run.task
-    self._mesh = run.mesh
+  def __init__(self, run: experiment.Experiment, workdir: str):
+    """Sets up the evaluation.
+
+    Args:
+      run: the experiment.
+      workdir: where votes and submissions are written, if there are any.
+    """
+    self._run = run
+    self._workdir = workdir
+    self._puzzles = run.test_puzzles()
     self._evaluate_batch = jax.jit(
       make_evaluate_batch(
         run.model,
         supervision_steps=run.config.eval.supervision_steps,
         answer_loss=run.config.train.answer_loss,
         halt_loss_weight=run.config.train.halt_loss_weight,
-      )
+      ),
+      out_shardings=result_shardings(run.mesh),
     )
 
-  def _batches(self) -> Iterator[dict[str, np.ndarray]]:
-    return loader.eval_batches(
-      self._task.test,
-      batch_size=self._config.eval.batch_size,
+  def __call__(self, weights: types.Weights, step: int) -> report_lib.Report:
+    """Evaluates the weights of supervision step `step`."""
+    judged_by = self._judge(weights, step)
+    batches = loader.eval_batches(
+      self._puzzles,
+      batch_size=self._run.config.eval.batch_size,
       shard=(jax.process_index(), jax.process_count()),
+      first_batch=judged_by.first_batch,
     )
-
-  def __call__(self, weights: types.Weights) -> Report:
-    """Evaluates on every test puzzle."""
     return evaluate(
       self._evaluate_batch,
       weights,
-      self._batches(),
-      self._mesh,
-      num_puzzles=self._task.test.num_examples,
+      batches,
+      self._run.mesh,
+      num_puzzles=self._puzzles.num_examples,
+      judged_by=judged_by,
     )
 
-
-def format_report(report: Report, steps: Iterable[int]) -> str:
-  """Returns a table of the metrics after each of `steps`."""
-  lines = ["  steps   exact    cells    halt     answer loss"]
-  for step in steps:
-    after = report.after(step)
-    lines.append(
-      f"  {step:5d} {after['exact_accuracy']:8.2%}"
-      f" {after['cell_accuracy']:8.2%} {after['halt_accuracy']:8.2%}"
-      f" {after['answer_loss']:11.4f}"
-    )
-  return "\n".join(lines)
+  def _judge(self, weights: types.Weights, step: int) -> judge.Judge:
+    task = self._run.task
+    if task.ballot is not None:
+      return election.Election(
+        self._run, self._puzzles, self._workdir, weights, step
+      )
+    if task.rules is not None:
+      return judge.RulesJudge(task.rules.is_valid, task.rules.what)
+    return judge.NoJudge()
 
 
-def evaluate_workdir(config: config_lib.Config, workdir: str) -> Report:
+def evaluate_workdir(
+  config: config_lib.Config, workdir: str
+) -> report_lib.Report:
   """Evaluates a workdir's checkpoint on the settings' test puzzles.
 
   Args:
@@ -233,31 +238,14 @@ def evaluate_workdir(config: config_lib.Config, workdir: str) -> Report:
     UserError: no checkpoint, or one of another network.
   """
   run = experiment.build(config)
-  with checkpointing.Checkpoints(workdir) as checkpoints:
-    step = checkpoints.latest_step
-    if step is not None and config.eval.checkpoint == "best":
-      step = checkpoints.best_step
-      if step is None:
-        raise errors.UserError(
-          f"no checkpoint in {workdir} was evaluated, so none is the best; use"
-          " --config.eval.checkpoint=latest"
-        )
-    if step is None:
-      raise errors.UserError(
-        f"{workdir} holds no checkpoint yet; train first, or name another"
-        " --workdir"
-      )
-    description.check_evaluation_fits(checkpoints.description(step), config)
-    weights = checkpoints.restore_weights(
-      step, run.abstract_state().averaged_weights
-    )
-    where = checkpoints.path(step)
+  run.announce_task()
+  weights, step, where = restore.averaged_weights(run, workdir)
   print(f"evaluating {where}", flush=True)
-  report = Evaluator(run)(weights)
+  report = Evaluator(run, workdir)(weights, step)
   print(
     f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy after"
     " so many supervision steps:\n"
-    + format_report(report, config.eval.report_steps),
+    + report_lib.format_report(report, config.eval.report_steps),
     flush=True,
   )
   return report

@@ -1,32 +1,33 @@
 """One puzzle and the answers it got on the way, as a picture and as text."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
 from trm_jax import plots, types
-from trm_jax.data import tasks
+from trm_jax.data import look as look_lib
+from trm_jax.data import puzzle_set
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
   """A puzzle, its solution and its answers."""
 
-  task: tasks.Task
+  look: look_lib.Look
   question: np.ndarray  # [L]
   solution: np.ndarray  # [L]
   answers: Mapping[int, np.ndarray]  # supervision steps -> [L]
 
   def save_picture(self, path: epath.Path) -> None:
     """Draws it as a PNG."""
-    plots.save_sudoku(
+    plots.save_grids(
       self.question,
       {_after(step): tokens for step, tokens in self.answers.items()},
       self.solution,
-      box_rows=self.task.box_rows,
-      box_cols=self.task.box_cols,
+      look=self.look,
       path=path,
     )
 
@@ -37,7 +38,7 @@ class Example:
     }
     panels["solution"] = self.solution
     columns = [
-      [title, *self.task.format_grid(tokens).splitlines()]
+      [title, *self.look.text(tokens).splitlines()]
       for title, tokens in panels.items()
     ]
     widths = [max(len(line) for line in column) for column in columns]
@@ -45,7 +46,7 @@ class Example:
       "   ".join(
         cell.ljust(width) for cell, width in zip(line, widths, strict=True)
       ).rstrip()
-      for line in zip(*columns, strict=True)
+      for line in itertools.zip_longest(*columns, fillvalue="")
     )
 
 
@@ -54,7 +55,7 @@ def _after(step: int) -> str:
 
 
 def pick(
-  task: tasks.Task,
+  look: look_lib.Look,
   batch: Mapping[str, np.ndarray],
   answers: np.ndarray,
   steps: Sequence[int],
@@ -62,7 +63,7 @@ def pick(
   """Picks the puzzle that was solved, and took longest.
 
   Args:
-    task: of the puzzles.
+    look: of the grids.
     batch: `inputs`, `labels` [B, L] and `mask` [B].
     answers: [K, B, L] tokens after each supervision step.
     steps: supervision steps to keep, counted from 1.
@@ -71,13 +72,15 @@ def pick(
     The example; some unsolved puzzle if none was solved.
   """
   labels = batch["labels"]
-  right = (answers == labels) | (labels == types.IGNORED_LABEL)
+  known = labels != types.IGNORED_LABEL
+  right = (answers == labels) | ~known
   exact = right.all(-1) & batch["mask"]
   unsolved = np.where(exact[-1], (~exact).sum(0), -1)  # [B] steps
   row = int(np.argmax(unsolved))
+  kept = look.cut or (lambda tokens: tokens)
   return Example(
-    task=task,
+    look=look,
     question=batch["inputs"][row],
-    solution=labels[row],
-    answers={step: answers[step - 1, row] for step in steps},
+    solution=np.where(known, labels, puzzle_set.NO_LABEL)[row],
+    answers={step: kept(answers[step - 1, row]) for step in steps},
   )

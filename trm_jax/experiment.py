@@ -1,6 +1,7 @@
 """An experiment: what is built from the settings, before any array exists."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -10,7 +11,8 @@ from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
 from trm_jax import sharding, train_state, train_step
-from trm_jax.data import loader, tasks
+from trm_jax.data import loader, selection, tasks
+from trm_jax.data import task as task_lib
 from trm_jax.models import trm
 from trm_jax.optim import factory
 
@@ -20,7 +22,7 @@ class Experiment:
   """What is built from the settings, before any array exists."""
 
   config: config_lib.Config
-  task: tasks.Task
+  task: task_lib.Task
   mesh: Mesh
   model: trm.TinyRecursiveModel
   optimizer: optax.GradientTransformation
@@ -40,6 +42,20 @@ class Experiment:
     """Shapes, dtypes and shardings of the state."""
     return sharding.abstract_state(self.init, self.mesh)
 
+  def test_puzzles(self) -> selection.Selection:
+    """The puzzles to evaluate on."""
+    return selection.select(
+      self.task.test,
+      num_groups=self.config.eval.tasks,
+      num_variants=self.config.eval.variants,
+    )
+
+  def announce_task(self) -> None:
+    """Tells the user what to know of the data, on the first host."""
+    if jax.process_index() == 0:
+      for note in self.task.notes:
+        print(note, file=sys.stderr, flush=True)
+
   def train_step(self) -> train_step.TrainStep:
     """The supervision step, jitted; it takes the state's buffers over."""
     train, optimizer = self.config.train, self.config.optimizer
@@ -54,6 +70,7 @@ class Experiment:
       ),
       puzzle_weight_decay=optimizer.puzzle_weight_decay,
       ema_decay=optimizer.ema_decay,
+      frozen_network=train.frozen_network,
     )
     step = train_step.make_train_step(
       self.model, self.optimizer, settings, seed=self.config.seed

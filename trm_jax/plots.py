@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from matplotlib import figure
+from matplotlib import colors, figure
+
+from trm_jax.data import look as look_lib
 
 _WRONG, _CLUE, _RIGHT = "#c62828", "#000000", "#1565c0"
 
@@ -42,23 +44,21 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
   _save(picture, path)
 
 
-def save_sudoku(
+def save_grids(
   question: np.ndarray,
   answers: Mapping[str, np.ndarray],
   solution: np.ndarray,
   *,
-  box_rows: int,
-  box_cols: int,
+  look: look_lib.Look,
   path: epath.Path,
 ) -> None:
-  """Draws a question and the answers given to it, wrong digits in red.
+  """Draws a question and the answers given to it, wrong cells in red.
 
   Args:
     question: [L] tokens.
     answers: title -> [L] tokens.
     solution: [L] tokens.
-    box_rows: rows of a box.
-    box_cols: columns of a box.
+    look: of the grids.
     path: the PNG to write.
   """
   panels = {"question": question, **answers}
@@ -71,29 +71,49 @@ def save_sudoku(
     strict=True,
   ):
     axes.set_title(title)
-    _draw_grid(axes, question, tokens, solution, box_rows, box_cols)
+    wrong = tokens != solution
+    if title == "question":
+      wrong[:] = False
+    axes.set(
+      xlim=(0, look.cols), ylim=(look.rows, 0), xticks=[], yticks=[], aspect=1
+    )
+    _draw_lines(axes, look)
+    if look.colours:
+      _draw_colours(axes, tokens, wrong, look)
+    else:
+      _draw_symbols(axes, question, tokens, wrong, look)
   _save(picture, path)
 
 
-def _draw_grid(axes, question, tokens, solution, box_rows, box_cols) -> None:
-  side = box_rows * box_cols
-  axes.set(xlim=(0, side), ylim=(side, 0), xticks=[], yticks=[], aspect=1)
-  for i in range(side + 1):
-    axes.axhline(i, color="black", lw=2 if i % box_rows == 0 else 0.4)
-    axes.axvline(i, color="black", lw=2 if i % box_cols == 0 else 0.4)
-  for cell, token in enumerate(tokens):
-    if token < 2:  # padding or blank
-      continue
-    is_clue = question[cell] == token
-    right = token == solution[cell]
+def _draw_lines(axes, look: look_lib.Look) -> None:
+  if not look.box_rows:
+    return
+  for i in range(look.rows + 1):
+    axes.axhline(i, color="black", lw=2 if i % look.box_rows == 0 else 0.4)
+  for i in range(look.cols + 1):
+    axes.axvline(i, color="black", lw=2 if i % look.box_cols == 0 else 0.4)
+
+
+def _draw_colours(axes, tokens, wrong, look: look_lib.Look) -> None:
+  shades = np.array([colors.to_rgb(colour) for colour in look.colours])
+  shown = np.clip(tokens, 0, len(shades) - 1).reshape(look.rows, look.cols)
+  axes.imshow(shades[shown], extent=(0, look.cols, look.rows, 0))
+  rows, cols = np.nonzero(wrong.reshape(look.rows, look.cols))
+  axes.scatter(cols + 0.5, rows + 0.5, s=6, marker="x", lw=0.7, color=_WRONG)
+
+
+def _draw_symbols(axes, question, tokens, wrong, look: look_lib.Look) -> None:
+  for cell, token in enumerate(tokens.tolist()):
+    given = question[cell] == token
     axes.text(
-      cell % side + 0.5,
-      cell // side + 0.55,
-      str(token - 1),
+      cell % look.cols + 0.5,
+      cell // look.cols + 0.55,
+      look.drawn(token),
       ha="center",
       va="center",
-      weight="bold" if is_clue else "normal",
-      color=_CLUE if is_clue else _RIGHT if right else _WRONG,
+      fontsize=min(10, 120 / max(look.rows, look.cols)),
+      weight="bold" if given else "normal",
+      color=_WRONG if wrong[cell] else _CLUE if given else _RIGHT,
     )
 
 

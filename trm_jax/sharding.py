@@ -27,9 +27,9 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
   )
 
 
-def split(mesh: Mesh) -> NamedSharding:
-  """Splits the leading axis over the devices."""
-  return NamedSharding(mesh, PartitionSpec(DATA))
+def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+  """Splits an axis over the devices, by default the leading one."""
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -17,15 +17,18 @@ from trm_jax import (
   experiment,
   metrics,
   plots,
+  restore,
   sharding,
   train_state,
   train_step,
   writer,
 )
 from trm_jax import config as config_lib
+from trm_jax import report as report_lib
+from trm_jax.data import identifiers
 
 
-def train(config: config_lib.Config, workdir: str) -> evaluate.Report:
+def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
   Args:
@@ -57,17 +60,19 @@ class _Loop:
     self._workdir = workdir
     self._checkpoints = checkpoints
     self._fingerprint = run.task.train.fingerprint()
+    run.announce_task()
     self._state, self._first_step = self._first_state()
+    self._keep_identifiers()
     self._writer = writer.Writer(
       workdir,
       first_step=self._first_step,
       tensorboard=run.config.log.tensorboard,
       active=jax.process_index() == 0,
     )
-    self._evaluator = evaluate.Evaluator(run)
+    self._evaluator = evaluate.Evaluator(run, workdir)
     self._log = _TrainLog(run.config, self._writer, self._last_good)
 
-  def run(self) -> evaluate.Report:
+  def run(self) -> report_lib.Report:
     config = self._run.config
     num_steps = max(config.train.num_steps, self._first_step)
     self._announce()
@@ -101,11 +106,30 @@ class _Loop:
     """The newest checkpoint's state, or a new one."""
     step = self._checkpoints.latest_step
     if step is None:
-      return sharding.create_state(self._run.init, self._run.mesh), 0
+      return self._new_state(), 0
     saved = self._checkpoints.description(step)
-    description.check_training_fits(saved, self._run.config, self._fingerprint)
+    restore.check_rows(saved, self._run, self._workdir)
+    description.check_training_fits(
+      saved, self._run.config, self._run.task, self._fingerprint
+    )
     state = self._checkpoints.restore(step, self._run.abstract_state())
     return state, saved.next_batch
+
+  def _new_state(self) -> train_state.TrainState:
+    """A state with new weights, or with those of another run."""
+    other = self._run.config.checkpoint.start_from
+    weights = None
+    if other:  # read first, so that a mistake is told before any work
+      weights, _, where = restore.averaged_weights(self._run, other)
+      print(f"starting from {where}", flush=True)
+    state = sharding.create_state(self._run.init, self._run.mesh)
+    return state if weights is None else state.started_from(weights)
+
+  def _keep_identifiers(self) -> None:
+    """Writes beside the checkpoints what the puzzle table's rows are."""
+    path = restore.identifiers_path(self._workdir)
+    if jax.process_index() == 0 and not path.exists():
+      identifiers.write(path, self._run.task.identifiers)
 
   def _announce(self) -> None:
     run, line = self._run, self._writer.line
@@ -135,8 +159,8 @@ class _Loop:
       return "no checkpoint was saved before it"
     return f"the last good checkpoint is {self._checkpoints.path(step)}"
 
-  def _evaluate(self, step: int, *, is_new: bool) -> evaluate.Report:
-    report = self._evaluator(self._state.averaged_weights)
+  def _evaluate(self, step: int, *, is_new: bool) -> report_lib.Report:
+    report = self._evaluator(self._state.averaged_weights, step)
     if not math.isfinite(report.final["loss"]):
       raise errors.UserError(
         f"the evaluation's loss is {report.final['loss']} at step {step};"
@@ -147,20 +171,22 @@ class _Loop:
     self._writer.line(
       f"step {step}: evaluation of {report.num_puzzles:,} puzzles"
       f" ({report.seconds:.1f} s)\n"
-      + evaluate.format_report(report, self._run.config.eval.report_steps)
+      + report_lib.format_report(report, self._run.config.eval.report_steps)
     )
     self._log.restart_clock()
     return report
 
-  def _save(self, step: int, report: evaluate.Report | None) -> None:
+  def _save(self, step: int, report: report_lib.Report | None) -> None:
     self._checkpoints.save(
       self._state,
-      description.describe(self._run.config, self._fingerprint, step),
+      description.describe(
+        self._run.config, self._run.task, self._fingerprint, step
+      ),
       step=step,
-      exact_accuracy=report.final["exact_accuracy"] if report else None,
+      score=report.score if report else None,
     )
 
-  def _finish(self, report: evaluate.Report) -> None:
+  def _finish(self, report: report_lib.Report) -> None:
     self._checkpoints.wait()
     line = self._writer.line
     folder = epath.Path(self._workdir).expanduser().resolve()
@@ -169,7 +195,7 @@ class _Loop:
       line(f"checkpoint: {self._checkpoints.path(latest)}")
       best = self._checkpoints.best_step
       if best != latest and best is not None:
-        line(f"best by exact accuracy: {self._checkpoints.path(best)}")
+        line(f"best evaluation: {self._checkpoints.path(best)}")
     line(f"metrics: {folder / writer.METRICS_FILE}")
     if self._run.config.log.tensorboard:
       line(
@@ -182,7 +208,7 @@ class _Loop:
       )
       line(f"curves: {folder / 'curves.png'}")
       shown = example.pick(
-        self._run.task,
+        self._run.task.look,
         report.first_batch,
         np.asarray(report.first_answers),
         self._run.config.eval.report_steps,

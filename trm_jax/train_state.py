@@ -33,6 +33,19 @@ class TrainState:
       initial_latents=self.initial_latents,
     )
 
+  def started_from(self, weights: types.Weights) -> "TrainState":
+    """The first state of a run that begins with trained weights."""
+    return TrainState(
+      step=self.step,
+      params=weights.params,
+      # Its own buffers: a step takes over both.
+      ema_params=jax.tree.map(jnp.copy, weights.params),
+      opt_state=self.opt_state,
+      puzzle_table=weights.puzzle_table,
+      initial_latents=weights.initial_latents,
+      carry=self.carry,
+    )
+
 
 def build_model(
   model: config_lib.ModelConfig, *, vocab_size: int, seq_len: int

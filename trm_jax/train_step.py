@@ -43,6 +43,7 @@ class Settings:
   puzzle_learning_rate: optax.Schedule  # of the step, counted from 1
   puzzle_weight_decay: float
   ema_decay: float
+  frozen_network: bool  # only the puzzle table is trained
 
 
 def make_train_step(
@@ -126,9 +127,10 @@ def supervision_step(
     )
     return jnp.mean(row_losses.total), (output, row_losses)
 
-  (_, (output, row_losses)), (gradients, vector_gradients) = jax.value_and_grad(
-    loss_fn, argnums=(0, 1), has_aux=True
+  (_, (output, row_losses)), gradients = jax.value_and_grad(
+    loss_fn, argnums=(1,) if settings.frozen_network else (1, 0), has_aux=True
   )(state.params, vectors)
+  vector_gradients, *network_gradients = gradients
 
   puzzle_table = puzzle_embedding.sign_update(
     state.puzzle_table,
@@ -137,13 +139,19 @@ def supervision_step(
     learning_rate=settings.puzzle_learning_rate(step),
     weight_decay=settings.puzzle_weight_decay,
   )
-  updates, opt_state = optimizer.update(
-    gradients, state.opt_state, state.params
+  params, ema_params, opt_state = (
+    state.params,
+    state.ema_params,
+    state.opt_state,
   )
-  params = optax.apply_updates(state.params, updates)
-  ema_params = optax.incremental_update(
-    params, state.ema_params, 1.0 - settings.ema_decay
-  )
+  if not settings.frozen_network:
+    updates, opt_state = optimizer.update(
+      network_gradients[0], opt_state, params
+    )
+    params = optax.apply_updates(params, updates)
+    ema_params = optax.incremental_update(
+      params, ema_params, 1.0 - settings.ema_decay
+    )
 
   halted = halting.halt(
     steps,
@@ -163,7 +171,7 @@ def supervision_step(
   )
   # All that this update could have spoilt; a loss only tells of the one
   # before.
-  sums["grad_norm"] = optax.tree.norm(gradients)
+  sums["grad_norm"] = optax.tree.norm(network_gradients)
   sums["puzzle_grad_norm"] = optax.tree.norm(vector_gradients)
   sums["param_norm"] = optax.tree.norm(params)
   return (

@@ -16,8 +16,31 @@ _PLAN_STREAM = 0
 _ORDER_STREAM = 1
 
 
+def pack(sizes: np.ndarray, batch_size: int) -> np.ndarray:
+  """Packs visited puzzles into batches, in the order of the visits.
+
+  A batch takes whole puzzles until it is full; of the one that fills it, what
+  does not fit is left out, and the next batch begins with the next visit. A
+  last batch that is not filled is dropped.
+
+  Args:
+    sizes: Examples of the puzzle at every visit, int64 [visits].
+    batch_size: B.
+
+  Returns:
+    First visit of every batch and of the tail, int64 [batches + 1].
+  """
+  ends = np.cumsum(sizes)
+  # following[v]: the visit after the one that fills a batch begun at visit v.
+  following = np.searchsorted(ends, ends - sizes + batch_size) + 1
+  starts = [0]
+  while starts[-1] < len(sizes) and following[starts[-1]] <= len(sizes):
+    starts.append(int(following[starts[-1]]))
+  return np.array(starts, np.int64)
+
+
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class Plan:
   """One block of epochs: puzzles in order of use.
 
   Attributes:
@@ -67,7 +90,7 @@ class GroupSampler:
     used = batch_size + int(self._sizes.max()) - 1
     self.epochs_per_block = -(-_MIN_BATCHES_PER_BLOCK * used // shortest)
     self.batches_per_block = self.epochs_per_block * shortest // used
-    self._plans: dict[int, _Plan] = {}
+    self._plans: dict[int, Plan] = {}
 
   def __getstate__(self):
     return {**self.__dict__, "_plans": {}}  # plans are big and quickly remade
@@ -89,7 +112,7 @@ class GroupSampler:
     within = within[: self.batch_size]
     return self._puzzle_indices[puzzle_indices] + within, puzzle_indices
 
-  def _plan(self, block: int) -> _Plan:
+  def _plan(self, block: int) -> Plan:
     # Reader threads share the cache: at worst, two of them make one plan.
     plan = self._plans.get(block)
     if plan is None:
@@ -98,7 +121,7 @@ class GroupSampler:
       self._plans = {**dict(kept), block: plan}
     return plan
 
-  def _make_plan(self, block: int) -> _Plan:
+  def _make_plan(self, block: int) -> Plan:
     rng = _rng(self._seed, _PLAN_STREAM, block)
     num_groups = len(self._group_indices) - 1
     groups = np.concatenate(
@@ -107,11 +130,5 @@ class GroupSampler:
     chosen = rng.integers(
       self._group_indices[groups], self._group_indices[groups + 1]
     )
-    ends = np.cumsum(self._sizes[chosen])
-    begins = ends - self._sizes[chosen]
-    # following[v]: the visit after the one that fills a batch begun at visit v.
-    following = np.searchsorted(ends, begins + self.batch_size) + 1
-    starts = [0]
-    for _ in range(self.batches_per_block):
-      starts.append(int(following[starts[-1]]))
-    return _Plan(puzzles=chosen, starts=np.array(starts))
+    starts = pack(self._sizes[chosen], self.batch_size)
+    return Plan(puzzles=chosen, starts=starts[: self.batches_per_block + 1])

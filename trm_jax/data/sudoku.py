@@ -183,18 +183,3 @@ def is_valid_solution(
 def agrees_with_clues(question: np.ndarray, answer: np.ndarray) -> np.ndarray:
   """Tells whether every clue of [..., L] stands in the answer: bool [...]."""
   return ((question == BLANK) | (question == answer)).all(axis=-1)
-
-
-def format_grid(tokens: np.ndarray, box_rows: int, box_cols: int) -> str:
-  """Draws one grid [L] as text, '.' for blanks and lines between the boxes."""
-  n = side(box_rows, box_cols)
-  tokens = np.asarray(tokens).reshape(n, n)
-  rule = "+".join(["-" * (2 * box_cols + 1)] * (n // box_cols))[1:-1]
-  lines = []
-  for i, row in enumerate(tokens):
-    if i and i % box_rows == 0:
-      lines.append(rule)
-    cells = [str(token - 1) if token > BLANK else "." for token in row.tolist()]
-    stacks = [" ".join(cells[j : j + box_cols]) for j in range(0, n, box_cols)]
-    lines.append(" | ".join(stacks))
-  return "\n".join(lines)

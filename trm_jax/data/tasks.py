@@ -1,81 +1,106 @@
-"""A task: its puzzles, their symmetries, and how they are written down."""
+"""Loads the task that the settings name."""
 
-import dataclasses
+import functools
 
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import (
+  arc_loading,
   augmentation,
-  puzzle_set,
-  puzzles,
+  grid_csv,
+  grid_symmetries,
+  look,
+  maze,
+  maze_generator,
+  official,
+  official_loading,
   sudoku,
   sudoku_generator,
   sudoku_symmetries,
 )
+from trm_jax.data import task as task_lib
+from trm_jax.data.builders import csv_puzzles
+
+_MAZE_COLOURS = (
+  "#ffffff",  # padding
+  "#303030",  # wall
+  "#ffffff",  # open
+  "#43a047",  # start
+  "#e65100",  # goal
+  "#1e88e5",  # path
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What training and evaluation need to know of a kind of puzzle.
-
-  Attributes:
-    train: Un-augmented puzzles to learn from.
-    test: Puzzles to evaluate on.
-    vocab_size: V, tokens 0..V-1.
-    num_puzzle_ids: N, rows of the puzzle table.
-    augmentation: Applied to training batches on the fly.
-    box_rows: Rows of a Sudoku box.
-    box_cols: Columns of a Sudoku box.
-  """
-
-  train: puzzle_set.PuzzleSet
-  test: puzzle_set.PuzzleSet
-  vocab_size: int
-  num_puzzle_ids: int
-  augmentation: augmentation.Augmentation
-  box_rows: int
-  box_cols: int
-
-  @property
-  def seq_len(self) -> int:
-    """L, tokens of a grid."""
-    return self.train.seq_len
-
-  def format_grid(self, tokens) -> str:
-    """Returns [L] tokens as text for the terminal."""
-    return sudoku.format_grid(tokens, self.box_rows, self.box_cols)
-
-
-def load(data: config_lib.DataConfig) -> Task:
+def load(data: config_lib.DataConfig) -> task_lib.Task:
   """Loads the task of the settings.
 
   Args:
     data: the settings.
 
   Returns:
-    The task, its puzzles in memory.
+    The task.
 
   Raises:
     UserError: files are missing or malformed, or settings contradict.
   """
+  kind = data.task.removeprefix("generated_")
+  if data.task != kind:
+    _check_generated(data, kind)
+  if kind != "arc" and (data.identifiers or data.subsets or data.test_subset):
+    raise errors.UserError(
+      "config.data.identifiers, config.data.subsets and config.data.test_subset"
+      f" have no meaning for the task {data.task!r}; leave them empty"
+    )
+  return {
+    "sudoku": _sudoku,
+    "maze": _maze,
+    "grid": _grid,
+    "arc": arc_loading.load,
+  }[kind](data)
+
+
+def _check_generated(data: config_lib.DataConfig, kind: str) -> None:
+  if data.source:
+    raise errors.UserError(
+      f"config.data.source has no meaning for the task {data.task!r}; set"
+      f" config.data.task to {kind!r} to train on files"
+    )
+  if not data.num_train or not data.num_test:
+    raise errors.UserError(
+      "how many puzzles shall be generated? set config.data.num_train and"
+      " config.data.num_test to at least 1"
+    )
+
+
+def _schedule(data: config_lib.DataConfig) -> augmentation.Schedule:
+  return augmentation.Schedule(data.augmentation, data.num_variants, data.seed)
+
+
+def _from_csv(data: config_lib.DataConfig, load_split):
+  """Loads both splits with one of `csv_puzzles`' functions."""
+  return [
+    load_split(
+      data.source,
+      cache_dir=data.cache_dir,
+      split=split,
+      num_puzzles=number,
+      seed=data.seed,
+    )
+    for split, number in (("train", data.num_train), ("test", data.num_test))
+  ]
+
+
+def _sudoku(data: config_lib.DataConfig) -> task_lib.Task:
   box = {"box_rows": data.box_rows, "box_cols": data.box_cols}
-  varied = sudoku_symmetries.SudokuAugmentation(
-    **box,
-    schedule=augmentation.Schedule(
-      data.augmentation, data.num_variants, data.seed
-    ),
+  side = sudoku.side(**box)
+  shown = look.Look(
+    rows=side,
+    cols=side,
+    symbols=(" ", ".", *(str(digit) for digit in range(1, side + 1))),
+    box_rows=data.box_rows,
+    box_cols=data.box_cols,
   )
   if data.task == "generated_sudoku":
-    if data.source:
-      raise errors.UserError(
-        "config.data.source has no meaning for the task 'generated_sudoku';"
-        " set config.data.task to 'sudoku' to train on files"
-      )
-    if not data.num_train or not data.num_test:
-      raise errors.UserError(
-        "how many puzzles shall be generated? set config.data.num_train and"
-        " config.data.num_test to at least 1"
-      )
     train, test = sudoku_generator.generate_split(
       data.num_train,
       data.num_test,
@@ -83,27 +108,126 @@ def load(data: config_lib.DataConfig) -> Task:
       num_clues=data.num_clues,
       seed=data.seed,
     )
-  else:
-    if (data.box_rows, data.box_cols) != (3, 3):
-      raise errors.UserError(
-        "Sudoku-Extreme has boxes of 3 x 3 cells; set config.data.box_rows"
-        " and config.data.box_cols to 3"
-      )
-    train, test = (
-      puzzles.load_sudoku_extreme(
-        data.source,
-        cache_dir=data.cache_dir,
-        split=split,
-        num_puzzles=number,
-        seed=data.seed,
-      )
-      for split, number in (("train", data.num_train), ("test", data.num_test))
+  elif (data.box_rows, data.box_cols) != (3, 3):
+    raise errors.UserError(
+      "Sudoku-Extreme has boxes of 3 x 3 cells; set config.data.box_rows"
+      " and config.data.box_cols to 3"
     )
-  return Task(
+  elif official.is_official(data.source):
+    return official_loading.load(data, shown, rules=None)
+  else:
+    train, test = _from_csv(data, csv_puzzles.load_sudoku_extreme)
+  return task_lib.Task(
     train=train,
     test=test,
-    vocab_size=sudoku.vocab_size(**box),
-    num_puzzle_ids=1,  # all share one puzzle vector
-    augmentation=varied,
-    **box,
+    look=shown,
+    augmentation=sudoku_symmetries.SudokuAugmentation(
+      **box, schedule=_schedule(data)
+    ),
+  )
+
+
+def _maze(data: config_lib.DataConfig) -> task_lib.Task:
+  rows, cols = maze.ROWS, maze.COLS
+  if data.task == "generated_maze":
+    rows = data.grid_rows or rows
+    cols = data.grid_cols or cols
+  elif (data.grid_rows or rows, data.grid_cols or cols) != (rows, cols):
+    raise errors.UserError(
+      f"Maze-Hard has {rows} x {cols} cells; leave config.data.grid_rows and"
+      " config.data.grid_cols at 0"
+    )
+  shown = look.Look(
+    rows=rows,
+    cols=cols,
+    symbols=("?", *maze.CHARSET),
+    colours=_MAZE_COLOURS,
+  )
+  rules = task_lib.Rules(
+    is_valid=functools.partial(maze.is_shortest_path, rows=rows, cols=cols),
+    what="valid shortest path",
+  )
+  if data.task == "generated_maze":
+    train, test = maze_generator.generate_split(
+      data.num_train, data.num_test, rows=rows, cols=cols, seed=data.seed
+    )
+  elif official.is_official(data.source):
+    return official_loading.load(data, shown, rules)
+  else:
+    train, test = _from_csv(data, csv_puzzles.load_maze_hard)
+  return task_lib.Task(
+    train=train,
+    test=test,
+    look=shown,
+    augmentation=grid_symmetries.GridAugmentation(
+      rows=rows,
+      cols=cols,
+      dihedral=True,
+      relabel=(),
+      vocab_size=len(shown.symbols),
+      schedule=_schedule(data),
+    ),
+    rules=rules,
+  )
+
+
+def _grid(data: config_lib.DataConfig) -> task_lib.Task:
+  if not data.source:
+    raise errors.UserError(
+      "set config.data.source to a folder with your train.csv and test.csv"
+      " (header question,answer)"
+    )
+  puzzles = grid_csv.load(
+    data.source,
+    grid_rows=data.grid_rows,
+    grid_cols=data.grid_cols,
+    charset=data.charset,
+    num_train=data.num_train,
+    num_test=data.num_test,
+    seed=data.seed,
+  )
+  tokens = {
+    character: token for token, character in enumerate(puzzles.charset, 1)
+  }
+  unknown = sorted(set(data.relabel) - set(tokens))
+  if unknown:
+    raise errors.UserError(
+      f"config.data.relabel has {unknown[0]!r}, which is in no puzzle; the"
+      f" characters are {puzzles.charset!r}"
+    )
+  warnings: tuple[str, ...] = ()
+  if puzzles.num_shared:
+    warnings = (
+      f"{puzzles.num_shared} of the {puzzles.test.num_examples} test questions"
+      " are among the training questions",
+    )
+  return task_lib.Task(
+    train=puzzles.train,
+    test=puzzles.test,
+    look=look.Look(
+      rows=puzzles.rows, cols=puzzles.cols, symbols=("?", *puzzles.charset)
+    ),
+    augmentation=_grid_augmentation(data, puzzles, tokens),
+    notes=(
+      f"grids of {puzzles.rows} x {puzzles.cols} cells over"
+      f" {len(puzzles.charset)} characters: {puzzles.charset!r}",
+    ),
+    warnings=warnings,
+  )
+
+
+def _grid_augmentation(
+  data: config_lib.DataConfig,
+  puzzles: grid_csv.GridPuzzles,
+  tokens: dict[str, int],
+) -> augmentation.Augmentation | None:
+  if not data.dihedral and not data.relabel:
+    return None  # no symmetry is known of these puzzles
+  return grid_symmetries.GridAugmentation(
+    rows=puzzles.rows,
+    cols=puzzles.cols,
+    dihedral=data.dihedral,
+    relabel=tuple(tokens[character] for character in data.relabel),
+    vocab_size=len(tokens) + 1,
+    schedule=_schedule(data),
   )

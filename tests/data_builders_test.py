@@ -1,7 +1,7 @@
-"""Puzzle sets and the Sudoku-Extreme builder."""
+"""Puzzles that are prepared once: the machinery, Sudoku-Extreme, Maze-Hard."""
 
-import dataclasses
 import gzip
+import shutil
 import urllib.error
 import urllib.request
 from unittest import mock
@@ -11,7 +11,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from trm_jax import errors
-from trm_jax.data import puzzle_set, puzzles, sudoku_generator
+from trm_jax.data import maze, sudoku_generator
+from trm_jax.data.builders import csv_puzzles
 
 HEADER = "source,question,answer,rating\n"
 NUM_TRAIN, NUM_TEST = 30, 12
@@ -50,7 +51,7 @@ def _cache(tmp_path):
 
 
 def _load(folder, cache, *, split="train", num_puzzles=0, seed=0):
-  return puzzles.load_sudoku_extreme(
+  return csv_puzzles.load_sudoku_extreme(
     str(folder),
     cache_dir=str(cache),
     split=split,
@@ -80,7 +81,7 @@ def test_prepared_once_and_quietly(folder, cache, capfd):
   assert first.err.count("\n") == 1
   assert first.err.startswith("preparing Sudoku-Extreme, once, from ")
   with mock.patch.object(
-    puzzles.SudokuExtreme,
+    csv_puzzles.SudokuExtreme,
     "download_and_prepare",
     side_effect=AssertionError("prepared twice"),
   ):
@@ -111,7 +112,7 @@ def test_subsample(folder, cache):
 def test_subsample_reads_only_its_records(folder, cache):
   _load(folder, cache)
   read = []
-  builder = puzzles.SudokuExtreme
+  builder = csv_puzzles.SudokuExtreme
   original = builder.as_data_source
 
   def spy(self, split):
@@ -198,7 +199,7 @@ def test_public_download(folder, cache, grids):
     mock.patch.object(tfds.download.DownloadManager, "download", download),
     mock.patch.object(urllib.request, "urlopen"),
   ):
-    test = puzzles.load_sudoku_extreme(
+    test = csv_puzzles.load_sudoku_extreme(
       "", cache_dir=str(cache), split="test", num_puzzles=0, seed=0
     )
   np.testing.assert_array_equal(test.inputs, grids[0][NUM_TRAIN:])
@@ -216,6 +217,16 @@ def test_damaged_prepared_data_are_named(folder, cache):
     _load(folder, cache)
 
 
+def test_damaged_description_of_prepared_data_is_named(folder, cache):
+  _load(folder, cache)
+  (path,) = cache.rglob("dataset_info.json")
+  path.write_text(path.read_text()[:100])
+  with pytest.raises(errors.UserError, match=r"damaged.*delete that folder"):
+    _load(folder, cache)
+  shutil.rmtree(path.parent)
+  assert _load(folder, cache).num_examples == NUM_TRAIN
+
+
 def test_failed_download_says_what_to_do(cache):
   with (
     mock.patch.object(
@@ -225,62 +236,67 @@ def test_failed_download_says_what_to_do(cache):
       errors.UserError, match=r"set config\.data\.source to a folder"
     ) as e,
   ):
-    puzzles.load_sudoku_extreme(
+    csv_puzzles.load_sudoku_extreme(
       "", cache_dir=str(cache), split="test", num_puzzles=0, seed=0
     )
   assert "\n" not in str(e.value)
   assert not _prepared(cache)
 
 
-def _set(**changes):
-  fields = {
-    "inputs": np.zeros((5, 4), np.uint8),
-    "labels": np.zeros((5, 4), np.uint8),
-    "puzzle_ids": np.arange(3, dtype=np.int32),
-    "puzzle_indices": np.array([0, 1, 3, 5]),
-    "group_indices": np.array([0, 2, 3]),
-  }
-  return puzzle_set.PuzzleSet(**{**fields, **changes})
+@pytest.fixture(name="mazes")
+def _mazes(tmp_path):
+  """A folder of two mazes; the test maze begins and ends with open cells."""
+  folder = tmp_path / "mazes"
+  folder.mkdir()
+  train = "SG" + "#" * 898
+  question = " S" + " " * 27 + "G" + "#" * 868 + "  "
+  answer = question.replace("S" + " " * 27, "S" + "o" * 27)
+  (folder / "train.csv").write_text(f"{HEADER}me,{train},{train},1\n")
+  (folder / "test.csv").write_text(f"{HEADER}me,{question},{answer},28\n")
+  return folder
 
 
-def test_sizes():
-  some = _set()
-  sizes = (some.num_examples, some.num_puzzles, some.num_groups, some.seq_len)
-  assert sizes == (5, 3, 2, 4)
-  single = puzzle_set.PuzzleSet.single(some.inputs, some.labels)
-  assert (single.num_puzzles, single.num_groups) == (5, 5)
-  assert not single.puzzle_ids.any()
+def test_mazes(mazes, cache, capfd):
+  test = csv_puzzles.load_maze_hard(
+    str(mazes), cache_dir=str(cache), split="test", num_puzzles=0, seed=0
+  )
+  assert capfd.readouterr().err.startswith("preparing Maze-Hard, once, from ")
+  assert test.inputs.shape == (1, 900)
+  assert test.inputs[0, [0, 1, 2, 29, 30, 899]].tolist() == [2, 3, 2, 4, 1, 2]
+  assert test.labels[0, [0, 1, 2, 29, 30, 899]].tolist() == [2, 3, 5, 4, 1, 2]
+  assert maze.is_shortest_path(test.inputs, test.labels).all()
 
 
-@pytest.mark.parametrize(
-  ("changes", "text"),
-  [
-    ({"inputs": np.zeros((5, 4), np.int32)}, "inputs is int32"),
-    ({"labels": np.zeros((5, 3), np.uint8)}, "inputs are"),
-    ({"puzzle_ids": np.array([0, -1, 2], np.int32)}, "negative"),
-    ({"puzzle_ids": np.arange(2, dtype=np.int32)}, "group_indices does not"),
-    ({"puzzle_indices": np.array([0, 1, 3, 4])}, "puzzle_indices does not"),
-    ({"puzzle_indices": np.array([0, 3, 3, 5])}, "puzzle_indices has an empty"),
-    ({"puzzle_indices": np.array([0, 3, 5])}, "3 puzzle_ids but 3"),
-    ({"group_indices": np.array([0, 2, 1, 3])}, "group_indices has an empty"),
-  ],
-)
-def test_inconsistent_sets_are_refused(changes, text):
-  with pytest.raises(ValueError, match=text):
-    _set(**changes)
+def test_fault_in_a_maze_is_named_and_leaves_nothing(mazes, cache):
+  text = (mazes / "train.csv").read_text()
+  (mazes / "train.csv").write_text(text.replace("SG", "S ", 1))
+  with pytest.raises(errors.UserError) as caught:
+    csv_puzzles.load_maze_hard(
+      str(mazes), cache_dir=str(cache), split="train", num_puzzles=0, seed=0
+    )
+  assert str(caught.value) == (
+    "train.csv line 2: question has 0 times 'G', expected exactly one"
+  )
+  assert not _prepared(cache)
 
 
-def test_fingerprint_sees_every_field():
-  plain = _set()
-  assert plain.fingerprint() == _set().fingerprint()
-  labels = plain.labels.copy()
-  labels[4, 3] = 1
-  prints = {
-    plain.fingerprint(),
-    _set(labels=labels).fingerprint(),
-    _set(inputs=labels).fingerprint(),
-    _set(puzzle_ids=np.array([0, 2, 1], np.int32)).fingerprint(),
-    _set(puzzle_indices=np.array([0, 2, 3, 5])).fingerprint(),
-    dataclasses.replace(plain, group_indices=np.array([0, 3])).fingerprint(),
-  }
-  assert len(prints) == 6
+def test_public_mazes(mazes, cache):
+  asked = []
+
+  def download(self, urls):
+    asked.append(urls)
+    return {split: mazes / f"{split}.csv" for split in urls}
+
+  with (
+    mock.patch.object(tfds.download.DownloadManager, "download", download),
+    mock.patch.object(urllib.request, "urlopen") as opened,
+  ):
+    train = csv_puzzles.load_maze_hard(
+      "", cache_dir=str(cache), split="train", num_puzzles=1, seed=0
+    )
+  assert train.num_examples == 1
+  base = "https://huggingface.co/datasets/sapientinc/maze-30x30-hard-1k/resolve"
+  assert asked == [
+    {"train": f"{base}/main/train.csv", "test": f"{base}/main/test.csv"}
+  ]
+  assert opened.call_args.args[0].get_method() == "HEAD"

@@ -1,31 +1,47 @@
-"""Sudoku puzzles in CSV files: a folder's files, and their checked rows."""
+"""Puzzles in CSV files: a folder's files, and their checked rows."""
 
 import csv
 import dataclasses
 import gzip
-import hashlib
 import pathlib
 import zlib
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import sudoku
 
 HEADER = ("source", "question", "answer", "rating")
 SPLITS = ("train", "test")
 
 
+class ParsePair(Protocol):
+  """Turns the characters of one puzzle into tokens, and checks them."""
+
+  def __call__(
+    self, question: str, answer: str, *, where: str
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns question and answer, uint8 [L] each.
+
+    Args:
+      question: The puzzle's characters.
+      answer: The characters of its solution.
+      where: Begins the text of a UserError, e.g. "train.csv line 17".
+    """
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One line of a Sudoku CSV.
+  """One line of a CSV file.
 
   Attributes:
     source: Where the puzzle comes from, free text.
     question: Tokens of the puzzle, uint8 [L].
     answer: Tokens of its solution, uint8 [L].
-    rating: Difficulty; guesses of a reference solver in the public files.
+    rating: Difficulty. In the public files, guesses of a reference solver for
+      a Sudoku and moves of the shortest path for a maze.
   """
 
   source: str
@@ -69,24 +85,18 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
   return files
 
 
-def digest(files: dict[str, pathlib.Path]) -> str:
-  """Returns a hex digest of what the files hold: a change is a new data set."""
-  result = hashlib.blake2b(digest_size=12)
-  for split, path in sorted(files.items()):
-    try:
-      with path.open("rb") as file:
-        content = hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError as error:
-      raise errors.UserError(
-        f"{path} cannot be read: {error.strerror}"
-      ) from error
-    # The suffix decides how a file is read.
-    result.update(f"{split} {path.suffix} {content} ".encode())
-  return result.hexdigest()
+def read_lines(path: pathlib.Path) -> Iterator[str]:
+  """Yields the lines of a text file.
 
+  Args:
+    path: A file in UTF-8, gzipped if it is called `.gz`.
 
-def _read_lines(path: pathlib.Path) -> Iterator[str]:
-  """Yields decoded lines; knows the exact line of a byte that is not UTF-8."""
+  Yields:
+    Lines with their ends, without a byte order mark.
+
+  Raises:
+    UserError: with file name and line, if it cannot be read or is not UTF-8.
+  """
   opener = gzip.open if path.suffix == ".gz" else open
   number = 0
   try:
@@ -106,16 +116,13 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
     ) from error
 
 
-def read_csv(
-  path: pathlib.Path, *, box_rows: int, box_cols: int
-) -> Iterator[Row]:
+def read_csv(path: pathlib.Path, parse_pair: ParsePair) -> Iterator[Row]:
   """Yields the checked rows of a CSV one by one, whatever its size.
 
   Args:
     path: A `.csv` or `.csv.gz` file with the header
       `source,question,answer,rating`.
-    box_rows: Rows of a box.
-    box_cols: Columns of a box.
+    parse_pair: Makes tokens of question and answer.
 
   Yields:
     Rows in the order of the file; empty lines are passed over.
@@ -124,7 +131,7 @@ def read_csv(
     UserError: with file name and line, for anything that is not as it should.
   """
   path = pathlib.Path(path)
-  reader = csv.reader(_read_lines(path), strict=True)
+  reader = csv.reader(read_lines(path), strict=True)
   expected = ",".join(HEADER)
   num_rows = 0
   try:
@@ -142,10 +149,7 @@ def read_csv(
       if not columns:
         continue
       yield _parse_row(
-        columns,
-        box_rows=box_rows,
-        box_cols=box_cols,
-        where=f"{path.name} line {reader.line_num}",
+        columns, parse_pair, where=f"{path.name} line {reader.line_num}"
       )
       num_rows += 1
   except csv.Error as error:
@@ -156,9 +160,7 @@ def read_csv(
     raise errors.UserError(f"{path.name} has a header but no puzzles")
 
 
-def _parse_row(
-  columns: list[str], *, box_rows: int, box_cols: int, where: str
-) -> Row:
+def _parse_row(columns: list[str], parse_pair: ParsePair, *, where: str) -> Row:
   if len(columns) != len(HEADER):
     raise errors.UserError(
       f"{where}: has {len(columns)} columns, expected {len(HEADER)}"
@@ -170,7 +172,5 @@ def _parse_row(
     raise errors.UserError(
       f"{where}: rating {rating[:40]!r} is not a whole number"
     ) from error
-  x, y = sudoku.parse_pair(
-    question, answer, box_rows=box_rows, box_cols=box_cols, where=where
-  )
+  x, y = parse_pair(question, answer, where=where)
   return Row(source=source, question=x, answer=y, rating=int(number))

@@ -1,0 +1,1 @@
+"""Measurements, each a script that ends with one JSON line."""

@@ -1,0 +1,73 @@
+r"""Your own puzzles: any grid of characters, up to 30x30, or ARC's JSON.
+
+A folder with train.csv and test.csv (or .csv.gz), header `question,answer`, one
+character per cell, row after row, all grids of one size; square ones need no
+more:
+
+  python -m trm_jax.main --config=experiments/custom.py \
+    --config.data.source=FOLDER --workdir=runs/mine
+
+Others need --config.data.grid_rows and --config.data.grid_cols. If a puzzle may
+be turned and mirrored, add --config.data.dihedral=True; if some of its characters
+may change places with each other, name them: --config.data.relabel=ABC. Each
+visit then sees another variant.
+
+With `arc` (`custom.py:arc`) the folder has training/NAME.json and evaluation/
+NAME.json in the format of ARC, and every test input is answered by a vote of
+100 variants.
+
+The network is a small one that learns on a laptop's CPU, with the settings of
+quickstart.py; raise model.hidden_size and train.num_steps with the task.
+"""
+
+import ml_collections
+
+from experiments import arguments, base
+
+
+def get_config(text: str = "") -> ml_collections.ConfigDict:
+  """Returns the config of the variants named in `text`."""
+  words = arguments.parse(text, ("arc",))
+  config = base.get_config()
+  config.name = "_".join(["custom", *sorted(words)])
+
+  config.data.task = "grid"
+  config.data.num_train = 0
+  config.data.augmentation = "endless"
+
+  config.model.hidden_size = 96
+  config.model.mlp_multiple = 32
+  config.model.puzzle_vector_size = 96
+  config.model.num_prefix_tokens = 1
+  config.model.latent_updates = 3
+  config.model.recursion_cycles = 2
+  config.model.compute_dtype = "float32"
+  config.model.remat = "none"
+
+  config.optimizer.learning_rate = 4e-3
+  config.optimizer.puzzle_learning_rate = 4e-3
+  config.optimizer.warmup_steps = 60
+  config.optimizer.weight_decay = 0.1
+  config.optimizer.puzzle_weight_decay = 0.1
+  config.optimizer.ema_decay = 0.98
+
+  config.train.batch_size = 64
+  config.train.num_steps = 700
+  config.eval.every_steps = 350
+  config.eval.batch_size = 250
+  config.eval.report_steps = (1, 4, 16)
+  config.checkpoint.every_steps = 350
+  if "arc" in words:
+    config.data.task = "arc"
+    config.data.subsets = ("training", "evaluation")
+    config.data.test_subset = "evaluation"
+    config.data.augmentation = "fixed"
+    config.data.num_variants = 100
+    config.model.token_mixing = "attention"
+    config.model.positions = "rope"
+    config.model.num_heads = 2
+    config.model.remat = "full"  # 900 cells
+    config.optimizer.puzzle_learning_rate = 1e-2
+    config.train.batch_size = 32
+    config.eval.batch_size = 32
+  return config

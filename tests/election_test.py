@@ -1,0 +1,254 @@
+"""ARC evaluations: votes through the solver, killed and continued."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import arc
+from tests import scorer
+from trm_jax import config as config_lib
+from trm_jax import election, errors, evaluate, experiment, judge, sharding
+from trm_jax.data import arc_generator, arc_tasks
+
+STEP = 3
+
+
+def _config(**evaluation):
+  config = arc.get_config("smoke")
+  # Batches in which one task ends and the next begins.
+  config.data.num_test = 5
+  config.eval.batch_size = 12
+  config.eval.supervision_steps = 2
+  config.eval.report_steps = (1, 2)
+  config.model.recursion_cycles = 1
+  config.eval.update(evaluation)
+  return config_lib.from_config_dict(config)
+
+
+@functools.cache
+def _run(**evaluation):
+  run = experiment.build(_config(**evaluation))
+  # One device: votes must not depend on how rounding differs between layouts.
+  return dataclasses.replace(run, mesh=sharding.make_mesh(1))
+
+
+@functools.cache
+def _weights(seed=0):
+  """Random weights whose answers are not all the same."""
+  run = _run()
+  weights = jax.jit(run.init)().averaged_weights
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: (
+      rng.standard_normal(leaf.shape, np.float32) * leaf.shape[0] ** -0.5
+    ),
+    jax.device_get(weights),
+  )
+
+
+@functools.cache
+def _evaluator(**evaluation):
+  return evaluate.Evaluator(_run(**evaluation), "")
+
+
+def _evaluate(workdir, weights=None, **evaluation):
+  evaluator = _evaluator(**evaluation)  # compiled once
+  evaluator._workdir = str(workdir)
+  return evaluator(_weights() if weights is None else weights, STEP)
+
+
+def _submission(workdir):
+  path = election.folder(str(workdir), STEP) / election.SUBMISSION_FILE
+  return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module", name="whole")
+def _whole(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("whole")
+  return workdir, _evaluate(workdir)
+
+
+class _KilledError(Exception):
+  pass
+
+
+def _killed_after(workdir, monkeypatch, num_batches, **arguments):
+  see = election.Election.see
+  calls = []
+
+  def dies(self, *args):
+    calls.append(1)
+    if len(calls) > num_batches:
+      raise _KilledError
+    return see(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(election.Election, "see", dies)
+    with pytest.raises(_KilledError):
+      _evaluate(workdir, **arguments)
+
+
+def test_every_task_has_an_attempt_at_each_test_input(whole):
+  workdir, report = whole
+  tasks = _run().task.ballot.tasks
+  submission = _submission(workdir)
+  assert list(submission) == [task.name for task in tasks]
+  for task in tasks:
+    assert len(submission[task.name]) == len(task.test)
+    for attempts in submission[task.name]:
+      assert set(attempts) == {"attempt_1", "attempt_2"}
+  assert report.num_puzzles == _run().task.test.num_examples
+  assert report.verdict.score == "pass@2"
+
+
+def test_pass_at_2_is_what_a_scorer_of_its_own_makes_of_the_submission(
+  tmp_path,
+):
+  """The vote is on the tasks' own answers, so that some tasks are solved."""
+  run = _run()
+  judged = election.Election(
+    run, run.test_puzzles(), str(tmp_path), _weights(), 1
+  )
+  rng = np.random.default_rng(0)
+  questions, answers = run.task.test.fetch(
+    np.arange(run.task.test.num_examples),
+    np.repeat(
+      np.arange(run.task.test.num_puzzles),
+      np.diff(run.task.test.puzzle_indices),
+    ),
+  )
+  junk = rng.random(len(answers)) < 0.5
+  answers = np.where(junk[:, None], rng.permutation(answers), answers)
+  size = run.config.eval.batch_size
+  for number, start in enumerate(range(0, len(questions), size)):
+    rows = slice(start, start + size)
+    judged.see(
+      number,
+      {"rows": np.ones(1)},
+      _answers(questions[rows], answers[rows], rng),
+    )
+  verdict = judged.verdict()
+  path = election.folder(str(tmp_path), 1) / election.SUBMISSION_FILE
+  tasks = {
+    task.name: json.loads(arc_tasks.to_json(task))
+    for task in run.task.ballot.tasks
+  }
+  solutions = {
+    name: [pair["output"] for pair in task["test"]]
+    for name, task in tasks.items()
+  }
+  score = scorer.score(json.loads(path.read_text()), tasks, solutions)
+  assert 0 < verdict.metrics["pass@2"] <= 1
+  assert verdict.metrics["pass@2"] == pytest.approx(score)
+
+
+def _answers(questions, answers, rng):
+  return judge.Answers(
+    questions=questions,
+    answers=answers,
+    halt_logits=rng.standard_normal(len(questions)).astype(np.float32),
+    rows=np.ones(len(questions), bool),
+  )
+
+
+@pytest.mark.parametrize("num_batches", [0, 1, 2])
+def test_a_killed_evaluation_goes_on_to_the_same_submission(
+  tmp_path, monkeypatch, whole, num_batches, capsys
+):
+  workdir, expected = whole
+  _killed_after(tmp_path, monkeypatch, num_batches)
+  report = _evaluate(tmp_path)
+  assert _submission(tmp_path) == _submission(workdir)
+  assert report.verdict.metrics == expected.verdict.metrics
+  assert report.num_puzzles == expected.num_puzzles
+  for name, values in expected.means.items():
+    np.testing.assert_allclose(report.means[name], values, rtol=1e-6)
+  assert ("going on with the evaluation" in capsys.readouterr().out) == (
+    num_batches > 0
+  )
+
+
+def test_a_finished_evaluation_is_not_counted_twice(tmp_path, whole):
+  workdir, expected = whole
+  _evaluate(tmp_path)
+  log = election.folder(str(tmp_path), STEP) / election.LOG_FILE
+  size = len(log.read_bytes())
+  report = _evaluate(tmp_path)
+  assert len(log.read_bytes()) == size
+  assert _submission(tmp_path) == _submission(workdir)
+  assert report.verdict.metrics == expected.verdict.metrics
+
+
+def test_votes_for_other_weights_or_settings_are_not_mixed(
+  tmp_path, monkeypatch, whole, capsys
+):
+  workdir, _ = whole
+  _killed_after(tmp_path, monkeypatch, 2, weights=_weights(seed=5))
+  _evaluate(tmp_path)
+  assert "other weights" in capsys.readouterr().out
+  assert _submission(tmp_path) == _submission(workdir)
+
+  _killed_after(tmp_path, monkeypatch, 0, variants=2)
+  assert "puzzles" in capsys.readouterr().out
+
+
+def test_a_quick_look_takes_the_first_tasks_and_variants(tmp_path):
+  report = _evaluate(tmp_path, tasks=2, variants=3)
+  names = [task.name for task in _run().task.ballot.tasks]
+  assert list(_submission(tmp_path)) == names[:2]
+  assert report.num_puzzles == 6
+
+
+def test_a_damaged_log_is_named(tmp_path):
+  _evaluate(tmp_path)
+  log = election.folder(str(tmp_path), STEP) / election.LOG_FILE
+  lines = log.read_text().splitlines(keepends=True)
+  log.write_text(lines[0] + "x" + "".join(lines[1:]))
+  with pytest.raises(errors.UserError, match=r"votes\.jsonl line 2 is damaged"):
+    _evaluate(tmp_path)
+
+
+def test_unknown_solutions_still_give_a_submission(tmp_path, monkeypatch):
+  generate = arc_generator.generate
+
+  def without_answers(*args, **kwargs):
+    subsets = generate(*args, **kwargs)
+    subsets["evaluation"] = [
+      dataclasses.replace(
+        task,
+        test=tuple(
+          dataclasses.replace(pair, output=None) for pair in task.test
+        ),
+      )
+      for task in subsets["evaluation"]
+    ]
+    return subsets
+
+  monkeypatch.setattr(arc_generator, "generate", without_answers)
+  run = dataclasses.replace(
+    experiment.build(_config()), mesh=sharding.make_mesh(1)
+  )
+  report = evaluate.Evaluator(run, str(tmp_path))(_weights(), STEP)
+  assert len(_submission(tmp_path)) == 5
+  assert report.verdict.metrics == {}
+  assert np.isnan(report.score)
+  assert np.isfinite(report.final["loss"])
+
+
+def test_the_digest_of_weights_sees_every_value():
+  weights = _weights()
+  digest = election._digest(weights)
+  assert digest == election._digest(jax.tree.map(np.copy, weights))
+  for change in (
+    weights.replace(puzzle_table=weights.puzzle_table[::-1].copy()),
+    weights.replace(
+      initial_latents=weights.initial_latents.replace(
+        y=np.nextafter(weights.initial_latents.y, np.float32(9))
+      )
+    ),
+  ):
+    assert election._digest(change) != digest

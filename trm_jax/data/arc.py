@@ -1,0 +1,197 @@
+"""ARC: grids of colours to tokens and back, and the symmetries of a task.
+
+A grid has up to 30 x 30 cells of colours 0..9 and is kept as one row of 900
+uint8 tokens: 0 is padding, 1 marks the ends of rows and columns and c + 2 is
+colour c, as in the official data builder. A variant of a task turns or mirrors
+all its grids and renames the colours 1..9; 0, the background, stays.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from trm_jax import errors
+
+SIDE = 30
+SEQ_LEN = SIDE * SIDE
+NUM_COLOURS = 10
+
+PAD = 0
+EOS = 1
+FIRST_COLOUR = 2  # the token of colour 0
+VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
+
+# Identity; a turn to the left by 90, 180, 270 degrees; left and right swapped;
+# top and bottom swapped; the two transpositions.
+NUM_TRANSFORMS = 8
+# Whether height and width change places.
+SWAPS_SIDES = np.array([0, 1, 0, 1, 0, 0, 1, 1], bool)
+_INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
+
+SAME_COLOURS = np.arange(NUM_COLOURS, dtype=np.uint8)
+SAME_COLOURS.setflags(write=False)
+
+SEPARATOR = "|||"
+_VARIANT_NAME = re.compile(
+  r"((?:(?!\|\|\|).)+)\|\|\|t([0-7])\|\|\|(0[1-9]{9})", re.DOTALL
+)
+
+
+def dihedral(grid: np.ndarray, transform: int) -> np.ndarray:
+  """Turns or mirrors a grid.
+
+  Args:
+    grid: [h, w].
+    transform: Which of the eight symmetries of the square.
+
+  Returns:
+    [h, w], or [w, h] where `SWAPS_SIDES[transform]`.
+  """
+  match transform:
+    case 0:
+      return grid
+    case 1 | 2 | 3:
+      return np.rot90(grid, transform)
+    case 4:
+      return np.fliplr(grid)
+    case 5:
+      return np.flipud(grid)
+    case 6:
+      return grid.T
+    case 7:
+      return np.rot90(grid, 2).T
+  raise ValueError(f"transform is {transform}, expected 0 to 7")
+
+
+def apply(
+  grid: np.ndarray, *, transform: int, colours: np.ndarray
+) -> np.ndarray:
+  """Makes a variant of a grid.
+
+  Args:
+    grid: Colours, uint8 [h, w].
+    transform: As in `dihedral`.
+    colours: The new colour of each old one, uint8 [10].
+
+  Returns:
+    Colours, uint8 of the transformed shape.
+  """
+  return dihedral(colours[grid], transform)
+
+
+def undo(
+  grid: np.ndarray, *, transform: int, colours: np.ndarray
+) -> np.ndarray:
+  """Finds the grid of which `apply` made this one; arguments as there."""
+  old_colours = np.argsort(colours).astype(np.uint8)
+  return old_colours[dihedral(grid, _INVERSES[transform])]
+
+
+def variant_name(task: str, *, transform: int, digits: str) -> str:
+  """Writes a variant's identifier, e.g. "007bbfb7|||t3|||0612397845"."""
+  return f"{task}{SEPARATOR}t{transform}{SEPARATOR}{digits}"
+
+
+def parse_name(name: str, *, where: str) -> tuple[str, int, str]:
+  """Reads an identifier, of a variant or of an original (the task's name).
+
+  Args:
+    name: As `variant_name` writes it, or a task's name.
+    where: Begins the text of an error, e.g. "identifiers.json entry 7".
+
+  Returns:
+    The task's name, the transform and the colours as ten digits.
+
+  Raises:
+    UserError: if the name is of neither form.
+  """
+  if SEPARATOR not in name:
+    return name, 0, "0123456789"
+  match = _VARIANT_NAME.fullmatch(name)
+  if not match or len(set(match[3])) != NUM_COLOURS:
+    raise errors.UserError(
+      f"{where}: {name[:100]!r} is not the name of a variant, expected "
+      "'task|||t0|||0123456789' with t0 to t7 and each digit once, 0 first"
+    )
+  return match[1], int(match[2]), match[3]
+
+
+def encode(grid: np.ndarray, *, row: int = 0, column: int = 0) -> np.ndarray:
+  """Writes a grid as tokens.
+
+  Args:
+    grid: Colours, uint8 [h, w].
+    row: Where its first row comes to stand, 0..30 - h.
+    column: Where its first column comes to stand, 0..30 - w.
+
+  Returns:
+    Tokens, uint8 [900]: below the grid's last row and beside its last column
+    stands a line of `EOS`, where there is room for it.
+  """
+  height, width = grid.shape
+  bottom, right = row + height, column + width
+  tokens = np.zeros((SIDE, SIDE), np.uint8)
+  tokens[row:bottom, column:right] = grid + np.uint8(FIRST_COLOUR)
+  tokens[bottom : bottom + 1, column:right] = EOS
+  tokens[row:bottom, right : right + 1] = EOS
+  return tokens.reshape(-1)
+
+
+def crop_sizes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the largest rectangle of colours that begins at the first cell.
+
+  Of several of the same area, the one with the fewest rows is taken.
+
+  Args:
+    tokens: Integers [..., 900].
+
+  Returns:
+    Heights and widths, int64 [...]; both 0 where the first cell has no colour.
+  """
+  canvas = tokens.reshape(*tokens.shape[:-1], SIDE, SIDE)
+  is_colour = (canvas >= FIRST_COLOUR) & (canvas < VOCAB_SIZE)
+  lengths = np.logical_and.accumulate(is_colour, axis=-1).sum(axis=-1)
+  widths = np.minimum.accumulate(lengths, axis=-1)
+  areas = widths * np.arange(1, SIDE + 1)
+  best = areas.argmax(axis=-1)  # the first of equals
+  width = np.take_along_axis(widths, best[..., None], axis=-1)[..., 0]
+  return np.where(width > 0, best + 1, 0), width
+
+
+def crop(tokens: np.ndarray) -> list[np.ndarray]:
+  """Reads a batch of answers.
+
+  Args:
+    tokens: Integers [b, 900].
+
+  Returns:
+    b grids of colours, uint8 of the sizes that `crop_sizes` finds.
+  """
+  heights, widths = crop_sizes(tokens)
+  canvas = tokens.reshape(-1, SIDE, SIDE)
+  return [
+    (cells[:height, :width] - FIRST_COLOUR).astype(np.uint8)
+    for cells, height, width in zip(
+      canvas, heights.tolist(), widths.tolist(), strict=True
+    )
+  ]
+
+
+def grid_hash(grid: np.ndarray) -> str:
+  """Returns a hex SHA-256 of a grid's size and colours, uint8 [h, w]."""
+  return hashlib.sha256(bytes(grid.shape) + grid.tobytes()).hexdigest()
+
+
+def task_hash(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+  """Returns a hex SHA-256 that does not depend on the order of the pairs.
+
+  The official builder calls two variants of a task equal when this is;
+  `arc_variants` decides it in a faster way and is tested against this one.
+
+  Args:
+    pairs: Inputs and outputs, colours, uint8 [h, w] each.
+  """
+  lines = sorted(f"{grid_hash(x)}|{grid_hash(y)}" for x, y in pairs)
+  return hashlib.sha256("|".join(lines).encode()).hexdigest()

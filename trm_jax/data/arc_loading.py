@@ -1,0 +1,232 @@
+"""Loads ARC: tasks, the plan of their variants, and what is needed to vote."""
+
+import pathlib
+
+import numpy as np
+
+from trm_jax import config as config_lib
+from trm_jax import errors
+from trm_jax.data import (
+  arc,
+  arc_generator,
+  arc_plan,
+  arc_plan_cache,
+  arc_set,
+  arc_tasks,
+  augmentation,
+  identifiers,
+  look,
+  official,
+  official_loading,
+)
+from trm_jax.data import task as task_lib
+from trm_jax.data.builders import arc as arc_builders
+
+# Where TFDS keeps prepared data as well.
+_CACHE_DIR = "~/tensorflow_datasets"
+_PLANS = "arc_plans"
+_NUM_NAMED = 5  # tasks of few variants that a note names
+
+
+def _cut(tokens: np.ndarray) -> np.ndarray:
+  """Keeps of an answer, [900], the grid that it is read as."""
+  (grid,) = arc.crop(tokens[None])
+  return arc.encode(grid)
+
+
+LOOK = look.Look(
+  rows=arc.SIDE,
+  cols=arc.SIDE,
+  symbols=(" ", "|", *(str(colour) for colour in range(arc.NUM_COLOURS))),
+  # Padding and ends, then the colours in which ARC's tasks are always shown.
+  colours=(
+    "#ffffff",
+    "#d0d0d0",
+    "#000000",
+    "#0074d9",
+    "#ff4136",
+    "#2ecc40",
+    "#ffdc00",
+    "#aaaaaa",
+    "#f012be",
+    "#ff851b",
+    "#7fdbff",
+    "#870c25",
+  ),
+  cut=_cut,
+)
+
+
+def load(data: config_lib.DataConfig) -> task_lib.Task:
+  """Loads the ARC tasks of the settings.
+
+  Args:
+    data: the settings.
+
+  Returns:
+    The task.
+
+  Raises:
+    UserError: files are missing or malformed, or settings contradict.
+  """
+  if official.is_official(data.source):
+    return _load_official(data)
+  _check(data)
+  if data.task == "generated_arc":
+    tasks = arc_generator.generate(
+      data.num_train, data.num_test, seed=data.seed
+    )
+    _check_subsets(data, tuple(tasks))
+  else:
+    tasks = arc_builders.load_arc(
+      data.source, data.subsets, cache_dir=data.cache_dir
+    )
+  plan = _plan(data, tasks)
+  train = arc_set.training_set(
+    tasks, plan, test_subset=data.test_subset, seed=data.seed
+  )
+  test = arc_set.test_set(tasks, plan, test_subset=data.test_subset)
+  learned = [
+    task
+    for subset, members in tasks.items()
+    if subset != data.test_subset
+    for task in members
+  ]
+  warning = task_lib.leak_warning(_leaked(learned, test.tasks), len(test.tasks))
+  warnings = (warning,) if warning else ()
+  return task_lib.Task(
+    train=train,
+    test=test,
+    look=LOOK,
+    augmentation=None,  # the variants are puzzles of their own
+    identifiers=plan.identifiers(),
+    ballot=task_lib.Ballot(
+      tasks=test.tasks, transforms=test.transforms, colours=test.colours
+    ),
+    trained_tasks=tuple(task.name for task in learned),
+    notes=_notes(plan, learned, _num_variants(data)),
+    warnings=warnings,
+  )
+
+
+def _check(data: config_lib.DataConfig) -> None:
+  if data.augmentation == augmentation.ENDLESS:
+    raise errors.UserError(
+      "every variant of an ARC task has a row of its own in the puzzle table,"
+      " so their number is fixed: set config.data.augmentation to 'fixed', or"
+      " to 'none'"
+    )
+  if not data.subsets or data.test_subset not in data.subsets:
+    raise errors.UserError(
+      f"config.data.test_subset is {data.test_subset!r}; it must be one of"
+      f" config.data.subsets {data.subsets!r}"
+    )
+  if len(set(data.subsets)) != len(data.subsets):
+    raise errors.UserError(
+      f"config.data.subsets {data.subsets!r} names a subset twice"
+    )
+  if data.task == "arc" and (data.num_train or data.num_test):
+    raise errors.UserError(
+      "config.data.num_train and config.data.num_test have no meaning for ARC;"
+      " set them to 0 and choose by config.data.subsets and config.eval.tasks"
+    )
+
+
+def _check_subsets(data: config_lib.DataConfig, there: tuple[str, ...]) -> None:
+  if data.subsets != there:
+    raise errors.UserError(
+      f"the task {data.task!r} has the subsets {there!r}; set"
+      " config.data.subsets to that"
+    )
+
+
+def _num_variants(data: config_lib.DataConfig) -> int:
+  return 0 if data.augmentation == augmentation.NONE else data.num_variants
+
+
+def _plan(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
+  if data.identifiers:
+    path = pathlib.Path(data.identifiers).expanduser()
+    return arc_plan.from_identifiers(
+      identifiers.read(path), tasks, where=str(path)
+    )
+  if data.task == "generated_arc":
+    return arc_plan.build(
+      tasks,
+      num_variants=_num_variants(data),
+      rng=np.random.RandomState(data.seed),
+    )
+  return arc_plan_cache.cached(
+    tasks,
+    num_variants=_num_variants(data),
+    seed=data.seed,
+    folder=pathlib.Path(data.cache_dir or _CACHE_DIR).expanduser() / _PLANS,
+  )
+
+
+def _leaked(
+  learned: list[arc_tasks.ArcTask], test: tuple[arc_tasks.ArcTask, ...]
+) -> list[str]:
+  """Names the test tasks that are learned from, under any name."""
+  names = {task.name for task in learned}
+  pairs = {_key(pair) for task in learned for pair in (*task.train, *task.test)}
+  return [
+    task.name
+    for task in test
+    if task.name in names
+    or any(_key(pair) in pairs for pair in task.test if pair.output is not None)
+  ]
+
+
+def _key(pair: arc_tasks.Pair) -> tuple:
+  """Returns what equals another pair's if and only if its grids do."""
+  return tuple(
+    None if grid is None else (grid.shape, grid.tobytes())
+    for grid in (pair.input, pair.output)
+  )
+
+
+def _notes(
+  plan: arc_plan.Plan, learned: list[arc_tasks.ArcTask], num_variants: int
+) -> tuple[str, ...]:
+  notes = [
+    f"{len(plan.groups):,} tasks, {len(plan.rows):,} variants, the originals"
+    " among them"
+  ]
+  sparse = sorted(plan.sparse(num_variants), key=lambda task: task[1])
+  if sparse:
+    named = ", ".join(f"{name} {count}" for name, count in sparse[:_NUM_NAMED])
+    notes.append(
+      f"{len(sparse)} tasks have fewer than {num_variants + 1:,} variants:"
+      f" {named}{', ...' if len(sparse) > _NUM_NAMED else ''}"
+    )
+  if plan.unused:
+    notes.append(
+      f"{len(plan.unused):,} rows of the puzzle table belong to tasks that the"
+      " data do not have; they are kept as they are"
+    )
+  unknown = sum(pair.output is None for t in learned for pair in t.test)
+  if unknown:
+    notes.append(
+      f"{unknown} test pairs of training tasks have no known answer and are"
+      " left out"
+    )
+  return tuple(notes)
+
+
+def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
+  """Loads a folder of the official builder, whose variants are written out."""
+  task = official_loading.load(data, LOOK, rules=None)
+  ballot = official_loading.ballot(data.source, task.test, task.identifiers)
+  names = {name.split(arc.SEPARATOR)[0] for name in task.identifiers[1:]}
+  tested = {member.name for member in ballot.tasks}
+  return task_lib.Task(
+    train=task.train,
+    test=task.test,
+    look=task.look,
+    augmentation=None,
+    identifiers=task.identifiers,
+    ballot=ballot,
+    trained_tasks=tuple(sorted(names - tested)),
+    notes=task.notes,
+  )

@@ -1,0 +1,252 @@
+"""Which variants of which ARC tasks there are: the plan of a data set.
+
+The official builder writes every variant of every task to disk. What it draws
+for them, a transform and ten colours, is all that a plan holds, draw by draw
+the same, so that row i of a puzzle table means the same here and there.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trm_jax import errors
+from trm_jax.data import arc, arc_tasks, arc_variants, identifiers
+
+Tasks = Mapping[str, Sequence[arc_tasks.ArcTask]]  # those of each subset
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Puzzles, that is variants, grouped by task; a task's first is its original.
+
+  Attributes:
+    groups: Subset and name of each task, G.
+    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
+    rows: Row of the puzzle table for each puzzle, int32 [N]. A task that stands
+      in two subsets shares its rows.
+    transforms: 0..7, for `arc.apply`, uint8 [N].
+    colours: New colour of each old one, for `arc.apply`, uint8 [N, 10].
+    num_rows: Rows of the puzzle table, with row 0, which is blank.
+    unused: Rows of tasks that the data do not have, and their identifiers.
+  """
+
+  groups: tuple[tuple[str, str], ...]
+  group_indices: np.ndarray
+  rows: np.ndarray
+  transforms: np.ndarray
+  colours: np.ndarray
+  num_rows: int
+  unused: tuple[tuple[int, str], ...] = ()
+
+  def __post_init__(self):
+    count = len(self.rows)
+    for name, dtype, shape in (
+      ("group_indices", np.int64, (len(self.groups) + 1,)),
+      ("rows", np.int32, (count,)),
+      ("transforms", np.uint8, (count,)),
+      ("colours", np.uint8, (count, arc.NUM_COLOURS)),
+    ):
+      array = getattr(self, name)
+      if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+          f"{name} is {array.dtype} {array.shape}, "
+          f"expected {np.dtype(dtype)} {shape}"
+        )
+    ends = self.group_indices
+    if ends[0] != 0 or ends[-1] != count or (np.diff(ends) < 1).any():
+      raise ValueError(f"group_indices do not cut 0..{count} into parts")
+    if self.rows.min() < 1 or self.rows.max() >= self.num_rows:
+      raise ValueError(f"rows are not between 1 and {self.num_rows - 1}")
+
+  def identifiers(self) -> list[str]:
+    """Returns the name of every row, as the official builder writes them."""
+    result = [identifiers.BLANK] * self.num_rows
+    for row, name in self.unused:
+      result[row] = name
+    digits = (self.colours + np.uint8(ord("0"))).tobytes().decode("ascii")
+    rows, transforms = self.rows.tolist(), self.transforms.tolist()
+    starts = self.group_indices.tolist()
+    for (_, task), start, end in zip(
+      self.groups, starts[:-1], starts[1:], strict=True
+    ):
+      result[rows[start]] = task
+      for i in range(start + 1, end):
+        result[rows[i]] = arc.variant_name(
+          task,
+          transform=transforms[i],
+          digits=digits[arc.NUM_COLOURS * i : arc.NUM_COLOURS * (i + 1)],
+        )
+    return result
+
+  def sparse(self, num_variants: int) -> list[tuple[str, int]]:
+    """Lists the tasks with fewer puzzles than num_variants + 1, and how many.
+
+    Tasks of few colours or with symmetric grids do not have more.
+    """
+    counts = np.diff(self.group_indices).tolist()
+    return [
+      (name, count)
+      for (_, name), count in zip(self.groups, counts, strict=True)
+      if count <= num_variants
+    ]
+
+
+def build(
+  tasks: Tasks, *, num_variants: int, rng: np.random.RandomState
+) -> Plan:
+  """Draws a plan, draw by draw as the official builder does.
+
+  Args:
+    tasks: Of every subset; the order matters, of subsets and tasks.
+    num_variants: Of each task, beside the original.
+    rng: The draws; seeded with 42 officially.
+
+  Returns:
+    The plan: subsets in the given order, the tasks of each in random order.
+
+  Raises:
+    UserError: if there is no task, or one with a name that cannot be.
+  """
+  _check_names(tasks)
+  groups, variants = [], []
+  for subset, members in tasks.items():
+    order = list(range(len(members)))
+    rng.shuffle(order)
+    for task in (members[i] for i in order):
+      groups.append((subset, task.name))
+      variants.append(
+        arc_variants.distinct(task, num_variants=num_variants, rng=rng)
+      )
+  rows, num_rows = _new_rows(groups, variants)
+  return Plan(
+    groups=tuple(groups),
+    group_indices=_indices([transforms for transforms, _ in variants]),
+    rows=rows,
+    transforms=np.concatenate([transforms for transforms, _ in variants]),
+    colours=np.concatenate([colours for _, colours in variants]),
+    num_rows=num_rows,
+  )
+
+
+def _check_names(tasks: Tasks) -> None:
+  if not any(tasks.values()):
+    raise errors.UserError(f"no tasks in the subsets {', '.join(tasks)}")
+  for subset, members in tasks.items():
+    for task in members:
+      if arc.SEPARATOR in task.name or task.name in ("", identifiers.BLANK):
+        raise errors.UserError(
+          f"task {task.name[:100]!r} of the subset {subset!r} has a name that "
+          f"identifiers cannot hold: rename it, without {arc.SEPARATOR!r}"
+        )
+
+
+def _new_rows(
+  groups: Sequence[tuple[str, str]],
+  variants: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, int]:
+  """Numbers the variants from 1 on; what has the same name, the same.
+
+  Args:
+    groups: Subset and name of each task.
+    variants: Transforms and colours of each task's variants.
+
+  Returns:
+    Rows of all variants, int32 [N], and the number after the last.
+  """
+  in_subsets = collections.Counter(name for _, name in groups)
+  known: dict[tuple[str, int, bytes], int] = {}  # only what may come again
+  parts = []
+  following = 1
+  for (_, name), (transforms, colours) in zip(groups, variants, strict=True):
+    rows = np.arange(following, following + len(transforms), dtype=np.int32)
+    if in_subsets[name] == 1:
+      following += len(rows)
+    else:
+      for i, transform in enumerate(transforms.tolist()):
+        variant = (name, transform, colours[i].tobytes())
+        rows[i] = known.setdefault(variant, following)
+        following = max(following, int(rows[i]) + 1)
+    parts.append(rows)
+  return np.concatenate(parts), following
+
+
+def _indices(parts: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+  """Returns where each part begins and the last one ends, int64."""
+  return np.cumsum([0, *map(len, parts)], dtype=np.int64)
+
+
+def from_identifiers(names: Sequence[str], tasks: Tasks, *, where: str) -> Plan:
+  """Makes the plan that another program's puzzle table was trained with.
+
+  Args:
+    names: What each row stands for, in any order but for row 0, which is
+      blank.
+    tasks: Of every subset.
+    where: The file they are from, begins the text of an error.
+
+  Returns:
+    The plan: subsets in the given order, the tasks of each in the order of
+    their originals in the list.
+
+  Raises:
+    UserError: on a name that is malformed or there twice, or if a task of the
+      data is missing.
+  """
+  _check_names(tasks)
+  identifiers.check(names, where=where)
+  variants = [(identifiers.BLANK, 0, "0" * arc.NUM_COLOURS)]
+  variants += [
+    arc.parse_name(name, where=f"{where} entry {row}")
+    for row, name in enumerate(names[1:], 1)
+  ]
+  members: dict[str, list[int]] = collections.defaultdict(list)
+  for row, (task, _, _) in enumerate(variants[1:], 1):
+    if names[row] == task:
+      members[task].insert(0, row)
+    else:
+      members[task].append(row)
+  groups = _groups_in(names, members, tasks, where)
+  rows = np.concatenate([members[name] for _, name in groups])
+  digits = "".join(digits for _, _, digits in variants).encode("ascii")
+  all_colours = np.frombuffer(digits, np.uint8).reshape(len(names), -1)
+  all_transforms = np.array([transform for _, transform, _ in variants])
+  used = {name for _, name in groups}
+  return Plan(
+    groups=groups,
+    group_indices=_indices([members[name] for _, name in groups]),
+    rows=rows.astype(np.int32),
+    transforms=all_transforms[rows].astype(np.uint8),
+    colours=all_colours[rows] - np.uint8(ord("0")),
+    num_rows=len(names),
+    unused=tuple(
+      (row, names[row])
+      for row in range(1, len(names))
+      if variants[row][0] not in used
+    ),
+  )
+
+
+def _groups_in(
+  names: Sequence[str],
+  members: Mapping[str, list[int]],
+  tasks: Tasks,
+  where: str,
+) -> tuple[tuple[str, str], ...]:
+  """Puts the tasks in order; UserError if one has no original in the list."""
+  groups, missing = [], []
+  for subset, given in tasks.items():
+    found = {}
+    for task in given:
+      if task.name in members and names[members[task.name][0]] == task.name:
+        found[task.name] = members[task.name][0]
+      else:
+        missing.append(f"{task.name!r} of the subset {subset!r}")
+    groups += [(subset, name) for name in sorted(found, key=found.__getitem__)]
+  if missing:
+    raise errors.UserError(
+      f"{where} has the identifiers of another data set: {len(missing)} of "
+      f"{len(missing) + len(groups)} tasks are not in it, first {missing[0]}"
+    )
+  return tuple(groups)

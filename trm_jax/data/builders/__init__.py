@@ -1,0 +1,1 @@
+"""Builders of data sets: the only place that knows tensorflow_datasets."""

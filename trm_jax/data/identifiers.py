@@ -1,0 +1,101 @@
+"""The list that says which variant each row of the puzzle table stands for.
+
+It is the official `identifiers.json`: one JSON list of strings, row 0 being
+"<blank>". Checkpoints of other programs come with such a file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from trm_jax import errors
+from trm_jax.data import atomic_file
+
+BLANK = "<blank>"
+
+
+def _encoded(identifiers: Sequence[str]) -> Iterator[bytes]:
+  """Yields the file's bytes in pieces, as Python's json module writes them."""
+  for index, identifier in enumerate(identifiers):
+    yield (", " if index else "[").encode() + json.dumps(identifier).encode()
+  yield b"]" if identifiers else b"[]"
+
+
+def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
+  """Writes a list of identifiers, in full or not at all.
+
+  Args:
+    path: The file; one of that name is replaced.
+    identifiers: One per row of the puzzle table.
+
+  Raises:
+    UserError: if the file cannot be written.
+  """
+  with atomic_file.writing(path) as file:
+    file.writelines(_encoded(identifiers))
+
+
+def digest(identifiers: Sequence[str]) -> str:
+  """Returns the hex SHA-256 of the file that `write` makes of a list."""
+  result = hashlib.sha256()
+  for piece in _encoded(identifiers):
+    result.update(piece)
+  return result.hexdigest()
+
+
+def read(path: epath.PathLike) -> list[str]:
+  """Reads a list of identifiers.
+
+  Args:
+    path: A JSON file.
+
+  Returns:
+    One string per row of the puzzle table.
+
+  Raises:
+    UserError: if the file cannot be read or is not a list of strings.
+  """
+  try:
+    content = json.loads(path.read_bytes())
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read: {error.strerror}"
+    ) from error
+  except (ValueError, RecursionError) as error:
+    raise errors.UserError(
+      f"{path} is not JSON: {errors.first_line(error)}"
+    ) from error
+  if not isinstance(content, list):
+    raise errors.UserError(f"{path} does not hold a JSON list of identifiers")
+  for row, entry in enumerate(content):
+    if not isinstance(entry, str):
+      raise errors.UserError(
+        f"{path} entry {row}: {json.dumps(entry)[:60]} is not a string"
+      )
+  return content
+
+
+def check(names: Sequence[str], *, where: str) -> None:
+  """Checks that row 0 is blank and that no row is there twice.
+
+  Args:
+    names: What each row stands for.
+    where: The file they are from, begins the text of an error.
+
+  Raises:
+    UserError: naming the entry that is wrong.
+  """
+  if not names or names[0] != BLANK:
+    first = repr(names[0][:60]) if names else "missing"
+    raise errors.UserError(
+      f"{where} entry 0 is {first}, expected {BLANK!r}: is it a list of "
+      "identifiers?"
+    )
+  rows: dict[str, int] = {}
+  for row, name in enumerate(names):
+    if rows.setdefault(name, row) != row:
+      raise errors.UserError(
+        f"{where} entry {row}: {name[:100]!r} is entry {rows[name]} already"
+      )

@@ -1,0 +1,152 @@
+"""Makes a task of a folder that the official builders wrote."""
+
+import pathlib
+
+import numpy as np
+
+from trm_jax import config as config_lib
+from trm_jax import errors
+from trm_jax.data import (
+  arc,
+  arc_tasks,
+  look,
+  official,
+  puzzle_set,
+)
+from trm_jax.data import task as task_lib
+
+_TEST_PUZZLES = "test_puzzles.json"
+
+
+def load(
+  data: config_lib.DataConfig,
+  shown: look.Look,
+  rules: task_lib.Rules | None,
+) -> task_lib.Task:
+  """Opens both splits; nothing of them is read into memory.
+
+  Args:
+    data: the settings; `source` names the folder.
+    shown: the task's look, which says how many tokens and cells there are.
+    rules: of the task.
+
+  Returns:
+    The task, without a ballot.
+
+  Raises:
+    UserError: the files are missing, damaged or of another task.
+  """
+  train, test = (
+    official.load_split(data.source, split) for split in ("train", "test")
+  )
+  _check_size(data.source, train, test, shown)
+  for name, wanted, there in (
+    ("num_train", data.num_train, train.num_groups),
+    ("num_test", data.num_test, test.num_groups),
+  ):
+    if wanted not in (0, there):
+      raise errors.UserError(
+        f"config.data.{name} asks for {wanted} puzzles, but {data.source} was"
+        f" built with {there}; set it to 0"
+      )
+  if data.identifiers:
+    raise errors.UserError(
+      f"{data.source} has an identifiers.json of its own; leave"
+      " config.data.identifiers empty"
+    )
+  return task_lib.Task(
+    train=train,
+    test=test,
+    look=shown,
+    augmentation=None,
+    identifiers=official.read_identifiers(
+      data.source, num_puzzle_ids=train.num_puzzle_ids
+    ),
+    rules=rules,
+    notes=(
+      f"{data.source} is a data set of the official builders: its variants are"
+      " written out, config.data.augmentation, num_variants and subsets have"
+      " no effect",
+    ),
+  )
+
+
+def _check_size(
+  source: str,
+  train: official.OfficialSet,
+  test: official.OfficialSet,
+  shown: look.Look,
+) -> None:
+  found = (train.vocab_size, train.seq_len, train.num_puzzle_ids)
+  if (test.vocab_size, test.seq_len, test.num_puzzle_ids) != found:
+    raise errors.UserError(
+      f"the train and test sets in {source} differ in vocabulary, length or"
+      " number of puzzle identifiers: they are of two data sets"
+    )
+  expected = (len(shown.symbols), shown.rows * shown.cols)
+  if found[:2] != expected:
+    raise errors.UserError(
+      f"{source} has {found[0]} tokens and {found[1]} cells, expected"
+      f" {expected[0]} and {expected[1]}: is config.data.task the right one?"
+    )
+
+
+def ballot(
+  source: str, test: puzzle_set.Puzzles, names: list[str]
+) -> task_lib.Ballot:
+  """Reads what is needed to vote on an official ARC data set.
+
+  Args:
+    source: the folder.
+    test: its test split.
+    names: its identifiers.
+
+  Raises:
+    UserError: test_puzzles.json is missing, damaged or of other puzzles.
+  """
+  path = pathlib.Path(source).expanduser() / _TEST_PUZZLES
+  tasks = _read_tasks(path)
+  variants = [
+    arc.parse_name(names[row], where=f"identifiers.json entry {row}")
+    for row in test.puzzle_ids.tolist()
+  ]
+  chosen = []
+  for group in range(test.num_groups):
+    first, end = test.group_indices[group : group + 2].tolist()
+    (name, *others) = {variants[p][0] for p in range(first, end)}
+    if others or name not in tasks:
+      raise errors.UserError(
+        f"{path} does not fit the test set: its group {group} is of the task"
+        f" {name!r}"
+      )
+    sizes = np.diff(test.puzzle_indices[first : end + 1])
+    if (sizes != len(tasks[name].test)).any():
+      raise errors.UserError(
+        f"{path} does not fit the test set: the task {name!r} has"
+        f" {len(tasks[name].test)} test inputs there, {sizes[0]} here"
+      )
+    chosen.append(tasks[name])
+  colours = "".join(digits for _, _, digits in variants).encode("ascii")
+  return task_lib.Ballot(
+    tasks=tuple(chosen),
+    transforms=np.array([transform for _, transform, _ in variants], np.uint8),
+    colours=np.frombuffer(colours, np.uint8).reshape(len(variants), -1)
+    - np.uint8(ord("0")),
+  )
+
+
+def _read_tasks(path: pathlib.Path) -> dict[str, arc_tasks.ArcTask]:
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read: {error.strerror}; the official builder writes it"
+      " beside train/ and test/"
+    ) from error
+  value = arc_tasks.load_json(content, where=str(path))
+  if not isinstance(value, dict):
+    raise errors.UserError(f"{path} is not an object of tasks by name")
+  return {
+    name: arc_tasks.parse_task(name, task, solutions=None, where=str(path))
+    for name, task in value.items()
+  }

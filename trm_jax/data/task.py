@@ -1,0 +1,105 @@
+"""A task: its puzzles and symmetries, and how they are shown and judged."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from trm_jax.data import arc_tasks, augmentation, identifiers, look, puzzle_set
+
+_NUM_NAMED = 3  # leaked tasks that a warning names
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """Tells a right answer where a puzzle has several.
+
+  Attributes:
+    is_valid: Questions and answers, uint8 [b, L] each -> bool [b].
+    what: A right answer in words, e.g. "valid shortest path".
+  """
+
+  is_valid: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  what: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ballot:
+  """What is needed to undo the variants of the test set and to vote.
+
+  Attributes:
+    tasks: The ARC task of each group of the test set, G.
+    transforms: Of each puzzle, for `arc.undo`, uint8 [N].
+    colours: Of each puzzle, for `arc.undo`, uint8 [N, 10].
+  """
+
+  tasks: tuple[arc_tasks.ArcTask, ...]
+  transforms: np.ndarray
+  colours: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What training and evaluation need to know of a kind of puzzle.
+
+  Attributes:
+    train: Puzzles to learn from.
+    test: Puzzles to evaluate on.
+    look: Their vocabulary, and how to show them.
+    augmentation: Applied to training batches on the fly, or None.
+    identifiers: What each row of the puzzle table stands for; row 0 is blank
+      and is shared by all puzzles that have no row of their own.
+    rules: Where an answer may be right without being the label.
+    ballot: Where several puzzles are variants that vote for an answer.
+    trained_tasks: Names of the ARC tasks whose test answers are learned from.
+    notes: Lines for the user to read at the start.
+    warnings: Reasons to doubt the score; told at the start and with it.
+  """
+
+  train: puzzle_set.Puzzles
+  test: puzzle_set.Puzzles
+  look: look.Look
+  augmentation: augmentation.Augmentation | None
+  identifiers: list[str] = dataclasses.field(
+    default_factory=lambda: [identifiers.BLANK]
+  )
+  rules: Rules | None = None
+  ballot: Ballot | None = None
+  trained_tasks: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+  warnings: tuple[str, ...] = ()
+
+  @property
+  def seq_len(self) -> int:
+    """L, tokens of a grid."""
+    return self.train.seq_len
+
+  @property
+  def vocab_size(self) -> int:
+    """V, tokens 0..V-1."""
+    return len(self.look.symbols)
+
+  @property
+  def num_puzzle_ids(self) -> int:
+    """N, rows of the puzzle table."""
+    return len(self.identifiers)
+
+  def leak(self, trained: Collection[str]) -> str:
+    """Returns a warning if test tasks are among those `trained` on, or ""."""
+    if self.ballot is None:
+      return ""
+    known = set(trained)
+    names = [task.name for task in self.ballot.tasks]
+    return leak_warning([n for n in names if n in known], len(names))
+
+
+def leak_warning(leaked: list[str], num_tasks: int) -> str:
+  """Returns a warning that names some of the leaked tasks; "" if none is."""
+  if not leaked:
+    return ""
+  return (
+    f"{len(leaked)} of the {num_tasks} evaluation tasks are among the training"
+    f" tasks, test answers included ({', '.join(leaked[:_NUM_NAMED])}"
+    f"{', ...' if len(leaked) > _NUM_NAMED else ''}): solving them says nothing"
+    " about unseen tasks"
+  )

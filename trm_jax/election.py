@@ -1,0 +1,181 @@
+"""An ARC evaluation: all variants of a task vote; killed ones go on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from trm_jax import experiment, judge, metrics, tally, types, vote_log, voting
+from trm_jax import report as report_lib
+from trm_jax.data import selection
+
+NUM_ATTEMPTS = 2  # Kaggle's number, and the paper's score
+LOG_FILE = "votes.jsonl"
+SUBMISSION_FILE = "submission.json"
+
+
+def folder(workdir: str, step: int) -> epath.Path:
+  """Where the evaluation of a supervision step keeps votes and submission."""
+  run = epath.Path(workdir).expanduser().resolve()
+  return run / "evaluations" / f"step_{step}"
+
+
+class Election:
+  """The judge of an ARC evaluation (`judge.Judge`).
+
+  Every host counts all votes; the first one writes. What was counted is on the
+  disk after every batch, so that an evaluation that was killed goes on.
+  """
+
+  def __init__(
+    self,
+    run: experiment.Experiment,
+    puzzles: selection.Selection,
+    workdir: str,
+    weights: types.Weights,
+    step: int,
+  ):
+    """Opens the election, or goes on with one of the very same weights.
+
+    Args:
+      run: the experiment; its task has a ballot.
+      puzzles: to be evaluated, in this order.
+      workdir: of the run.
+      weights: to be evaluated.
+      step: of the weights.
+
+    Raises:
+      UserError: the log is damaged or cannot be written.
+    """
+    assert run.task.ballot is not None
+    self._warnings = run.task.warnings
+    self._batch_size = run.config.eval.batch_size
+    self._folder = folder(workdir, step)
+    header = {
+      "weights": _digest(weights),
+      "puzzles": puzzles.fingerprint(),
+      "batch size": self._batch_size,
+      "supervision steps": run.config.eval.supervision_steps,
+      "compute dtype": run.config.model.compute_dtype,
+    }
+    self._log = _open_log(self._folder, header)
+    self._results = [
+      result for entry in self._log.entries for result in entry.results
+    ]
+    self._tally = tally.Tally(
+      run.task.ballot.tasks[: puzzles.num_groups],
+      puzzle_indices=puzzles.puzzle_indices,
+      group_indices=puzzles.group_indices,
+      transforms=run.task.ballot.transforms[puzzles.puzzles],
+      colours=run.task.ballot.colours[puzzles.puzzles],
+      num_attempts=NUM_ATTEMPTS,
+      first_group=len(self._results),
+    )
+    self._num_counted = len(self._log.entries)
+    # Batches that hold examples of an unfinished task are solved again.
+    finished = puzzles.puzzle_indices[puzzles.group_indices[len(self._results)]]
+    last = (puzzles.num_examples - 1) // self._batch_size
+    self.first_batch = min(int(finished) // self._batch_size, last)
+    self.sums: dict[str, np.ndarray] = {}
+    for entry in self._log.entries:
+      self.sums = metrics.add(self.sums, entry.sums)
+    if self._num_counted and jax.process_index() == 0:
+      print(
+        f"going on with the evaluation in {self._folder}:"
+        f" {len(self._results)} of {puzzles.num_groups} tasks are finished",
+        flush=True,
+      )
+
+  def see(self, batch, sums, answers: judge.Answers) -> bool:
+    """As `judge.Judge.see`."""
+    rows = np.asarray(answers.rows)
+    results = self._tally.add(
+      batch * self._batch_size,
+      np.asarray(answers.questions)[rows],
+      np.asarray(answers.answers)[rows],
+      np.asarray(answers.halt_logits)[rows],
+    )
+    if batch < self._num_counted:
+      return False
+    self._results += results
+    self._log.append(vote_log.Entry(sums=sums, results=tuple(results)))
+    return True
+
+  def progress(self) -> str:
+    """As `judge.Judge.progress`."""
+    share = voting.pass_at(self._results, ks=(NUM_ATTEMPTS,))
+    if not share:
+      return ""
+    return (
+      f", pass@{NUM_ATTEMPTS} {share[NUM_ATTEMPTS]:.1%} of"
+      f" {len(self._results)} tasks so far"
+    )
+
+  def verdict(self) -> report_lib.Verdict:
+    """As `judge.Judge.verdict`; writes the submission."""
+    assert self._tally.num_unfinished == 0
+    self._log.close()
+    path = self._folder / SUBMISSION_FILE
+    if jax.process_index() == 0:
+      voting.write_submission(path, self._results)
+    shares = voting.pass_at(self._results)
+    lines = [f"submission of {len(self._results)} tasks: {path}"]
+    if shares:
+      known = sum(result.known for result in self._results)
+      lines.append(
+        f"of {known} tasks with known answers: "
+        + ", ".join(f"pass@{k} {share:.2%}" for k, share in shares.items())
+      )
+    else:
+      lines.append("no right answers are known: nothing to score")
+    unanswered = sum(result.num_unanswered for result in self._results)
+    if unanswered:
+      lines.append(f"{unanswered} test inputs got no answer at all")
+    lines += [f"WARNING: {warning}" for warning in self._warnings]
+    return report_lib.Verdict(
+      metrics={f"pass@{k}": share for k, share in shares.items()},
+      score=f"pass@{NUM_ATTEMPTS}" if shares else "exact_accuracy",
+      lines=tuple(lines),
+    )
+
+
+def _open_log(place: epath.Path, header: dict) -> vote_log.VoteLog:
+  """Opens the log; the first host first, which alone writes to it."""
+  first = jax.process_index() == 0
+  if not first:
+    multihost_utils.sync_global_devices("the votes are readable")
+  log = vote_log.VoteLog(place / LOG_FILE, header, writable=first)
+  if first and jax.process_count() > 1:
+    multihost_utils.sync_global_devices("the votes are readable")
+  if first and log.replaced:
+    print(
+      f"the votes in {place} are of another evaluation (other"
+      f" {', '.join(log.replaced)}) and are counted anew",
+      flush=True,
+    )
+  return log
+
+
+@jax.jit
+def _checksums(weights: types.Weights) -> list[jax.Array]:
+  """Sums each array's values, scrambled with their places; [] uint32 each."""
+
+  def checksum(leaf):
+    places = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis, size in enumerate(leaf.shape):
+      index = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+      places = places * jnp.uint32(size) + index
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    # The finaliser of MurmurHash3 (Appleby 2011).
+    bits = bits + places * jnp.uint32(0x9E3779B1)
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(bits ^ (bits >> 16), dtype=jnp.uint32)
+
+  return [checksum(leaf) for leaf in jax.tree.leaves(weights)]
+
+
+def _digest(weights: types.Weights) -> str:
+  """Tells weights apart; integers, so alike on any number of devices."""
+  return "".join(f"{int(number):08x}" for number in _checksums(weights))

@@ -1,0 +1,93 @@
+"""Trained weights from a run's workdir, checked to fit this experiment."""
+
+import sys
+
+from etils import epath
+
+from trm_jax import checkpointing, description, errors, experiment, types
+from trm_jax.data import identifiers as identifiers_lib
+
+IDENTIFIERS_FILE = "identifiers.json"
+
+
+def averaged_weights(
+  run: experiment.Experiment, workdir: str
+) -> tuple[types.Weights, int, epath.Path]:
+  """Reads what a workdir's checkpoint would be evaluated with.
+
+  Warns on stderr if the checkpoint learned answers of this run's test tasks.
+
+  Args:
+    run: the experiment; `eval.checkpoint` says whether to read the newest
+      checkpoint or the best.
+    workdir: of a training.
+
+  Returns:
+    The weights, the supervision step they are of, and the checkpoint's folder.
+
+  Raises:
+    UserError: there is no such checkpoint, or one of another network, other
+      tokens or other puzzles.
+  """
+  with checkpointing.Checkpoints(workdir) as checkpoints:
+    step = _choose(checkpoints, run.config.eval.checkpoint, workdir)
+    saved = checkpoints.description(step)
+    check_rows(saved, run, workdir)
+    description.check_evaluation_fits(saved, run.config, run.task)
+    weights = checkpoints.restore_weights(
+      step, run.abstract_state().averaged_weights
+    )
+    warning = run.task.leak(saved.trained_tasks)
+    if warning:
+      print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+    return weights, step, checkpoints.path(step)
+
+
+def _choose(
+  checkpoints: checkpointing.Checkpoints, which: str, workdir: str
+) -> int:
+  step = checkpoints.latest_step
+  if step is not None and which == "best":
+    step = checkpoints.best_step
+    if step is None:
+      raise errors.UserError(
+        f"no checkpoint in {workdir} was evaluated, so none is the best; use"
+        " --config.eval.checkpoint=latest"
+      )
+  if step is None:
+    raise errors.UserError(
+      f"{workdir} holds no checkpoint yet; train first, or name another workdir"
+    )
+  return step
+
+
+def identifiers_path(workdir: str) -> epath.Path:
+  """Where a run says what the rows of its puzzle table are."""
+  return epath.Path(workdir).expanduser() / IDENTIFIERS_FILE
+
+
+def check_rows(
+  saved: description.Description, run: experiment.Experiment, workdir: str
+) -> None:
+  """Raises UserError unless the table's rows stand for the same puzzles."""
+  here = run.task.identifiers
+  if saved.identifiers == identifiers_lib.digest(here):
+    return
+  path = identifiers_path(workdir)
+  message = (
+    f"the puzzle table of {workdir} has rows for other puzzles"
+    f"{_first_difference(path, here)}"
+  )
+  if path.exists():
+    message += f"; --config.data.identifiers={path} lines the rows up"
+  raise errors.UserError(message)
+
+
+def _first_difference(path: epath.Path, here: list[str]) -> str:
+  if not path.exists():
+    return ""
+  there = identifiers_lib.read(path)
+  for row, (name, other) in enumerate(zip(there, here, strict=False)):
+    if name != other:
+      return f": row {row} is {name!r} there, {other!r} here"
+  return f": it has {len(there):,} rows, here there are {len(here):,}"
