@@ -7,10 +7,10 @@ tasks solved in two attempts, all variants voting, after 16 supervision steps
   arc.py:2    ARC-AGI-2 + ConceptARC, the same, 1,191,730 rows             7.8 %
 
 Others who repeated the first report 38 to 43 %. Not yet repeated here: no
-score of ours to show. The official code needs about 3 days on four H100s (its README).
-A step at batch 768 is 305 TFLOP, 518,226 of them take 55 hours at 790 TFLOP/s,
-which is the floor on one H200; an evaluation of all 385,815 variants takes
-about 45 minutes there, so it is done ten times.
+score of ours to show. The official code needs about 3 days on four H100s (its
+README). A step at batch 768 is 305 TFLOP, 518,226 of them take 55 hours at 790
+TFLOP/s, which is the floor on one H200; an evaluation of all 385,815 variants
+takes about 45 minutes there, so it is done ten times.
 
   python -m trm_jax.main --config=experiments/arc.py --workdir=runs/arc
 
@@ -22,8 +22,8 @@ Kaggle's files the rows of the table are the official ones, one by one.
 
 --config.eval.tasks=20 --config.eval.variants=8 is a quick look. Add `smoke`
 (`arc.py:smoke`, `arc.py:2,smoke`) for a few steps of a narrow network on
-made-up tasks, which need no files. Do not train on ARC-AGI-2 and evaluate on ARC-AGI-1:
-382 of its 400 evaluation tasks are in the other.
+made-up tasks, which need no files. Do not train on ARC-AGI-2 and evaluate on
+ARC-AGI-1: 382 of its 400 evaluation tasks are in the other.
 """
 
 import ml_collections

@@ -7,10 +7,10 @@ more:
   python -m trm_jax.main --config=experiments/custom.py \
     --config.data.source=FOLDER --workdir=runs/mine
 
-Others need --config.data.grid_rows and --config.data.grid_cols. If a puzzle may
-be turned and mirrored, add --config.data.dihedral=True; if some of its characters
-may change places with each other, name them: --config.data.relabel=ABC. Each
-visit then sees another variant.
+Others need --config.data.grid_rows and --config.data.grid_cols. If a puzzle
+may be turned and mirrored, add --config.data.dihedral=True; if some of its
+characters may change places with each other, name them:
+--config.data.relabel=ABC. Each visit then sees another variant.
 
 With `arc` (`custom.py:arc`) the folder has training/NAME.json and evaluation/
 NAME.json in the format of ARC, and every test input is answered by a vote of

@@ -14,8 +14,9 @@ No maze has only one shortest path. The label is the one that a breadth-first
 search finds which looks down, left, right and up in this order, so a turned or
 mirrored label is a shortest path, too, but not the one that the test expects:
 variants are off. --config.data.augmentation=endless draws one of eight
-symmetries at every visit. Beside exact accuracy the share of answers is told that are any
-shortest path. Cells alone say nothing: the question itself has 87.5 % right.
+symmetries at every visit. Beside exact accuracy the share of answers is told
+that are any shortest path. Cells alone say nothing: the question itself has
+87.5 % right.
 
   python -m trm_jax.main --config=experiments/maze.py --workdir=runs/maze
 

@@ -11,7 +11,7 @@ def _look(rows, cols, **options):
 
 def test_boxes_have_lines_between_them():
   square = _look(4, 4, box_rows=2, box_cols=2)
-  tokens = np.array([2, 1, 1, 5] + [1, 1, 2, 1] + [1, 2, 1, 4] + [5, 1, 1, 1])
+  tokens = np.array([[2, 1, 1, 5], [1, 1, 2, 1], [1, 2, 1, 4], [5, 1, 1, 1]])
   assert square.text(tokens) == (
     "1 . | . 4\n. . | 1 .\n----+----\n. 1 | . 3\n4 . | . ."
   )

@@ -14,7 +14,6 @@ from typing import Any
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import identifiers
 from trm_jax.data import task as task_lib
 
 # Settings that may differ between a checkpoint and the run that goes on from
@@ -73,7 +72,7 @@ def describe(
     settings=config_lib.flatten(config),
     data_fingerprint=data_fingerprint,
     vocabulary=list(task.look.symbols),
-    identifiers=identifiers.digest(task.identifiers),
+    identifiers=task.identifiers_digest,
     trained_tasks=list(task.trained_tasks),
     next_batch=next_batch,
     versions=versions,

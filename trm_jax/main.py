@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
     report = train.train(config, workdir)
   else:
     report = evaluate.evaluate_workdir(config, workdir)
-  print(f"exact_accuracy={report.final['exact_accuracy']:.4f}", flush=True)
+  for name in (*report.verdict.metrics, "exact_accuracy"):
+    print(f"{name}={report.final[name]:.4f}", flush=True)
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:

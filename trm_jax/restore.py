@@ -70,13 +70,12 @@ def check_rows(
   saved: description.Description, run: experiment.Experiment, workdir: str
 ) -> None:
   """Raises UserError unless the table's rows stand for the same puzzles."""
-  here = run.task.identifiers
-  if saved.identifiers == identifiers_lib.digest(here):
+  if saved.identifiers == run.task.identifiers_digest:
     return
   path = identifiers_path(workdir)
   message = (
     f"the puzzle table of {workdir} has rows for other puzzles"
-    f"{_first_difference(path, here)}"
+    f"{_first_difference(path, run.task.identifiers)}"
   )
   if path.exists():
     message += f"; --config.data.identifiers={path} lines the rows up"

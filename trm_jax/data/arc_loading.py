@@ -197,7 +197,7 @@ def _notes(
   if sparse:
     named = ", ".join(f"{name} {count}" for name, count in sparse[:_NUM_NAMED])
     notes.append(
-      f"{len(sparse)} tasks have fewer than {num_variants + 1:,} variants:"
+      f"{len(sparse)} of them have fewer than {num_variants + 1:,}:"
       f" {named}{', ...' if len(sparse) > _NUM_NAMED else ''}"
     )
   if plan.unused:

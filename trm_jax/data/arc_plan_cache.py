@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import sys
+import textwrap
 
 import numpy as np
 
@@ -49,6 +50,7 @@ def cached(
   )
   rng = np.random.RandomState(seed)
   plan = arc_plan.build(tasks, num_variants=num_variants, rng=rng)
+  _list_sparse(plan, num_variants)
   with atomic_file.writing(path) as file:
     np.savez(
       file,
@@ -57,6 +59,21 @@ def cached(
       **{name: getattr(plan, name) for name in _ARRAYS},
     )
   return plan
+
+
+def _list_sparse(plan: arc_plan.Plan, num_variants: int) -> None:
+  """Tells which tasks have fewer variants than were asked for."""
+  by_count: dict[int, list[str]] = {}
+  for name, count in sorted(plan.sparse(num_variants)):
+    by_count.setdefault(count, []).append(name)
+  if by_count:
+    lines = [
+      "fewer variants, by symmetry or for want of colours (with the original):"
+    ]
+    for count, names in sorted(by_count.items()):
+      text = f"{count:,}: {', '.join(names)}"
+      lines.append(textwrap.indent(textwrap.fill(text, 76), "  "))
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _read(path: pathlib.Path) -> arc_plan.Plan:

@@ -1,6 +1,7 @@
 """A task: its puzzles and symmetries, and how they are shown and judged."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -83,6 +84,11 @@ class Task:
   def num_puzzle_ids(self) -> int:
     """N, rows of the puzzle table."""
     return len(self.identifiers)
+
+  @functools.cached_property
+  def identifiers_digest(self) -> str:
+    """Hex digest of what the rows of the puzzle table stand for."""
+    return identifiers.digest(self.identifiers)
 
   def leak(self, trained: Collection[str]) -> str:
     """Returns a warning if test tasks are among those `trained` on, or ""."""
