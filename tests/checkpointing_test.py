@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 
 from trm_jax import (
   checkpointing,
@@ -16,6 +17,7 @@ from trm_jax import (
   errors,
   evaluate,
   experiment,
+  scores,
   train,
 )
 
@@ -89,8 +91,9 @@ def test_keeps_the_last_and_the_best(tmp_path):
         state,
         description.describe(config, run.task, "data", step),
         step=step,
-        score=accuracy,
       )
+      if accuracy is not None:
+        checkpoints.note_score(step, accuracy)
     checkpoints.wait()
     assert checkpoints.latest_step == 6
     assert checkpoints.best_step == 2
@@ -279,7 +282,6 @@ def test_best_is_refused_where_nothing_was_evaluated(tmp_path):
       state,
       description.describe(config, run.task, "data", 1),
       step=1,
-      score=None,
     )
   with pytest.raises(errors.UserError, match=r"eval\.checkpoint=latest"):
     evaluate.evaluate_workdir(config, str(tmp_path))
@@ -320,3 +322,52 @@ def test_weights_alone_are_the_averaged_ones(trained):
       2, run.abstract_state().averaged_weights
     )
   chex.assert_trees_all_equal(weights, state.averaged_weights)
+
+
+def test_an_evaluation_that_was_killed_is_done_by_the_next_run(
+  tmp_path, monkeypatch
+):
+  config = _set(
+    tiny.config(), train=dict(num_steps=3), eval=dict(every_steps=2)
+  )
+
+  class KilledError(Exception):
+    pass
+
+  def killed(self, weights, step):
+    raise KilledError
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate.Evaluator, "__call__", killed)
+    with pytest.raises(KilledError):
+      train.train(config, str(tmp_path))
+  with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
+    assert checkpoints.latest_step == 2  # saved before it was evaluated
+    assert checkpoints.best_step is None
+  train.train(config, str(tmp_path))
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [r["step"] for r in rows if r["group"] == "eval"] == [2, 3]
+  with checkpointing.Checkpoints(str(tmp_path)) as checkpoints:
+    assert checkpoints.best_step in (2, 3)
+
+
+def test_damaged_scores_are_named(trained):
+  config, workdir = trained
+  copy = workdir.parent / "scores"
+  shutil.copytree(workdir, copy)
+  (copy / "checkpoints" / "scores.json").write_text("[")
+  with pytest.raises(errors.UserError, match=r"scores\.json is damaged"):
+    train.train(config, str(copy))
+
+
+def test_of_equal_scores_the_newest_is_the_best(tmp_path):
+  folder = epath.Path(tmp_path)
+  noted = scores.Scores(folder)
+  for step, score in ((1, 0.5), (2, 0.9), (3, 0.9), (4, float("nan"))):
+    noted.note(step, score, writes=True)
+  read = scores.Scores(folder)
+  assert read.best([1, 2, 3, 4], 2) == [3, 2]
+  assert read.best([1, 4], 2) == [1]

@@ -10,6 +10,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from trm_jax import errors, example, plots, writer
+from trm_jax.data import look
 
 
 def _events(folder):
@@ -110,7 +111,8 @@ def test_a_wrong_digit_is_red_a_clue_black_and_bold():
   answer = solution.copy()
   answer[1] = 5
   axes = figure.Figure().subplots()
-  plots._draw_grid(axes, question, answer, solution, 2, 2)
+  shown = look.Look(rows=4, cols=4, symbols=tuple(" .1234"))
+  plots._draw_symbols(axes, question, answer, answer != solution, shown)
   first, second, third = axes.texts[:3]
   assert (first.get_text(), first.get_color()) == ("1", plots._CLUE)
   assert first.get_weight() == "bold"
@@ -118,7 +120,24 @@ def test_a_wrong_digit_is_red_a_clue_black_and_bold():
   assert (third.get_text(), third.get_color()) == ("3", plots._RIGHT)
 
 
+def test_a_wrong_colour_is_marked_and_the_solution_beside_it(tmp_path):
+  shown = look.Look(
+    rows=2, cols=3, symbols=tuple("abc"), colours=("#000000", "#ffffff", "#00f")
+  )
+  solution = np.array([0, 1, 2, 0, 1, 2])
+  path = tmp_path / "grids.png"
+  pictures = {}
+  for name, answer in (("right", solution), ("wrong", solution[::-1])):
+    plots.save_grids(
+      solution, {"step 1": answer}, solution, look=shown, path=path
+    )
+    pictures[name] = image.imread(path)
+  assert pictures["right"].shape == pictures["wrong"].shape
+  assert np.any(pictures["right"] != pictures["wrong"])
+
+
 def test_the_example_is_the_solved_puzzle_that_took_longest():
+  shown = look.Look(rows=1, cols=2, symbols=tuple("0123456789"))
   solution = np.array([[2, 3], [3, 2], [2, 2], [3, 3]])
   wrong = np.array([9, 9])
   answers = np.stack([solution] * 3)
@@ -130,7 +149,7 @@ def test_the_example_is_the_solved_puzzle_that_took_longest():
     "labels": solution,
     "mask": np.array([True] * 4),
   }
-  picked = example.pick(None, batch, answers, (1, 3))
+  picked = example.pick(shown, batch, answers, (1, 3))
   np.testing.assert_array_equal(picked.solution, solution[2])
   np.testing.assert_array_equal(picked.answers[1], wrong)
   np.testing.assert_array_equal(picked.answers[3], solution[2])

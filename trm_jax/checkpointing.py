@@ -4,8 +4,8 @@ Asynchronous and atomic. Beside each state lie the settings, the library
 versions, the fingerprint of the training data and the next batch's number.
 """
 
-import math
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +16,24 @@ from orbax.checkpoint import checkpoint_managers as policies
 from trm_jax import config as config_lib
 from trm_jax import description as description_lib
 from trm_jax import errors, train_state, types
+from trm_jax import scores as scores_lib
 
 _PREFIX = "ckpt"
-_METRIC = "score"
-# Metric of a checkpoint that was saved between two evaluations.
-_NOT_EVALUATED = -1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _KeepBest:
+  """A preservation policy of Orbax: keeps the best by our own scores."""
+
+  scores: scores_lib.Scores
+  count: int
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Says of each checkpoint whether it is kept."""
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    best = self.scores.best(steps, self.count)
+    return [step in best for step in steps]
 
 
 class Checkpoints:
@@ -39,6 +52,7 @@ class Checkpoints:
       UserError: the workdir can't be written, or has no checkpoint to read.
     """
     self.folder = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+    self._scores = scores_lib.Scores(self.folder)
     if settings is None:
       if not self.folder.exists():
         raise errors.UserError(
@@ -46,7 +60,7 @@ class Checkpoints:
           " --workdir"
         )
       options = ocp.CheckpointManagerOptions(
-        step_prefix=_PREFIX, read_only=True, best_fn=_metric, best_mode="max"
+        step_prefix=_PREFIX, read_only=True
       )
     else:
       try:
@@ -56,16 +70,14 @@ class Checkpoints:
           f"cannot write to the workdir, {self.folder}:"
           f" {error.strerror or error}"
         ) from error
-      kept = [policies.LatestN(settings.keep_last)]
-      if settings.keep_best:
-        kept.append(policies.BestN(get_metric_fn=_metric, n=settings.keep_best))
       options = ocp.CheckpointManagerOptions(
         step_prefix=_PREFIX,
-        # max_to_keep with best_fn would delete the newest checkpoint: the
-        # policy decides what is kept, best_fn only what best_step() says.
-        preservation_policy=policies.AnyPreservationPolicy(kept),
-        best_fn=_metric,
-        best_mode="max",
+        preservation_policy=policies.AnyPreservationPolicy(
+          [
+            policies.LatestN(settings.keep_last),
+            _KeepBest(self._scores, settings.keep_best),
+          ]
+        ),
         cleanup_tmp_directories=True,
       )
     self._manager = ocp.CheckpointManager(
@@ -80,12 +92,8 @@ class Checkpoints:
   @property
   def best_step(self) -> int | None:
     """Step with the best score; None if none was evaluated."""
-    best = self._manager.best_step()
-    if best is None:
-      return None
-    metrics = self._manager.metrics(best) or {}
-    evaluated = metrics.get(_METRIC, _NOT_EVALUATED) != _NOT_EVALUATED
-    return best if evaluated else None
+    best = self._scores.best(self._manager.all_steps(), 1)
+    return best[0] if best else None
 
   def path(self, step: int) -> epath.Path:
     """Folder of a checkpoint."""
@@ -97,27 +105,25 @@ class Checkpoints:
     description: description_lib.Description,
     *,
     step: int,
-    score: float | None,
   ) -> None:
-    """Saves in the background; the state may be donated at once.
-
-    Args:
-      state: to save.
-      description: to lie beside it.
-      step: of the state.
-      score: of its evaluation, higher is better; None if it was not evaluated,
-        NaN if the right answers are not known.
-    """
-    if score is None or math.isnan(score):
-      score = _NOT_EVALUATED
+    """Saves in the background; the state may be donated at once."""
     self._manager.save(
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
         description=ocp.args.JsonSave(description.to_json()),
       ),
-      metrics={_METRIC: score},
     )
+
+  def note_score(self, step: int, score: float) -> None:
+    """Notes how good a saved checkpoint is.
+
+    Args:
+      step: of the checkpoint.
+      score: of its evaluation, higher is better; NaN if the right answers are
+        not known.
+    """
+    self._scores.note(step, score, writes=jax.process_index() == 0)
 
   def description(self, step: int) -> description_lib.Description:
     """Reads what lies beside the state of a step."""
@@ -245,10 +251,6 @@ class Checkpoints:
         f"the checkpoint {self.path(step)} does not fit: "
         + "; ".join(differences)
       )
-
-
-def _metric(metrics: Mapping[str, float]) -> float:
-  return metrics[_METRIC]
 
 
 def _name(path) -> str:

@@ -62,6 +62,8 @@ def save_grids(
     path: the PNG to write.
   """
   panels = {"question": question, **answers}
+  if look.colours:  # wrong symbols are red, wrong colours need a comparison
+    panels["solution"] = solution
   picture = figure.Figure(
     figsize=(2.6 * len(panels), 2.9), layout="constrained"
   )
@@ -71,9 +73,7 @@ def save_grids(
     strict=True,
   ):
     axes.set_title(title)
-    wrong = tokens != solution
-    if title == "question":
-      wrong[:] = False
+    wrong = (tokens != solution) & (title in answers)
     axes.set(
       xlim=(0, look.cols), ylim=(look.rows, 0), xticks=[], yticks=[], aspect=1
     )

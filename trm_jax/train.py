@@ -69,6 +69,7 @@ class _Loop:
       tensorboard=run.config.log.tensorboard,
       active=jax.process_index() == 0,
     )
+    self._has_first_row = writer.has_row(workdir, self._first_step, "eval")
     self._evaluator = evaluate.Evaluator(run, workdir)
     self._log = _TrainLog(run.config, self._writer, self._last_good)
 
@@ -81,7 +82,11 @@ class _Loop:
     report = None
     for step in range(self._first_step, num_steps + 1):
       is_new, is_last = step > self._first_step, step == num_steps
-      evaluates = is_last or (is_new and _is_due(step, config.eval.every_steps))
+      # The run before this one may have been killed while it evaluated.
+      lacks_row = is_new or not self._has_first_row
+      evaluates = is_last or (
+        step > 0 and lacks_row and _is_due(step, config.eval.every_steps)
+      )
       saves = is_new and (
         evaluates or _is_due(step, config.checkpoint.every_steps)
       )
@@ -89,10 +94,10 @@ class _Loop:
         self._log.flush()  # raises before a bad state is kept
       if is_last:
         self._log.write_rest()
-      if evaluates:
-        report = self._evaluate(step, is_new=is_new)
       if saves:
-        self._save(step, report if evaluates else None)
+        self._save(step)
+      if evaluates:
+        report = self._evaluate(step, lacks_row=lacks_row)
       if is_last:
         break
       batch = sharding.put_batch(next(batches), self._run.mesh)
@@ -159,14 +164,16 @@ class _Loop:
       return "no checkpoint was saved before it"
     return f"the last good checkpoint is {self._checkpoints.path(step)}"
 
-  def _evaluate(self, step: int, *, is_new: bool) -> report_lib.Report:
+  def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.Report:
     report = self._evaluator(self._state.averaged_weights, step)
     if not math.isfinite(report.final["loss"]):
       raise errors.UserError(
         f"the evaluation's loss is {report.final['loss']} at step {step};"
         f" {self._last_good()}"
       )
-    if is_new or step == 0:  # else this step's row is there already
+    if lacks_row:
+      if step > 0:
+        self._checkpoints.note_score(step, report.score)
       self._writer.scalars(step, "eval", report.final)
     self._writer.line(
       f"step {step}: evaluation of {report.num_puzzles:,} puzzles"
@@ -176,14 +183,13 @@ class _Loop:
     self._log.restart_clock()
     return report
 
-  def _save(self, step: int, report: report_lib.Report | None) -> None:
+  def _save(self, step: int) -> None:
     self._checkpoints.save(
       self._state,
       description.describe(
         self._run.config, self._run.task, self._fingerprint, step
       ),
       step=step,
-      score=report.score if report else None,
     )
 
   def _finish(self, report: report_lib.Report) -> None:

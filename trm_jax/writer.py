@@ -100,6 +100,14 @@ def read_metrics(workdir: str) -> list[dict[str, Any]]:
   return [row for row in map(_parse, _lines(path)) if row is not None]
 
 
+def has_row(workdir: str, step: int, group: str) -> bool:
+  """Tells whether metrics of a group were written for a step."""
+  return any(
+    row["step"] == step and row.get("group") == group
+    for row in read_metrics(workdir)
+  )
+
+
 def _lines(path: epath.Path) -> list[str]:
   return path.read_bytes().decode(errors="replace").splitlines()
 
