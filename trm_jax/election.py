@@ -1,12 +1,25 @@
 """An ARC evaluation: all variants of a task vote; killed ones go on."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from trm_jax import experiment, judge, metrics, tally, types, vote_log, voting
+from trm_jax import (
+  errors,
+  experiment,
+  judge,
+  metrics,
+  tally,
+  types,
+  vote_log,
+  voting,
+)
 from trm_jax import report as report_lib
 from trm_jax.data import selection
 
@@ -26,8 +39,9 @@ def folder(workdir: str, step: int) -> epath.Path:
 class Election:
   """The judge of an ARC evaluation (`judge.Judge`).
 
-  Every host counts all votes; the first one writes. What was counted is on the
-  disk after every batch, so that an evaluation that was killed goes on.
+  Every host counts all votes; the first one alone reads and writes the disk,
+  which the others need not see. What was counted is on it after every batch, so
+  that an evaluation that was killed goes on.
   """
 
   def __init__(
@@ -61,10 +75,12 @@ class Election:
       "supervision steps": run.config.eval.supervision_steps,
       "compute dtype": run.config.model.compute_dtype,
     }
-    self._log = _open_log(self._folder, header)
-    self._results = [
-      result for entry in self._log.entries for result in entry.results
+    self._log: vote_log.VoteLog | None = None  # on the first host
+    entries = [
+      vote_log.Entry.from_json(entry)
+      for entry in _from_first_host(lambda: self._open_log(header))
     ]
+    self._results = [result for entry in entries for result in entry.results]
     self._tally = tally.Tally(
       run.task.ballot.tasks[: puzzles.num_groups],
       puzzle_indices=puzzles.puzzle_indices,
@@ -74,13 +90,13 @@ class Election:
       num_attempts=NUM_ATTEMPTS,
       first_group=len(self._results),
     )
-    self._num_counted = len(self._log.entries)
+    self._num_counted = len(entries)
     # Batches that hold examples of an unfinished task are solved again.
     finished = puzzles.puzzle_indices[puzzles.group_indices[len(self._results)]]
     last = (puzzles.num_examples - 1) // self._batch_size
     self.first_batch = min(int(finished) // self._batch_size, last)
     self.sums: dict[str, np.ndarray] = {}
-    for entry in self._log.entries:
+    for entry in entries:
       self.sums = metrics.add(self.sums, entry.sums)
     if self._num_counted and jax.process_index() == 0:
       print(
@@ -88,6 +104,17 @@ class Election:
         f" {len(self._results)} of {puzzles.num_groups} tasks are finished",
         flush=True,
       )
+
+  def _open_log(self, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Opens the log and returns the entries it held, of JSON's types."""
+    self._log = vote_log.VoteLog(self._folder / LOG_FILE, header)
+    if self._log.replaced:
+      print(
+        f"the votes in {self._folder} are of another evaluation (other"
+        f" {', '.join(self._log.replaced)}) and are counted anew",
+        flush=True,
+      )
+    return [entry.to_json() for entry in self._log.entries]
 
   def see(self, batch, sums, answers: judge.Answers) -> bool:
     """As `judge.Judge.see`."""
@@ -101,7 +128,8 @@ class Election:
     if batch < self._num_counted:
       return False
     self._results += results
-    self._log.append(vote_log.Entry(sums=sums, results=tuple(results)))
+    if self._log is not None:
+      self._log.append(vote_log.Entry(sums=sums, results=tuple(results)))
     return True
 
   def progress(self) -> str:
@@ -117,9 +145,9 @@ class Election:
   def verdict(self) -> report_lib.Verdict:
     """As `judge.Judge.verdict`; writes the submission."""
     assert self._tally.num_unfinished == 0
-    self._log.close()
     path = self._folder / SUBMISSION_FILE
-    if jax.process_index() == 0:
+    if self._log is not None:
+      self._log.close()
       voting.write_submission(path, self._results)
     shares = voting.pass_at(self._results)
     lines = [f"submission of {len(self._results)} tasks: {path}"]
@@ -142,21 +170,26 @@ class Election:
     )
 
 
-def _open_log(place: epath.Path, header: dict) -> vote_log.VoteLog:
-  """Opens the log; the first host first, which alone writes to it."""
-  first = jax.process_index() == 0
-  if not first:
-    multihost_utils.sync_global_devices("the votes are readable")
-  log = vote_log.VoteLog(place / LOG_FILE, header, writable=first)
-  if first and jax.process_count() > 1:
-    multihost_utils.sync_global_devices("the votes are readable")
-  if first and log.replaced:
-    print(
-      f"the votes in {place} are of another evaluation (other"
-      f" {', '.join(log.replaced)}) and are counted anew",
-      flush=True,
-    )
-  return log
+def _from_first_host(make: Callable[[], Any]) -> Any:
+  """Returns on all hosts what `make` returns on the first, of JSON's types.
+
+  Raises:
+    UserError: on all hosts, if `make` does: none waits for the first in vain.
+  """
+  made: dict[str, Any] = {}
+  if jax.process_index() == 0:
+    try:
+      made = {"value": make()}
+    except errors.UserError as error:
+      made = {"error": str(error)}
+  content = np.frombuffer(json.dumps(made).encode(), np.uint8)
+  # An array can only be handed on to hosts that know its size.
+  size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
+  content = multihost_utils.broadcast_one_to_all(np.resize(content, int(size)))
+  made = json.loads(content.tobytes())
+  if "error" in made:
+    raise errors.UserError(made["error"])
+  return made["value"]
 
 
 @jax.jit

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from trm_jax import errors, train_state, types
@@ -16,15 +17,16 @@ DATA = "data"
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-  """Returns a mesh over the first devices, by default all of them."""
-  # Auto, not make_mesh's default Explicit: Linen's gathers need it.
+  """Returns a mesh over the first devices, by default all of them.
+
+  Host by host: a host's rows of a batch lie one after another.
+  """
   count = num_devices or jax.device_count()
-  return jax.make_mesh(
-    (count,),
-    (DATA,),
-    axis_types=(AxisType.Auto,),
-    devices=jax.devices()[:count],
-  )
+  # On TPU pods neighbours in this order are often of different hosts.
+  neighbours = mesh_utils.create_device_mesh((count,), jax.devices()[:count])
+  by_host = sorted(neighbours, key=lambda device: device.process_index)
+  # Auto, not Explicit: Linen's gathers need it.
+  return Mesh(by_host, (DATA,), axis_types=(AxisType.Auto,))
 
 
 def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:

@@ -68,13 +68,7 @@ class VoteLog:
       was.
   """
 
-  def __init__(
-    self,
-    path: epath.PathLike,
-    header: Mapping[str, Any],
-    *,
-    writable: bool = True,
-  ):
+  def __init__(self, path: epath.PathLike, header: Mapping[str, Any]):
     """Opens a log to go on with it, or begins one.
 
     Args:
@@ -82,8 +76,6 @@ class VoteLog:
       header: All that the votes depend on, such as settings and digests of
         weights and puzzles; of JSON's types. The same as when the log was
         begun, or it is begun anew.
-      writable: False to read only: then the file stays as it is and what is
-        appended is dropped, for hosts that leave writing to another.
 
     Raises:
       UserError: if the file is damaged or cannot be written.
@@ -91,18 +83,15 @@ class VoteLog:
     self.path = epath.Path(path).expanduser()
     self.entries: list[Entry] = []
     self.replaced: tuple[str, ...] = ()
-    self._file: io.FileIO | None = None
     self._num_lines = 0
     wanted = json.loads(json.dumps({**header, "format": _FORMAT}))
     try:
       size = self._read(wanted)
-      if not writable:
-        return
       self.path.parent.mkdir(parents=True, exist_ok=True)
       self._file = io.FileIO(os.fspath(self.path), "a")
       self._file.truncate(size)
       if not size:
-        self._write(self._file, wanted)
+        self._write(wanted)
     except OSError as error:
       raise self._unwritable(error) from error
 
@@ -112,17 +101,14 @@ class VoteLog:
     Raises:
       UserError: if the file cannot be written.
     """
-    if self._file is None:
-      return
     try:
-      self._write(self._file, entry.to_json())
+      self._write(entry.to_json())
     except OSError as error:
       raise self._unwritable(error) from error
 
   def close(self) -> None:
     """Closes the file."""
-    if self._file is not None:
-      self._file.close()
+    self._file.close()
 
   def __enter__(self) -> "VoteLog":
     return self
@@ -171,7 +157,7 @@ class VoteLog:
       ) from error
     return content
 
-  def _write(self, file: io.FileIO, content: dict[str, Any]) -> None:
+  def _write(self, content: dict[str, Any]) -> None:
     self._num_lines += 1
     line = {
       "line": self._num_lines,
@@ -180,8 +166,8 @@ class VoteLog:
     }
     left = _dump(line) + b"\n"
     while left:  # an unbuffered file may take only a part
-      left = left[file.write(left) :]
-    os.fsync(file.fileno())
+      left = left[self._file.write(left) :]
+    os.fsync(self._file.fileno())
 
   def _unwritable(self, error: OSError) -> errors.UserError:
     return errors.UserError(
