@@ -1,13 +1,10 @@
 """The command line, as a person types it: what it prints and how it ends."""
 
 import gzip
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
+import command_line
+
 HEADER = "source,question,answer,rating\n"
 QUESTION = (
   "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5"
@@ -17,33 +14,6 @@ ANSWER = (
   "534678912672195348198342567859761423426853791713924856961537284287419635"
   "345286179"
 )
-
-
-def run(*arguments, config="experiments/quickstart.py"):
-  """Runs main in a process of its own, on one CPU device."""
-  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-  return subprocess.run(
-    [sys.executable, "-m", "trm_jax.main", f"--config={config}", *arguments],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
-def error_of(*arguments, **options) -> str:
-  """The one line of an error; there is nothing else."""
-  result = run(*arguments, **options)
-  assert result.returncode == 1, result.stderr
-  lines = [
-    line for line in result.stderr.splitlines() if line.startswith("error: ")
-  ]
-  assert len(lines) == 1, result.stderr
-  assert result.stderr.splitlines()[-1] == lines[0]
-  assert "Traceback" not in result.stderr + result.stdout
-  assert "exact_accuracy=" not in result.stdout
-  return lines[0]
 
 
 def source_of(tmp_path, *rows, header=HEADER, name="train.csv") -> str:
@@ -56,7 +26,7 @@ def source_of(tmp_path, *rows, header=HEADER, name="train.csv") -> str:
 
 
 def sudoku_error(tmp_path, *rows, **options) -> str:
-  message = error_of(
+  message = command_line.error_of(
     f"--config.data.source={source_of(tmp_path, *rows, **options)}",
     f"--config.data.cache_dir={tmp_path / 'cache'}",
     "--config.data.num_train=1",
@@ -82,7 +52,7 @@ def test_learns_4x4_through_main(tmp_path):
     "--config.model.hidden_size=64",
     "--config.model.puzzle_vector_size=64",
   ]
-  result = run(
+  result = command_line.run(
     *arguments,
     "--config.train.batch_size=32",
     "--config.train.num_steps=400",
@@ -100,7 +70,7 @@ def test_learns_4x4_through_main(tmp_path):
   assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
   # The same weights, evaluated on their own, give the same number.
-  again = run(
+  again = command_line.run(
     *arguments,
     "--mode=evaluate",
     "--config.eval.batch_size=50",
@@ -125,7 +95,7 @@ def test_real_format_trains_and_continues(tmp_path):
     f"--workdir={tmp_path / 'run'}",
   ]
   for num_steps in (2, 3):
-    result = run(
+    result = command_line.run(
       *arguments,
       f"--config.train.num_steps={num_steps}",
       config="experiments/sudoku.py:attention,smoke",
@@ -137,7 +107,7 @@ def test_real_format_trains_and_continues(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-  message = error_of(
+  message = command_line.error_of(
     f"--config.data.source={tmp_path / 'nowhere'}",
     config="experiments/sudoku.py",
   )
@@ -169,26 +139,28 @@ def test_contradicting_question_and_answer(tmp_path):
 
 
 def test_misspelt_knob():
-  message = error_of("--config.model.hiden_size=3")
+  message = command_line.error_of("--config.model.hiden_size=3")
   assert "config.model.hiden_size" in message
   assert "did you mean config.model.hidden_size?" in message
 
 
 def test_wrong_type_of_knob():
-  message = error_of("--config.train.batch_size=many")
+  message = command_line.error_of("--config.train.batch_size=many")
   assert "batch_size" in message
 
 
 def test_batch_size_0(tmp_path):
-  message = error_of("--config.train.batch_size=0", f"--workdir={tmp_path}")
+  message = command_line.error_of(
+    "--config.train.batch_size=0", f"--workdir={tmp_path}"
+  )
   assert "config.train.batch_size is 0; it must be at least 1" in message
 
 
 def test_unknown_variant_and_missing_config():
-  assert "no variant 'atention'" in error_of(
+  assert "no variant 'atention'" in command_line.error_of(
     config="experiments/sudoku.py:atention"
   )
-  assert "nowhere.py" in error_of(config="experiments/nowhere.py")
+  assert "nowhere.py" in command_line.error_of(config="experiments/nowhere.py")
 
 
 def test_experiments_that_cannot_be_loaded(tmp_path):
@@ -201,17 +173,19 @@ def test_experiments_that_cannot_be_loaded(tmp_path):
   ):
     path = tmp_path / f"{name}.py"
     path.write_text(text)
-    assert expected in error_of(config=str(path)), name
+    assert expected in command_line.error_of(config=str(path)), name
 
 
 def test_generated_puzzles_need_a_number(tmp_path):
-  message = error_of("--config.data.num_test=0", f"--workdir={tmp_path}")
+  message = command_line.error_of(
+    "--config.data.num_test=0", f"--workdir={tmp_path}"
+  )
   assert "config.data.num_test" in message
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
   source = source_of(tmp_path, header="\ufeff" + HEADER)
-  result = run(
+  result = command_line.run(
     f"--config.data.source={source}",
     "--config.data.task=sudoku",
     f"--config.data.cache_dir={tmp_path / 'cache'}",
@@ -225,7 +199,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 
 def test_unknown_flag():
-  assert "wrkdir" in error_of("--wrkdir=x")
+  assert "wrkdir" in command_line.error_of("--wrkdir=x")
 
 
 def test_workdir_of_another_experiment(tmp_path):
@@ -238,13 +212,30 @@ def test_workdir_of_another_experiment(tmp_path):
     "--config.eval.batch_size=4",
     "--config.log.plots=False",
   ]
-  assert run(*small).returncode == 0
-  message = error_of(*small, "--config.model.num_layers=1")
+  assert command_line.run(*small).returncode == 0
+  message = command_line.error_of(*small, "--config.model.num_layers=1")
   assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
-  message = error_of(*small, "--config.model.num_layers=1", "--mode=evaluate")
+  message = command_line.error_of(
+    *small, "--config.model.num_layers=1", "--mode=evaluate"
+  )
   assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
 
 
 def test_evaluation_without_a_checkpoint(tmp_path):
-  message = error_of("--mode=evaluate", f"--workdir={tmp_path / 'empty'}")
+  message = command_line.error_of(
+    "--mode=evaluate", f"--workdir={tmp_path / 'empty'}"
+  )
   assert "holds no checkpoint" in message
+
+
+def test_a_run_to_start_from_that_is_not_there(tmp_path):
+  workdir = tmp_path / "run"
+  message = command_line.error_of(
+    f"--config.checkpoint.start_from={tmp_path / 'nowhere'}",
+    "--config.data.num_train=8",
+    "--config.data.num_test=4",
+    f"--workdir={workdir}",
+  )
+  assert "config.checkpoint.start_from: " in message
+  assert "nowhere holds no checkpoint" in message
+  assert not workdir.exists()

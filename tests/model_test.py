@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import quickstart, sudoku
+from experiments import arc, custom, maze, quickstart, sudoku
 from trm_jax import config as config_lib
 from trm_jax import train_state, types
 from trm_jax.models import trm
@@ -208,16 +208,18 @@ def _count_by_hand(config, *, vocab_size, seq_len):
 
 
 @pytest.mark.parametrize(
-  ("variant", "vocab_size", "seq_len", "count"),
+  ("get_config", "vocab_size", "seq_len", "count"),
   [
-    ("", 11, 81, 5_028_866),
-    ("attention", 11, 81, 6_828_034),
-    ("attention", 6, 900, 6_822_914),  # the paper's network for mazes
-    ("attention", 12, 900, 6_829_058),  # and for ARC
+    (sudoku.get_config, 11, 81, 5_028_866),
+    (lambda: sudoku.get_config("attention"), 11, 81, 6_828_034),
+    (maze.get_config, 6, 900, 6_822_914),
+    (arc.get_config, 12, 900, 6_829_058),
+    (lambda: arc.get_config("2"), 12, 900, 6_829_058),
   ],
+  ids=["sudoku", "sudoku-attention", "maze", "arc", "arc-2"],
 )
-def test_parameter_counts_of_the_paper(variant, vocab_size, seq_len, count):
-  config = config_lib.from_config_dict(sudoku.get_config(variant))
+def test_parameter_counts_of_the_paper(get_config, vocab_size, seq_len, count):
+  config = config_lib.from_config_dict(get_config())
   shape = {"vocab_size": vocab_size, "seq_len": seq_len}
   assert _count_params(config, **shape) == count
   assert _count_by_hand(config, **shape) == count
@@ -229,8 +231,20 @@ def test_parameter_counts_of_the_paper(variant, vocab_size, seq_len, count):
     (quickstart.get_config, 8, 36),
     (lambda: sudoku.get_config("smoke"), 11, 81),
     (lambda: sudoku.get_config("attention,smoke"), 11, 81),
+    (lambda: maze.get_config("smoke"), 6, 80),
+    (lambda: arc.get_config("smoke"), 12, 900),
+    (custom.get_config, 7, 6),
+    (lambda: custom.get_config("arc"), 12, 900),
   ],
-  ids=["quickstart", "smoke", "attention-smoke"],
+  ids=[
+    "quickstart",
+    "smoke",
+    "attention-smoke",
+    "maze-smoke",
+    "arc-smoke",
+    "custom",
+    "custom-arc",
+  ],
 )
 def test_parameter_counts_of_small_experiments(get_config, vocab_size, seq_len):
   config = config_lib.from_config_dict(get_config())

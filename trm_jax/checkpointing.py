@@ -51,7 +51,7 @@ class Checkpoints:
     Raises:
       UserError: the workdir can't be written, or has no checkpoint to read.
     """
-    self.folder = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+    self.folder = _folder(workdir)
     self._scores = scores_lib.Scores(self.folder)
     if settings is None:
       if not self.folder.exists():
@@ -251,6 +251,18 @@ class Checkpoints:
         f"the checkpoint {self.path(step)} does not fit: "
         + "; ".join(differences)
       )
+
+
+def has_checkpoint(workdir: str) -> bool:
+  """Tells whether a workdir has a finished checkpoint."""
+  folder = _folder(workdir)
+  return folder.exists() and any(
+    path.name.removeprefix(f"{_PREFIX}_").isdigit() for path in folder.iterdir()
+  )
+
+
+def _folder(workdir: str) -> epath.Path:
+  return epath.Path(workdir).expanduser().resolve() / "checkpoints"
 
 
 def _name(path) -> str:

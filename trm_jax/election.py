@@ -65,7 +65,6 @@ class Election:
       UserError: the log is damaged or cannot be written.
     """
     assert run.task.ballot is not None
-    self._warnings = run.task.warnings
     self._batch_size = run.config.eval.batch_size
     self._folder = folder(workdir, step)
     header = {
@@ -162,7 +161,6 @@ class Election:
     unanswered = sum(result.num_unanswered for result in self._results)
     if unanswered:
       lines.append(f"{unanswered} test inputs got no answer at all")
-    lines += [f"WARNING: {warning}" for warning in self._warnings]
     return report_lib.Verdict(
       metrics={f"pass@{k}": share for k, share in shares.items()},
       score=f"pass@{NUM_ATTEMPTS}" if shares else "exact_accuracy",
@@ -196,8 +194,8 @@ def _from_first_host(make: Callable[[], Any]) -> Any:
 def _checksums(weights: types.Weights) -> list[jax.Array]:
   """Sums each array's values, scrambled with their places; [] uint32 each.
 
-  Of the puzzle table only rows at equal distances: all of them would take a
-  copy of it, and it does not change without the rest.
+  Of a big puzzle table only rows at equal distances, because all would take a
+  copy of it on a CPU. Within a few steps some of those differ, too.
   """
 
   def checksum(leaf):

@@ -202,7 +202,7 @@ class Evaluator:
       shard=(jax.process_index(), jax.process_count()),
       first_batch=judged_by.first_batch,
     )
-    return evaluate(
+    report = evaluate(
       self._evaluate_batch,
       weights,
       batches,
@@ -210,6 +210,7 @@ class Evaluator:
       num_puzzles=self._puzzles.num_examples,
       judged_by=judged_by,
     )
+    return report.warned(self._run.task.warnings)
 
   def _judge(self, weights: types.Weights, step: int) -> judge.Judge:
     task = self._run.task

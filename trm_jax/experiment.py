@@ -53,8 +53,9 @@ class Experiment:
   def announce_task(self) -> None:
     """Tells the user what to know of the data, on the first host."""
     if jax.process_index() == 0:
-      for note in self.task.notes:
-        print(note, file=sys.stderr, flush=True)
+      warnings = [f"WARNING: {warning}" for warning in self.task.warnings]
+      for line in (*self.task.notes, *warnings):
+        print(line, file=sys.stderr, flush=True)
 
   def train_step(self) -> train_step.TrainStep:
     """The supervision step, jitted; it takes the state's buffers over."""

@@ -101,6 +101,7 @@ def run() -> None:
     # A read that failed leaves futures behind; what they raise while the
     # interpreter ends says nothing that the line above does not.
     sys.unraisablehook = lambda _: None
+    logging.set_verbosity(logging.FATAL)
     sys.exit(1)
   except KeyboardInterrupt:
     print(

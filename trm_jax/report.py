@@ -44,6 +44,14 @@ class Report:
     """The number by which checkpoints are compared."""
     return self.final[self.verdict.score]
 
+  def warned(self, warnings: Iterable[str]) -> "Report":
+    """Returns the report with reasons to doubt it."""
+    lines = (f"WARNING: {warning}" for warning in warnings)
+    verdict = dataclasses.replace(
+      self.verdict, lines=(*self.verdict.lines, *lines)
+    )
+    return dataclasses.replace(self, verdict=verdict)
+
   def after(self, supervision_steps: int) -> dict[str, float]:
     """The metrics after so many supervision steps, counted from 1."""
     return {

@@ -6,6 +6,7 @@ from etils import epath
 
 from trm_jax import checkpointing, description, errors, experiment, types
 from trm_jax.data import identifiers as identifiers_lib
+from trm_jax.data import official
 
 IDENTIFIERS_FILE = "identifiers.json"
 
@@ -72,20 +73,23 @@ def check_rows(
   """Raises UserError unless the table's rows stand for the same puzzles."""
   if saved.identifiers == run.task.identifiers_digest:
     return
+  message = f"the puzzle table of {workdir} has rows for other puzzles"
   path = identifiers_path(workdir)
-  message = (
-    f"the puzzle table of {workdir} has rows for other puzzles"
-    f"{_first_difference(path, run.task.identifiers)}"
-  )
-  if path.exists():
+  there = identifiers_lib.read(path) if path.exists() else []
+  if identifiers_lib.digest(there) != saved.identifiers:
+    raise errors.UserError(
+      f"{message}; which ones is not known: {path} is"
+      f" {'not the list of them' if there else 'missing'}"
+    )
+  message += _first_difference(there, run.task.identifiers)
+  # Sudokus and mazes have no rows of their own, and the official builders'
+  # data sets have them written down.
+  if run.task.ballot and not official.is_official(run.config.data.source):
     message += f"; --config.data.identifiers={path} lines the rows up"
   raise errors.UserError(message)
 
 
-def _first_difference(path: epath.Path, here: list[str]) -> str:
-  if not path.exists():
-    return ""
-  there = identifiers_lib.read(path)
+def _first_difference(there: list[str], here: list[str]) -> str:
   for row, (name, other) in enumerate(zip(there, here, strict=False)):
     if name != other:
       return f": row {row} is {name!r} there, {other!r} here"

@@ -21,6 +21,7 @@ from trm_jax import (
   sharding,
   train_state,
   train_step,
+  types,
   writer,
 )
 from trm_jax import config as config_lib
@@ -43,8 +44,23 @@ def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
       longer finite.
   """
   run = experiment.build(config)
+  run.announce_task()
+  other = config.checkpoint.start_from
+  weights = None
+  if other and not checkpointing.has_checkpoint(workdir):
+    weights = _other_weights(run, other)  # a mistake leaves no folder behind
   with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    return _Loop(run, workdir, checkpoints).run()
+    return _Loop(run, workdir, checkpoints, weights).run()
+
+
+def _other_weights(run: experiment.Experiment, workdir: str) -> types.Weights:
+  """Reads the weights that a new run is to start with."""
+  try:
+    weights, _, where = restore.averaged_weights(run, workdir)
+  except errors.UserError as error:
+    raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
+  print(f"starting from {where}", flush=True)
+  return weights
 
 
 class _Loop:
@@ -55,14 +71,13 @@ class _Loop:
     run: experiment.Experiment,
     workdir: str,
     checkpoints: checkpointing.Checkpoints,
+    start_from: types.Weights | None,
   ):
     self._run = run
     self._workdir = workdir
     self._checkpoints = checkpoints
     self._fingerprint = run.task.train.fingerprint()
-    run.announce_task()
-    self._state, self._first_step = self._first_state()
-    self._keep_identifiers()
+    self._state, self._first_step = self._first_state(start_from)
     self._writer = writer.Writer(
       workdir,
       first_step=self._first_step,
@@ -107,11 +122,15 @@ class _Loop:
     self._finish(report)
     return report
 
-  def _first_state(self) -> tuple[train_state.TrainState, int]:
+  def _first_state(
+    self, start_from: types.Weights | None
+  ) -> tuple[train_state.TrainState, int]:
     """The newest checkpoint's state, or a new one."""
     step = self._checkpoints.latest_step
     if step is None:
-      return self._new_state(), 0
+      self._write_identifiers()
+      state = sharding.create_state(self._run.init, self._run.mesh)
+      return state if start_from is None else state.started_from(start_from), 0
     saved = self._checkpoints.description(step)
     restore.check_rows(saved, self._run, self._workdir)
     description.check_training_fits(
@@ -120,21 +139,12 @@ class _Loop:
     state = self._checkpoints.restore(step, self._run.abstract_state())
     return state, saved.next_batch
 
-  def _new_state(self) -> train_state.TrainState:
-    """A state with new weights, or with those of another run."""
-    other = self._run.config.checkpoint.start_from
-    weights = None
-    if other:  # read first, so that a mistake is told before any work
-      weights, _, where = restore.averaged_weights(self._run, other)
-      print(f"starting from {where}", flush=True)
-    state = sharding.create_state(self._run.init, self._run.mesh)
-    return state if weights is None else state.started_from(weights)
-
-  def _keep_identifiers(self) -> None:
+  def _write_identifiers(self) -> None:
     """Writes beside the checkpoints what the puzzle table's rows are."""
-    path = restore.identifiers_path(self._workdir)
-    if jax.process_index() == 0 and not path.exists():
-      identifiers.write(path, self._run.task.identifiers)
+    if jax.process_index() == 0:
+      identifiers.write(
+        restore.identifiers_path(self._workdir), self._run.task.identifiers
+      )
 
   def _announce(self) -> None:
     run, line = self._run, self._writer.line

@@ -9,6 +9,7 @@ from trm_jax.data import maze, puzzle_set
 
 _WALLS = 0.3  # share of the cells
 _MAX_TRIES = 1000  # for one maze; most mazes take a handful
+_MAX_REPEATS = 1000  # in a row, then there are no new mazes to be found
 
 # Maze-Hard's labels are the paths of a breadth-first search that visits
 # neighbours in this order.
@@ -31,7 +32,7 @@ def generate_split(
     The training and the test set; tokens as in `maze`.
 
   Raises:
-    UserError: the mazes are too small.
+    UserError: the mazes are too small, or there are not enough different ones.
   """
   if min(rows, cols) < 4:
     raise errors.UserError(
@@ -40,9 +41,18 @@ def generate_split(
     )
   rng = np.random.default_rng(seed)
   pairs: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+  repeats = 0
   while len(pairs) < num_train + num_test:
     question, answer = _draw(rng, rows, cols)
+    found = len(pairs)
     pairs.setdefault(question.tobytes(), (question, answer))
+    repeats = 0 if len(pairs) > found else repeats + 1
+    if repeats == _MAX_REPEATS:
+      raise errors.UserError(
+        f"found only {found} different mazes of {rows} x {cols} cells, too few"
+        f" for {num_train} training and {num_test} test mazes: ask for fewer,"
+        " or choose a larger config.data.grid_rows and config.data.grid_cols"
+      )
   questions = np.stack([question for question, _ in pairs.values()])
   answers = np.stack([answer for _, answer in pairs.values()])
   return (

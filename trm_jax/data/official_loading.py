@@ -104,26 +104,34 @@ def ballot(
   Raises:
     UserError: test_puzzles.json is missing, damaged or of other puzzles.
   """
-  path = pathlib.Path(source).expanduser() / _TEST_PUZZLES
+  folder = pathlib.Path(source).expanduser()
+  path = folder / _TEST_PUZZLES
   tasks = _read_tasks(path)
   variants = [
-    arc.parse_name(names[row], where=f"identifiers.json entry {row}")
+    arc.parse_name(names[row], where=f"{folder}/identifiers.json entry {row}")
     for row in test.puzzle_ids.tolist()
   ]
   chosen = []
   for group in range(test.num_groups):
     first, end = test.group_indices[group : group + 2].tolist()
-    (name, *others) = {variants[p][0] for p in range(first, end)}
-    if others or name not in tasks:
+    members = sorted({variants[p][0] for p in range(first, end)})
+    name = members[0]
+    if len(members) > 1:
       raise errors.UserError(
-        f"{path} does not fit the test set: its group {group} is of the task"
-        f" {name!r}"
+        f"{source} does not fit together: by identifiers.json, group {group} of"
+        f" its test set has variants of {name!r} and of {members[1]!r}"
+      )
+    if name not in tasks:
+      raise errors.UserError(
+        f"{path} has no task {name!r}, which is in the test set by"
+        " identifiers.json: they are of two data sets"
       )
     sizes = np.diff(test.puzzle_indices[first : end + 1])
-    if (sizes != len(tasks[name].test)).any():
+    wrong = sizes[sizes != len(tasks[name].test)]
+    if wrong.size:
       raise errors.UserError(
         f"{path} does not fit the test set: the task {name!r} has"
-        f" {len(tasks[name].test)} test inputs there, {sizes[0]} here"
+        f" {len(tasks[name].test)} test inputs there, {wrong[0]} here"
       )
     chosen.append(tasks[name])
   colours = "".join(digits for _, _, digits in variants).encode("ascii")

@@ -195,6 +195,9 @@ def _grid(data: config_lib.DataConfig) -> task_lib.Task:
       f"config.data.relabel has {unknown[0]!r}, which is in no puzzle; the"
       f" characters are {puzzles.charset!r}"
     )
+  for character in data.relabel:
+    if data.relabel.count(character) > 1:
+      raise errors.UserError(f"config.data.relabel has {character!r} twice")
   warnings: tuple[str, ...] = ()
   if puzzles.num_shared:
     warnings = (

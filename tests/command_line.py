@@ -1,0 +1,46 @@
+"""The command line in a process of its own, as people type it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+_ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*arguments, config="experiments/quickstart.py", compiles_fast=False):
+  """Runs main in a process of its own, on one CPU device.
+
+  Args:
+    *arguments: Flags.
+    config: The experiment.
+    compiles_fast: Whether to compile without optimizing; for a step or two.
+
+  Returns:
+    The ended process, with `returncode`, `stdout` and `stderr`.
+  """
+  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  if compiles_fast:
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+  return subprocess.run(
+    [sys.executable, "-m", "trm_jax.main", f"--config={config}", *arguments],
+    cwd=_ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def error_of(*arguments, **options) -> str:
+  """The one line of an error; there is nothing else."""
+  result = run(*arguments, **options)
+  assert result.returncode == 1, result.stderr
+  lines = [
+    line for line in result.stderr.splitlines() if line.startswith("error: ")
+  ]
+  assert len(lines) == 1, result.stderr
+  assert result.stderr.splitlines()[-1] == lines[0]
+  assert "Traceback" not in result.stderr + result.stdout
+  assert "exact_accuracy=" not in result.stdout
+  return lines[0]

@@ -1,0 +1,48 @@
+"""Checkpoints of random weights, for tests of what reads them."""
+
+import jax
+import numpy as np
+
+from trm_jax import checkpointing, description, restore, sharding
+from trm_jax.data import identifiers
+
+
+def _random(state, seed):
+  """Other weights; rows of the table make a great difference to answers."""
+  rng = np.random.default_rng(seed)
+
+  def normal(leaf):
+    scale = leaf.shape[0] ** -0.5
+    return rng.standard_normal(leaf.shape, np.float32) * np.float32(scale)
+
+  return jax.device_get(state).replace(
+    params=jax.tree.map(normal, state.params),
+    ema_params=jax.tree.map(normal, state.ema_params),
+    puzzle_table=1e4 * normal(state.puzzle_table),
+    initial_latents=jax.tree.map(normal, state.initial_latents),
+  )
+
+
+def save(run, workdir, scores, *, task=None):
+  """Saves a state of random numbers for each step that has a score."""
+  state = sharding.create_state(run.init, run.mesh)
+  places = sharding.state_shardings(state, run.mesh)
+  task = task or run.task
+  with checkpointing.Checkpoints(str(workdir), run.config.checkpoint) as saved:
+    for step, score in scores.items():
+      new = _random(state, seed=step).replace(step=np.int32(step))
+      saved.save(
+        jax.device_put(new, places),
+        description.describe(run.config, task, "another fingerprint", step),
+        step=step,
+      )
+      saved.note_score(step, score)
+  identifiers.write(restore.identifiers_path(str(workdir)), task.identifiers)
+  return workdir
+
+
+def weights(run, workdir, step):
+  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    return jax.device_get(
+      checkpoints.restore(step, run.abstract_state()).averaged_weights
+    )
