@@ -83,8 +83,9 @@ def _old(plain, tmp_path_factory):
 def _first_state(config, workdir):
   """The state before the first step of a run."""
   run = experiment.build(config)
+  weights = train._starting_weights(run, str(workdir))
   with checkpointing.Checkpoints(str(workdir), config.checkpoint) as saved:
-    return train._Loop(run, str(workdir), saved)._state
+    return train._Loop(run, str(workdir), saved, weights)._state
 
 
 def _content(folder):

@@ -45,18 +45,23 @@ def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
   """
   run = experiment.build(config)
   run.announce_task()
-  other = config.checkpoint.start_from
-  weights = None
-  if other and not checkpointing.has_checkpoint(workdir):
-    weights = _other_weights(run, other)  # a mistake leaves no folder behind
+  weights = _starting_weights(run, workdir)
   with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
     return _Loop(run, workdir, checkpoints, weights).run()
 
 
-def _other_weights(run: experiment.Experiment, workdir: str) -> types.Weights:
-  """Reads the weights that a new run is to start with."""
+def _starting_weights(
+  run: experiment.Experiment, workdir: str
+) -> types.Weights | None:
+  """Reads the weights that a new run is to start with, if not new ones.
+
+  Before the workdir is made: a mistake leaves no folder behind.
+  """
+  other = run.config.checkpoint.start_from
+  if not other or checkpointing.has_checkpoint(workdir):
+    return None
   try:
-    weights, _, where = restore.averaged_weights(run, workdir)
+    weights, _, where = restore.averaged_weights(run, other)
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
   print(f"starting from {where}", flush=True)
