@@ -28,7 +28,7 @@ ARC-AGI-1: 382 of its 400 evaluation tasks are in the other.
 
 import ml_collections
 
-from experiments import arguments, base
+from experiments import arguments, base, smoke
 
 
 def get_config(text: str = "") -> ml_collections.ConfigDict:
@@ -58,31 +58,17 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
     config.data.test_subset = "evaluation2"
     config.train.num_steps = 722098
   if "smoke" in words:
-    _shrink(config)
+    smoke.shrink(config)
+    config.data.task = "generated_arc"
+    config.data.subsets = ("training", "evaluation")
+    config.data.test_subset = "evaluation"
+    config.data.num_train = 6
+    config.data.num_test = 3
+    config.data.num_variants = 7
+    config.model.num_layers = 1
+    config.model.latent_updates = 1
+    config.train.batch_size = 8
+    config.eval.batch_size = 8
+    config.eval.supervision_steps = 4
+    config.eval.report_steps = (1, 4)
   return config
-
-
-def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.data.task = "generated_arc"
-  config.data.subsets = ("training", "evaluation")
-  config.data.test_subset = "evaluation"
-  config.data.num_train = 6
-  config.data.num_test = 3
-  config.data.num_variants = 7
-  config.model.hidden_size = 32
-  config.model.num_heads = 1
-  config.model.num_layers = 1
-  config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 32
-  config.model.num_prefix_tokens = 4
-  config.model.latent_updates = 1
-  config.model.recursion_cycles = 2
-  config.train.batch_size = 8
-  config.train.num_steps = 4
-  config.eval.batch_size = 8
-  config.eval.every_steps = 2
-  config.eval.supervision_steps = 4
-  config.eval.report_steps = (1, 4)
-  config.checkpoint.every_steps = 2
-  config.log.every_steps = 1
-  config.optimizer.warmup_steps = 2

@@ -22,41 +22,17 @@ quickstart.py; raise model.hidden_size and train.num_steps with the task.
 
 import ml_collections
 
-from experiments import arguments, base
+from experiments import arguments, quickstart
 
 
 def get_config(text: str = "") -> ml_collections.ConfigDict:
   """Returns the config of the variants named in `text`."""
   words = arguments.parse(text, ("arc",))
-  config = base.get_config()
+  config = quickstart.get_config()
   config.name = "_".join(["custom", *sorted(words)])
-
   config.data.task = "grid"
   config.data.num_train = 0
-  config.data.augmentation = "endless"
-
-  config.model.hidden_size = 96
-  config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 96
-  config.model.num_prefix_tokens = 1
-  config.model.latent_updates = 3
-  config.model.recursion_cycles = 2
-  config.model.compute_dtype = "float32"
-  config.model.remat = "none"
-
-  config.optimizer.learning_rate = 4e-3
-  config.optimizer.puzzle_learning_rate = 4e-3
-  config.optimizer.warmup_steps = 60
-  config.optimizer.weight_decay = 0.1
-  config.optimizer.puzzle_weight_decay = 0.1
-  config.optimizer.ema_decay = 0.98
-
-  config.train.batch_size = 64
-  config.train.num_steps = 700
-  config.eval.every_steps = 350
-  config.eval.batch_size = 250
-  config.eval.report_steps = (1, 4, 16)
-  config.checkpoint.every_steps = 350
+  config.data.num_test = 0
   if "arc" in words:
     config.data.task = "arc"
     config.data.subsets = ("training", "evaluation")

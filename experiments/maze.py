@@ -27,7 +27,7 @@ on small generated mazes, which need no files.
 
 import ml_collections
 
-from experiments import arguments, base
+from experiments import arguments, base, smoke
 
 
 def get_config(text: str = "") -> ml_collections.ConfigDict:
@@ -42,25 +42,10 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.model.positions = "rope"
   config.model.latent_updates = 4
   if "smoke" in words:
-    _shrink(config)
+    smoke.shrink(config)
+    config.data.task = "generated_maze"
+    config.data.grid_rows = 8
+    config.data.grid_cols = 10
+    config.data.num_train = 32
+    config.data.num_test = 16
   return config
-
-
-def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.data.task = "generated_maze"
-  config.data.grid_rows = 8
-  config.data.grid_cols = 10
-  config.data.num_train = 32
-  config.data.num_test = 16
-  config.model.hidden_size = 32
-  config.model.num_heads = 1
-  config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 32
-  config.model.num_prefix_tokens = 4
-  config.train.batch_size = 16
-  config.train.num_steps = 6
-  config.eval.batch_size = 16
-  config.eval.every_steps = 3
-  config.checkpoint.every_steps = 3
-  config.log.every_steps = 1
-  config.optimizer.warmup_steps = 2

@@ -22,7 +22,7 @@ and test.csv[.gz] from a folder. Add `smoke` (`sudoku.py:smoke`,
 
 import ml_collections
 
-from experiments import arguments, base
+from experiments import arguments, base, smoke
 
 
 def get_config(text: str = "") -> ml_collections.ConfigDict:
@@ -34,23 +34,8 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
     config.model.token_mixing = "attention"
     config.model.positions = "rope"
   if "smoke" in words:
-    _shrink(config)
+    smoke.shrink(config)
+    config.data.task = "generated_sudoku"
+    config.data.num_train = 48
+    config.data.num_test = 24
   return config
-
-
-def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.data.task = "generated_sudoku"
-  config.data.num_train = 48
-  config.data.num_test = 24
-  config.model.hidden_size = 64
-  config.model.num_heads = 2
-  config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 64
-  config.model.num_prefix_tokens = 4
-  config.train.batch_size = 16
-  config.train.num_steps = 6
-  config.eval.batch_size = 16
-  config.eval.every_steps = 3
-  config.checkpoint.every_steps = 3
-  config.log.every_steps = 1
-  config.optimizer.warmup_steps = 2

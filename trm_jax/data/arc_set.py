@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import arc, arc_plan, arc_tasks, keys
+from trm_jax.data import arc, arc_plan, arc_tasks, keys, puzzle_set
 
 # Tell apart what is drawn from one seed; other modules have the lower numbers.
 _TRANSLATION_STREAM = 4
 _UNMOVED_STREAM = 5
 
 
-class VariantSet:
+class VariantSet(puzzle_set.Grouped):
   """A `puzzle_set.Puzzles`: groups of variants of one task each.
 
   Attributes:
@@ -65,21 +65,6 @@ class VariantSet:
     self._labels = _tokens([pair.output for pair in flat])
     self._sides = np.array([_sides(pair) for pair in flat])
     self._seed = translation_seed
-
-  @property
-  def num_examples(self) -> int:
-    """E."""
-    return int(self.puzzle_indices[-1])
-
-  @property
-  def num_puzzles(self) -> int:
-    """N."""
-    return len(self.puzzle_ids)
-
-  @property
-  def num_groups(self) -> int:
-    """G."""
-    return len(self.tasks)
 
   @property
   def seq_len(self) -> int:

@@ -44,7 +44,7 @@ def is_official(source: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class OfficialSet:
+class OfficialSet(puzzle_set.Grouped):
   """One split of such a folder; satisfies `puzzle_set.Puzzles`.
 
   Attributes:
@@ -70,21 +70,6 @@ class OfficialSet:
   def __reduce__(self):
     # Opened anew, because pickling a memory map copies all of it.
     return load_split, (str(self.folder.parent), self.folder.name)
-
-  @property
-  def num_examples(self) -> int:
-    """E."""
-    return len(self.inputs)
-
-  @property
-  def num_puzzles(self) -> int:
-    """N."""
-    return len(self.puzzle_ids)
-
-  @property
-  def num_groups(self) -> int:
-    """G."""
-    return len(self.group_indices) - 1
 
   @property
   def seq_len(self) -> int:

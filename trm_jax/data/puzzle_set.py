@@ -9,6 +9,35 @@ import numpy as np
 NO_LABEL = 0  # of a cell, in every task's tokens
 
 
+class Grouped:
+  """Counts what the index arrays of a set of puzzles say.
+
+  Attributes:
+    puzzle_ids: As in `Puzzles`.
+    puzzle_indices: As in `Puzzles`.
+    group_indices: As in `Puzzles`.
+  """
+
+  puzzle_ids: np.ndarray
+  puzzle_indices: np.ndarray
+  group_indices: np.ndarray
+
+  @property
+  def num_examples(self) -> int:
+    """E."""
+    return int(self.puzzle_indices[-1])
+
+  @property
+  def num_puzzles(self) -> int:
+    """N."""
+    return len(self.puzzle_ids)
+
+  @property
+  def num_groups(self) -> int:
+    """G."""
+    return len(self.group_indices) - 1
+
+
 class Puzzles(Protocol):
   """What the sampler and the loader need to know of a set of puzzles.
 
@@ -61,7 +90,7 @@ class Puzzles(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class PuzzleSet:
+class PuzzleSet(Grouped):
   """Un-augmented puzzles in memory: groups of puzzles of examples.
 
   An example is one pair of input and label. For ARC, a puzzle holds the
@@ -129,21 +158,6 @@ class PuzzleSet:
       puzzle_indices=indices,
       group_indices=indices,
     )
-
-  @property
-  def num_examples(self) -> int:
-    """E."""
-    return len(self.inputs)
-
-  @property
-  def num_puzzles(self) -> int:
-    """N."""
-    return len(self.puzzle_ids)
-
-  @property
-  def num_groups(self) -> int:
-    """G."""
-    return len(self.group_indices) - 1
 
   @property
   def seq_len(self) -> int:

@@ -1,7 +1,6 @@
 """A part of a set of puzzles, for a quick look."""
 
 import dataclasses
-import functools
 import hashlib
 
 import numpy as np
@@ -10,44 +9,22 @@ from trm_jax.data import puzzle_set
 
 
 @dataclasses.dataclass(frozen=True)
-class Selection:
+class Selection(puzzle_set.Grouped):
   """The first puzzles of the first groups; satisfies `puzzle_set.Puzzles`.
 
   Attributes:
     whole: Where they are taken from.
     puzzles: Their numbers there, int64 [N], rising.
+    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
+    puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
     group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
   """
 
   whole: puzzle_set.Puzzles
   puzzles: np.ndarray
+  puzzle_ids: np.ndarray
+  puzzle_indices: np.ndarray
   group_indices: np.ndarray
-
-  @functools.cached_property
-  def puzzle_ids(self) -> np.ndarray:
-    """Row of the puzzle table for each puzzle, int32 [N]."""
-    return self.whole.puzzle_ids[self.puzzles]
-
-  @functools.cached_property
-  def puzzle_indices(self) -> np.ndarray:
-    """Puzzle p has the examples [p] to [p + 1], int64 [N + 1]."""
-    sizes = np.diff(self.whole.puzzle_indices)[self.puzzles]
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-  @property
-  def num_examples(self) -> int:
-    """E."""
-    return int(self.puzzle_indices[-1])
-
-  @property
-  def num_puzzles(self) -> int:
-    """N."""
-    return len(self.puzzles)
-
-  @property
-  def num_groups(self) -> int:
-    """G."""
-    return len(self.group_indices) - 1
 
   @property
   def seq_len(self) -> int:
@@ -87,10 +64,18 @@ def select(
   sizes = whole.group_indices[1 : count + 1] - first
   if num_variants:
     sizes = np.minimum(sizes, num_variants)
-  group_indices = np.concatenate([[0], np.cumsum(sizes)])
+  group_indices = _indices(sizes)
   within = np.arange(group_indices[-1]) - np.repeat(group_indices[:-1], sizes)
+  puzzles = np.repeat(first, sizes) + within
   return Selection(
     whole=whole,
-    puzzles=np.repeat(first, sizes) + within,
+    puzzles=puzzles,
+    puzzle_ids=whole.puzzle_ids[puzzles],
+    puzzle_indices=_indices(np.diff(whole.puzzle_indices)[puzzles]),
     group_indices=group_indices,
   )
+
+
+def _indices(sizes: np.ndarray) -> np.ndarray:
+  """Returns where parts of these sizes begin, and where the last one ends."""
+  return np.concatenate([[0], np.cumsum(sizes)])
