@@ -14,7 +14,7 @@ characters may change places with each other, name them:
 
 With `arc` (`custom.py:arc`) the folder has training/NAME.json and evaluation/
 NAME.json in the format of ARC, and every test input is answered by a vote of
-100 variants.
+the original and up to 100 variants. 900 cells want a GPU.
 
 The network is a small one that learns on a laptop's CPU, with the settings of
 quickstart.py; raise model.hidden_size and train.num_steps with the task.

@@ -292,7 +292,7 @@ def _replaced(at, name):
     (_replaced(9, "a|||t9|||0123456789"), "entry 9: 'a|||t9|||0123456789' is"),
     (
       ["<blank>", *(task.name for task in SPECIAL[1:])],
-      "another data set: 11 of 21 tasks are not in it, first 'black' of the "
+      "another data set: 11 of 21 tasks have no original in it, first 'black' of the "
       "subset 'training'",
     ),
     (
@@ -305,7 +305,7 @@ def _replaced(at, name):
           for task in members
         ),
       ],
-      "1 of 21 tasks are not in it, first 'few3' of the subset 'evaluation'",
+      "1 of 21 tasks have no original in it, first 'few3' of the subset 'evaluation'",
     ),
   ],
 )

@@ -119,21 +119,29 @@ def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   # It depends on the rows: with those of others, answers are others.
   run = experiment.build(config)
   assert run.task.identifiers == shuffled
-  weights, _, _ = restore.averaged_weights(_run(), str(old))
+  weights = restore.averaged_weights(_run(), str(old)).weights
   report = evaluate.Evaluator(run, str(tmp_path))(weights, 1)
   assert _same_cells(report, shuffled, expected, names) < 0.9
 
 
 def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
-  restore.averaged_weights(_run(), str(old))
+  trained = restore.averaged_weights(_run(), str(old))
+  evaluate.Evaluator(_run(), "", trained.learned)
   assert "WARNING" not in capfd.readouterr().err
   # Trained to solve "training", which leaves "evaluation" to learn from.
   other = _run(test_subset="training")
   assert other.task.identifiers == _run().task.identifiers
   saved_run.save(_run(), tmp_path, {1: 0.5}, task=other.task)
-  restore.averaged_weights(_run(), str(tmp_path))
+  trained = restore.averaged_weights(_run(), str(tmp_path))
+  evaluator = evaluate.Evaluator(_run(), "", trained.learned)
   (warning,) = capfd.readouterr().err.splitlines()
   assert warning.startswith(
-    "WARNING: 2 of the 2 evaluation tasks are among the training tasks, test"
-    " answers included (evaluation"
+    "WARNING: training saw the test answers of 2 of the 2 evaluation tasks"
+    " (evaluation"
   )
+  assert [f"WARNING: {text}" for text in evaluator._warnings] == [warning]
+  # A run that starts from it hands that on.
+  saved = description.describe(
+    _run().config, _run().task, "data", 1, learned_before=trained.learned
+  )
+  assert set(saved.learned) >= {*other.task.learned, *_run().task.learned}

@@ -83,9 +83,9 @@ def _old(plain, tmp_path_factory):
 def _first_state(config, workdir):
   """The state before the first step of a run."""
   run = experiment.build(config)
-  weights = train._starting_weights(run, str(workdir))
+  start = train._start(run, str(workdir))
   with checkpointing.Checkpoints(str(workdir), config.checkpoint) as saved:
-    return train._Loop(run, str(workdir), saved, weights)._state
+    return train._Loop(run, str(workdir), saved, start)._state
 
 
 def _content(folder):
@@ -123,7 +123,8 @@ def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
 @pytest.mark.parametrize("which", ["latest", "best"])
 def test_the_newest_or_the_best_checkpoint(old, which):
   run = experiment.build(_config(eval={"checkpoint": which}))
-  weights, step, path = restore.averaged_weights(run, str(old))
+  trained = restore.averaged_weights(run, str(old))
+  weights, step, path = trained.weights, trained.step, trained.path
   assert step == {"latest": LATEST, "best": BEST}[which]
   assert path.name == f"ckpt_{step}"
   chex.assert_trees_all_equal(weights, saved_run.weights(run, old, step))

@@ -155,7 +155,7 @@ def test_rows_that_cannot_be():
     )
   with pytest.raises(ValueError, match="20 inputs, 19 answers, 20 halt"):
     some.tally().add(first, inputs, answers[1:], logits)
-  with pytest.raises(ValueError, match="no test input of task task0"):
+  with pytest.raises(errors.UserError, match="ARC task 'task0' is none"):
     some.tally().add(first, inputs[::-1], answers, logits)
   logits[3] = np.nan
   with pytest.raises(errors.UserError, match="halt logit is not a number"):
@@ -177,7 +177,7 @@ def test_layouts_that_cannot_be(changes, text):
 
 
 def test_no_attempts():
-  with pytest.raises(errors.UserError, match="attempts is 0, expected 1"):
+  with pytest.raises(ValueError, match="num_attempts is 0"):
     _Set().tally(num_attempts=0)
 
 

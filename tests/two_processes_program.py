@@ -102,7 +102,8 @@ def evaluation(task: str, workdir: pathlib.Path) -> dict:
 
 def trained_evaluation(workdir: pathlib.Path) -> dict:
   """Evaluates what was trained in `workdir`, there."""
-  loaded, step, _ = restore.averaged_weights(run("arc"), str(workdir))
+  trained = restore.averaged_weights(run("arc"), str(workdir))
+  loaded, step = trained.weights, trained.step
   return _evaluation("arc", workdir, loaded, step)
 
 

@@ -115,14 +115,10 @@ def test_every_other_damage_is_named(path):
   _assert_damaged(path, whole + b"\n", 6)
 
 
-def test_two_evaluations_in_one_file_are_noticed(path):
+def test_a_line_twice_or_missing_is_noticed(path):
   whole = _written(path)
-  with vote_log.VoteLog(path, HEADER) as one:
-    with vote_log.VoteLog(path, HEADER) as other:
-      other.append(_entry(4))
-    one.append(_entry(4))
-  _assert_damaged(path, path.read_bytes(), 7)
   lines = whole.splitlines(keepends=True)
+  _assert_damaged(path, b"".join([*lines, lines[-1]]), 6)
   _assert_damaged(path, b"".join([*lines[:2], *lines[3:]]), 3)
 
 
@@ -165,7 +161,9 @@ def test_appended_is_on_the_disk(path):
       _append(log, [0, 1])
     assert fsync.call_count == 2
     # While the log is open, as after a kill.
-    with vote_log.VoteLog(path, HEADER) as reader:
+    copy = path.with_name("copy.jsonl")
+    copy.write_bytes(path.read_bytes())
+    with vote_log.VoteLog(copy, HEADER) as reader:
       _assert_same(reader, [0, 1])
 
 
@@ -185,3 +183,13 @@ def test_full_disk(path):
     os.close(full)
     with pytest.raises(errors.UserError, match="No space left"):
       _append(log, [0])
+
+
+def test_two_cannot_write_at_once(path):
+  with vote_log.VoteLog(path, HEADER) as log:
+    log.append(_entry(0))
+    with pytest.raises(errors.UserError, match="another evaluation is writing"):
+      vote_log.VoteLog(path, HEADER)
+    log.append(_entry(1))
+  with vote_log.VoteLog(path, HEADER) as log:
+    _assert_same(log, range(2))

@@ -94,7 +94,7 @@ def test_equal_test_inputs_share_their_votes():
 
 
 def test_question_of_another_task():
-  with pytest.raises(ValueError, match="no test input of task T7"):
+  with pytest.raises(errors.UserError, match="ARC task 'T7' is none"):
     voting.Ballot(_task((A, B), name="T7")).add(B, A, 0.5)
 
 

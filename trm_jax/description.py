@@ -8,7 +8,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import trm_jax
@@ -43,7 +43,7 @@ class Description:
   data_fingerprint: str  # of the training puzzles
   vocabulary: list[str]  # a character for each token
   identifiers: str  # digest of what the rows of the puzzle table are
-  trained_tasks: list[str]  # ARC tasks whose test answers are learned from
+  learned: list[str]  # marks of ARC's test answers seen so far; see data/leaks
   next_batch: int  # number of the first batch not yet seen
   versions: Mapping[str, str]
 
@@ -62,8 +62,18 @@ def describe(
   task: task_lib.Task,
   data_fingerprint: str,
   next_batch: int,
+  *,
+  learned_before: Iterable[str] = (),
 ) -> Description:
-  """Returns the description of a state saved now."""
+  """Returns the description of a state saved now.
+
+  Args:
+    config: of the run.
+    task: of the run.
+    data_fingerprint: of the training puzzles.
+    next_batch: number of the first batch not yet seen.
+    learned_before: marks of what the weights it began with had learned.
+  """
   packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
   versions = {name: importlib.metadata.version(name) for name in packages}
   versions["python"] = platform.python_version()
@@ -73,7 +83,7 @@ def describe(
     data_fingerprint=data_fingerprint,
     vocabulary=list(task.look.symbols),
     identifiers=task.identifiers_digest,
-    trained_tasks=list(task.trained_tasks),
+    learned=sorted({*task.learned, *learned_before}),
     next_batch=next_batch,
     versions=versions,
   )

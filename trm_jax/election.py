@@ -30,10 +30,23 @@ SUBMISSION_FILE = "submission.json"
 _MAX_ROWS = 4096  # of an array that go into its checksum
 
 
-def folder(workdir: str, step: int) -> epath.Path:
-  """Where the evaluation of a supervision step keeps votes and submission."""
-  run = epath.Path(workdir).expanduser().resolve()
-  return run / "evaluations" / f"step_{step}"
+def folder(
+  workdir: str, step: int, *, tasks: int = 0, variants: int = 0
+) -> epath.Path:
+  """Where an evaluation keeps votes and submission.
+
+  Args:
+    workdir: of the run.
+    step: supervision step of the weights.
+    tasks: `eval.tasks`; a quick look leaves a whole evaluation alone.
+    variants: `eval.variants`.
+  """
+  name = f"step_{step}"
+  if tasks:
+    name += f"_tasks_{tasks}"
+  if variants:
+    name += f"_variants_{variants}"
+  return epath.Path(workdir).expanduser().resolve() / "evaluations" / name
 
 
 class Election:
@@ -66,13 +79,18 @@ class Election:
     """
     assert run.task.ballot is not None
     self._batch_size = run.config.eval.batch_size
-    self._folder = folder(workdir, step)
+    quick = run.config.eval
+    self._folder = folder(
+      workdir, step, tasks=quick.tasks, variants=quick.variants
+    )
     header = {
       "weights": _digest(weights),
       "puzzles": puzzles.fingerprint(),
       "batch size": self._batch_size,
       "supervision steps": run.config.eval.supervision_steps,
       "compute dtype": run.config.model.compute_dtype,
+      "answer loss": run.config.train.answer_loss,
+      "halt loss weight": run.config.train.halt_loss_weight,
     }
     self._log: vote_log.VoteLog | None = None  # on the first host
     entries = [
@@ -108,6 +126,7 @@ class Election:
     """Opens the log and returns the entries it held, of JSON's types."""
     self._log = vote_log.VoteLog(self._folder / LOG_FILE, header)
     if self._log.replaced:
+      (self._folder / SUBMISSION_FILE).unlink(missing_ok=True)
       print(
         f"the votes in {self._folder} are of another evaluation (other"
         f" {', '.join(self._log.replaced)}) and are counted anew",

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -173,13 +173,26 @@ def evaluate(
 class Evaluator:
   """Evaluates weights on a task's test puzzles, compiled once."""
 
-  def __init__(self, run: experiment.Experiment, workdir: str):
-    """Sets up the evaluation.
+  def __init__(
+    self,
+    run: experiment.Experiment,
+    workdir: str,
+    learned_before: Sequence[str] = (),
+  ):
+    """Sets up the evaluation; warns on stderr of what its weights have seen.
 
     Args:
       run: the experiment.
       workdir: where votes and submissions are written, if there are any.
+      learned_before: marks of answers that the weights have seen beside those
+        of the run's own training set; see `data.leaks`.
     """
+    self._warnings = list(run.task.warnings)
+    warning = run.task.leak([*run.task.learned, *learned_before])
+    if warning and warning not in self._warnings:
+      self._warnings.append(warning)
+      if jax.process_index() == 0:
+        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
     self._run = run
     self._workdir = workdir
     self._puzzles = run.test_puzzles()
@@ -210,7 +223,7 @@ class Evaluator:
       num_puzzles=self._puzzles.num_examples,
       judged_by=judged_by,
     )
-    return report.warned(self._run.task.warnings)
+    return report.warned(self._warnings)
 
   def _judge(self, weights: types.Weights, step: int) -> judge.Judge:
     task = self._run.task
@@ -240,9 +253,10 @@ def evaluate_workdir(
   """
   run = experiment.build(config)
   run.announce_task()
-  weights, step, where = restore.averaged_weights(run, workdir)
-  print(f"evaluating {where}", flush=True)
-  report = Evaluator(run, workdir)(weights, step)
+  trained = restore.averaged_weights(run, workdir)
+  print(f"evaluating {trained.path}", flush=True)
+  evaluator = Evaluator(run, workdir, trained.learned)
+  report = evaluator(trained.weights, trained.step)
   print(
     f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy after"
     " so many supervision steps:\n"

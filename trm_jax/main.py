@@ -105,8 +105,8 @@ def run() -> None:
     sys.exit(1)
   except KeyboardInterrupt:
     print(
-      "interrupted; steps since the last checkpoint are lost, the same"
-      " command goes on from there",
+      "interrupted; the same command goes on from the last checkpoint, and an"
+      " ARC evaluation from its last batch",
       file=sys.stderr,
     )
     sys.exit(130)

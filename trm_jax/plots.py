@@ -23,7 +23,7 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
   losses, accuracies = picture.subplots(1, 2)
   for axes, names in (
     (losses, ("answer_loss", "halt_loss")),
-    (accuracies, ("exact_accuracy", "cell_accuracy")),
+    (accuracies, ("exact_accuracy", "cell_accuracy", "pass@2")),
   ):
     for name in names:
       for group, style in (("train", "-"), ("eval", "o--")):

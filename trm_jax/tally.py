@@ -38,7 +38,6 @@ class Tally:
       first_group: Groups before this one were finished by an earlier run.
 
     Raises:
-      UserError: if there are no attempts.
       ValueError: if the sizes contradict each other.
     """
     num_puzzles = len(puzzle_indices) - 1
@@ -52,9 +51,7 @@ class Tally:
     if not 0 <= first_group <= len(tasks):
       raise ValueError(f"first_group is {first_group} of {len(tasks)}")
     if num_attempts < 1:
-      raise errors.UserError(
-        f"number of attempts is {num_attempts}, expected 1 or more"
-      )
+      raise ValueError(f"num_attempts is {num_attempts}")
     self._tasks = tasks
     self._puzzle_indices = puzzle_indices
     self._bounds = puzzle_indices[group_indices]  # group g: examples [g]..[g+1]

@@ -21,7 +21,6 @@ from trm_jax import (
   sharding,
   train_state,
   train_step,
-  types,
   writer,
 )
 from trm_jax import config as config_lib
@@ -45,27 +44,32 @@ def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
   """
   run = experiment.build(config)
   run.announce_task()
-  weights = _starting_weights(run, workdir)
+  start = _start(run, workdir)
   with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    return _Loop(run, workdir, checkpoints, weights).run()
+    return _Loop(run, workdir, checkpoints, start).run()
 
 
-def _starting_weights(
-  run: experiment.Experiment, workdir: str
-) -> types.Weights | None:
+def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
   """Reads the weights that a new run is to start with, if not new ones.
 
   Before the workdir is made: a mistake leaves no folder behind.
   """
   other = run.config.checkpoint.start_from
-  if not other or checkpointing.has_checkpoint(workdir):
+  if not other:
+    return None
+  if checkpointing.has_checkpoint(workdir):
+    print(
+      f"{workdir} has a checkpoint to go on from; config.checkpoint.start_from"
+      " has no effect",
+      flush=True,
+    )
     return None
   try:
-    weights, _, where = restore.averaged_weights(run, other)
+    trained = restore.averaged_weights(run, other)
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
-  print(f"starting from {where}", flush=True)
-  return weights
+  print(f"starting from {trained.path}", flush=True)
+  return trained
 
 
 class _Loop:
@@ -76,13 +80,14 @@ class _Loop:
     run: experiment.Experiment,
     workdir: str,
     checkpoints: checkpointing.Checkpoints,
-    start_from: types.Weights | None,
+    start: restore.Trained | None,
   ):
     self._run = run
     self._workdir = workdir
     self._checkpoints = checkpoints
     self._fingerprint = run.task.train.fingerprint()
-    self._state, self._first_step = self._first_state(start_from)
+    self._learned_before = start.learned if start else ()
+    self._state, self._first_step = self._first_state(start)
     self._writer = writer.Writer(
       workdir,
       first_step=self._first_step,
@@ -90,7 +95,7 @@ class _Loop:
       active=jax.process_index() == 0,
     )
     self._has_first_row = writer.has_row(workdir, self._first_step, "eval")
-    self._evaluator = evaluate.Evaluator(run, workdir)
+    self._evaluator = evaluate.Evaluator(run, workdir, self._learned_before)
     self._log = _TrainLog(run.config, self._writer, self._last_good)
 
   def run(self) -> report_lib.Report:
@@ -128,19 +133,20 @@ class _Loop:
     return report
 
   def _first_state(
-    self, start_from: types.Weights | None
+    self, start: restore.Trained | None
   ) -> tuple[train_state.TrainState, int]:
     """The newest checkpoint's state, or a new one."""
     step = self._checkpoints.latest_step
     if step is None:
       self._write_identifiers()
       state = sharding.create_state(self._run.init, self._run.mesh)
-      return state if start_from is None else state.started_from(start_from), 0
+      return state.started_from(start.weights) if start else state, 0
     saved = self._checkpoints.description(step)
     restore.check_rows(saved, self._run, self._workdir)
     description.check_training_fits(
       saved, self._run.config, self._run.task, self._fingerprint
     )
+    self._learned_before = tuple(saved.learned)
     state = self._checkpoints.restore(step, self._run.abstract_state())
     return state, saved.next_batch
 
@@ -202,7 +208,11 @@ class _Loop:
     self._checkpoints.save(
       self._state,
       description.describe(
-        self._run.config, self._run.task, self._fingerprint, step
+        self._run.config,
+        self._run.task,
+        self._fingerprint,
+        step,
+        learned_before=self._learned_before,
       ),
       step=step,
     )

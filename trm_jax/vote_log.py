@@ -7,6 +7,8 @@ passed over.
 """
 
 import dataclasses
+import errno
+import fcntl
 import io
 import json
 import os
@@ -86,14 +88,22 @@ class VoteLog:
     self._num_lines = 0
     wanted = json.loads(json.dumps({**header, "format": _FORMAT}))
     try:
-      size = self._read(wanted)
       self.path.parent.mkdir(parents=True, exist_ok=True)
       self._file = io.FileIO(os.fspath(self.path), "a")
+    except OSError as error:
+      raise self._unwritable(error) from error
+    try:
+      self._lock()
+      size = self._read(wanted)
       self._file.truncate(size)
       if not size:
         self._write(wanted)
     except OSError as error:
+      self._file.close()
       raise self._unwritable(error) from error
+    except errors.UserError:
+      self._file.close()
+      raise
 
   def append(self, entry: Entry) -> None:
     """Adds an entry; when it returns, that is on the disk.
@@ -115,6 +125,18 @@ class VoteLog:
 
   def __exit__(self, *_) -> None:
     self.close()
+
+  def _lock(self) -> None:
+    """Keeps others from writing; the lock ends with the process."""
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise errors.UserError(
+        f"another evaluation is writing {self.path}; wait until it has ended"
+      ) from error
+    except OSError as error:
+      if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+        raise  # some network file systems have no locks
 
   def _read(self, wanted: dict[str, Any]) -> int:
     """Sets `entries` and `replaced`; returns how many bytes to keep."""

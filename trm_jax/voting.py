@@ -139,11 +139,15 @@ class Ballot:
       confidence: That the answer is right, 0..1.
 
     Raises:
-      ValueError: if the task has no such test input.
+      UserError: if the task has no such test input.
     """
     candidates = self._votes.get(_key(question))
     if candidates is None:
-      raise ValueError(f"a question is no test input of task {self._task.name}")
+      raise errors.UserError(
+        f"a puzzle named as a variant of the ARC task {self._task.name!r} is"
+        " none: turned back, its question is no test input of the task; the"
+        " files of the data set are not of one build"
+      )
     votes = candidates.setdefault(_key(answer), _Votes())
     votes.count += 1
     votes.confidence += confidence

@@ -179,6 +179,14 @@ def crop(tokens: np.ndarray) -> list[np.ndarray]:
   ]
 
 
+def find(tokens: np.ndarray) -> np.ndarray:
+  """Reads the one grid among tokens, [900], wherever it was put."""
+  canvas = tokens.reshape(SIDE, SIDE)
+  is_colour = canvas >= FIRST_COLOUR
+  rows, columns = is_colour.any(axis=1), is_colour.any(axis=0)
+  return (canvas[rows][:, columns] - FIRST_COLOUR).astype(np.uint8)
+
+
 def grid_hash(grid: np.ndarray) -> str:
   """Returns a hex SHA-256 of a grid's size and colours, uint8 [h, w]."""
   return hashlib.sha256(bytes(grid.shape) + grid.tobytes()).hexdigest()

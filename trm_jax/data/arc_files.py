@@ -154,6 +154,7 @@ def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
     raise errors.UserError(
       f"there is no ARC subset {subset!r} in {folder}: neither {combined} nor "
       f"{combined}.gz nor a folder {subset} or data/{subset} with .json files"
+      f"{_others(folder)}"
     )
   if len(found) > 1:
     raise errors.UserError(
@@ -175,6 +176,22 @@ def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
   if not paths:
     raise errors.UserError(f"there is no .json file in {found[0]}")
   return SeparateFiles(paths=tuple(paths))
+
+
+def _others(folder: pathlib.Path) -> str:
+  """Says which subsets there are instead, for the end of an error."""
+  names = {
+    path.name.removeprefix("arc-agi_").split("_challenges.json")[0]
+    for path in folder.glob("arc-agi_*_challenges.json*")
+  }
+  for parent in (folder, folder / "data"):
+    names |= {path.parent.name for path in parent.glob("*/*.json")}
+  if not names:
+    return ""
+  return (
+    f"; there are {', '.join(sorted(names))}: choose by config.data.subsets and"
+    " config.data.test_subset"
+  )
 
 
 def _either(folder: pathlib.Path, name: str) -> pathlib.Path | None:

@@ -15,15 +15,15 @@ from trm_jax.data import (
   arc_tasks,
   augmentation,
   identifiers,
+  leaks,
   look,
   official,
   official_loading,
 )
 from trm_jax.data import task as task_lib
 from trm_jax.data.builders import arc as arc_builders
+from trm_jax.data.builders import prepared
 
-# Where TFDS keeps prepared data as well.
-_CACHE_DIR = "~/tensorflow_datasets"
 _PLANS = "arc_plans"
 _NUM_NAMED = 5  # tasks of few variants that a note names
 
@@ -92,8 +92,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     if subset != data.test_subset
     for task in members
   ]
-  warning = task_lib.leak_warning(_leaked(learned, test.tasks), len(test.tasks))
-  warnings = (warning,) if warning else ()
+  marks = leaks.marks(learned)
   return task_lib.Task(
     train=train,
     test=test,
@@ -103,9 +102,9 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     ballot=task_lib.Ballot(
       tasks=test.tasks, transforms=test.transforms, colours=test.colours
     ),
-    trained_tasks=tuple(task.name for task in learned),
+    learned=tuple(marks),
     notes=_notes(plan, learned, _num_variants(data)),
-    warnings=warnings,
+    warnings=_warnings(test.tasks, marks),
   )
 
 
@@ -160,30 +159,15 @@ def _plan(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
     tasks,
     num_variants=_num_variants(data),
     seed=data.seed,
-    folder=pathlib.Path(data.cache_dir or _CACHE_DIR).expanduser() / _PLANS,
+    folder=prepared.cache_folder(data.cache_dir) / _PLANS,
   )
 
 
-def _leaked(
-  learned: list[arc_tasks.ArcTask], test: tuple[arc_tasks.ArcTask, ...]
-) -> list[str]:
-  """Names the test tasks that are learned from, under any name."""
-  names = {task.name for task in learned}
-  pairs = {_key(pair) for task in learned for pair in (*task.train, *task.test)}
-  return [
-    task.name
-    for task in test
-    if task.name in names
-    or any(_key(pair) in pairs for pair in task.test if pair.output is not None)
-  ]
-
-
-def _key(pair: arc_tasks.Pair) -> tuple:
-  """Returns what equals another pair's if and only if its grids do."""
-  return tuple(
-    None if grid is None else (grid.shape, grid.tobytes())
-    for grid in (pair.input, pair.output)
-  )
+def _warnings(
+  tested: tuple[arc_tasks.ArcTask, ...], learned: list[str]
+) -> tuple[str, ...]:
+  warning = leaks.warning(tested, learned)
+  return (warning,) if warning else ()
 
 
 def _notes(
@@ -220,6 +204,8 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
   ballot = official_loading.ballot(data.source, task.test, task.identifiers)
   names = {name.split(arc.SEPARATOR)[0] for name in task.identifiers[1:]}
   tested = {member.name for member in ballot.tasks}
+  pairs = official_loading.learned_pairs(task.train)
+  marks = [*sorted(names - tested), *leaks.pair_marks(pairs)]
   return task_lib.Task(
     train=task.train,
     test=task.test,
@@ -227,6 +213,7 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
     augmentation=None,
     identifiers=task.identifiers,
     ballot=ballot,
-    trained_tasks=tuple(sorted(names - tested)),
+    learned=tuple(marks),
     notes=task.notes,
+    warnings=_warnings(ballot.tasks, marks),
   )

@@ -234,8 +234,18 @@ def _groups_in(
   tasks: Tasks,
   where: str,
 ) -> tuple[tuple[str, str], ...]:
-  """Puts the tasks in order; UserError if one has no original in the list."""
-  groups, missing = [], []
+  """Puts the tasks in order; UserError if the list does not fit them."""
+  groups: list[tuple[str, str]] = []
+  missing: list[str] = []
+  counts = collections.Counter(
+    task.name for given in tasks.values() for task in given
+  )
+  for name, count in counts.items():
+    if count > 1:
+      raise errors.UserError(
+        f"the ARC task {name!r} stands in several subsets: which of its rows "
+        f"in {where} belong to which is not known; leave one subset out"
+      )
   for subset, given in tasks.items():
     found = {}
     for task in given:
@@ -247,6 +257,7 @@ def _groups_in(
   if missing:
     raise errors.UserError(
       f"{where} has the identifiers of another data set: {len(missing)} of "
-      f"{len(missing) + len(groups)} tasks are not in it, first {missing[0]}"
+      f"{len(missing) + len(groups)} tasks have no original in it, first "
+      f"{missing[0]}"
     )
   return tuple(groups)

@@ -134,13 +134,63 @@ def ballot(
         f" {len(tasks[name].test)} test inputs there, {wrong[0]} here"
       )
     chosen.append(tasks[name])
-  colours = "".join(digits for _, _, digits in variants).encode("ascii")
-  return task_lib.Ballot(
+  digits = "".join(colours for _, _, colours in variants).encode("ascii")
+  result = task_lib.Ballot(
     tasks=tuple(chosen),
     transforms=np.array([transform for _, transform, _ in variants], np.uint8),
-    colours=np.frombuffer(colours, np.uint8).reshape(len(variants), -1)
+    colours=np.frombuffer(digits, np.uint8).reshape(len(variants), -1)
     - np.uint8(ord("0")),
   )
+  _check_variants(source, test, result)
+  return result
+
+
+def _check_variants(
+  source: str, test: puzzle_set.Puzzles, made: task_lib.Ballot
+) -> None:
+  """Raises UserError unless variants are those that their names say.
+
+  Looks at the first and the last variant of each task: files that were mixed up
+  differ there. `tally` checks each of them when it is evaluated.
+  """
+  ends = np.stack([test.group_indices[:-1], test.group_indices[1:] - 1], axis=1)
+  for group, puzzles in enumerate(ends.tolist()):
+    task = made.tasks[group]
+    for puzzle in puzzles:
+      first, end = test.puzzle_indices[puzzle : puzzle + 2].tolist()
+      examples = np.arange(first, end)
+      inputs, _ = test.fetch(examples, np.full(len(examples), puzzle))
+      for grid, pair in zip(arc.crop(inputs), task.test, strict=True):
+        original = arc.undo(
+          grid,
+          transform=int(made.transforms[puzzle]),
+          colours=made.colours[puzzle],
+        )
+        if not np.array_equal(original, pair.input):
+          raise errors.UserError(
+            f"{source} does not fit together: puzzle {puzzle} of its test set"
+            f" is not the variant of {task.name!r} that identifiers.json and"
+            " test_puzzles.json say"
+          )
+
+
+def learned_pairs(train: puzzle_set.Puzzles) -> list[arc_tasks.Pair]:
+  """Reads the pairs of all originals, the first puzzle of each group."""
+  originals = train.group_indices[:-1]
+  sizes = np.diff(train.puzzle_indices)[originals]
+  examples = np.concatenate(
+    [
+      np.arange(
+        train.puzzle_indices[puzzle], train.puzzle_indices[puzzle] + size
+      )
+      for puzzle, size in zip(originals.tolist(), sizes.tolist(), strict=True)
+    ]
+  )
+  inputs, labels = train.fetch(examples, np.repeat(originals, sizes))
+  return [
+    arc_tasks.Pair(input=arc.find(x), output=arc.find(y))
+    for x, y in zip(inputs, labels, strict=True)
+  ]
 
 
 def _read_tasks(path: pathlib.Path) -> dict[str, arc_tasks.ArcTask]:

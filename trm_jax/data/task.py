@@ -6,9 +6,14 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from trm_jax.data import arc_tasks, augmentation, identifiers, look, puzzle_set
-
-_NUM_NAMED = 3  # leaked tasks that a warning names
+from trm_jax.data import (
+  arc_tasks,
+  augmentation,
+  identifiers,
+  leaks,
+  look,
+  puzzle_set,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Task:
       and is shared by all puzzles that have no row of their own.
     rules: Where an answer may be right without being the label.
     ballot: Where several puzzles are variants that vote for an answer.
-    trained_tasks: Names of the ARC tasks whose test answers are learned from.
+    learned: Marks of the ARC tasks whose test answers are learned from; see
+      `leaks`.
     notes: Lines for the user to read at the start.
     warnings: Reasons to doubt the score; told at the start and with it.
   """
@@ -66,7 +72,7 @@ class Task:
   )
   rules: Rules | None = None
   ballot: Ballot | None = None
-  trained_tasks: tuple[str, ...] = ()
+  learned: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   warnings: tuple[str, ...] = ()
 
@@ -90,22 +96,8 @@ class Task:
     """Hex digest of what the rows of the puzzle table stand for."""
     return identifiers.digest(self.identifiers)
 
-  def leak(self, trained: Collection[str]) -> str:
-    """Returns a warning if test tasks are among those `trained` on, or ""."""
+  def leak(self, learned: Collection[str]) -> str:
+    """Returns a warning if test answers are among `learned`, or ""."""
     if self.ballot is None:
       return ""
-    known = set(trained)
-    names = [task.name for task in self.ballot.tasks]
-    return leak_warning([n for n in names if n in known], len(names))
-
-
-def leak_warning(leaked: list[str], num_tasks: int) -> str:
-  """Returns a warning that names some of the leaked tasks; "" if none is."""
-  if not leaked:
-    return ""
-  return (
-    f"{len(leaked)} of the {num_tasks} evaluation tasks are among the training"
-    f" tasks, test answers included ({', '.join(leaked[:_NUM_NAMED])}"
-    f"{', ...' if len(leaked) > _NUM_NAMED else ''}): solving them says nothing"
-    " about unseen tasks"
-  )
+    return leaks.warning(self.ballot.tasks, learned)

@@ -51,6 +51,12 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
       "config.data.identifiers, config.data.subsets and config.data.test_subset"
       f" have no meaning for the task {data.task!r}; leave them empty"
     )
+  if kind != "grid" and (data.dihedral or data.relabel or data.charset):
+    raise errors.UserError(
+      "config.data.dihedral, config.data.relabel and config.data.charset are for"
+      f" the task 'grid'; {data.task!r} has symmetries of its own, see"
+      " config.data.augmentation"
+    )
   return {
     "sudoku": _sudoku,
     "maze": _maze,

@@ -78,6 +78,11 @@ class PuzzleBuilder(tfds.core.GeneratorBasedBuilder):
 Builder = TypeVar("Builder", bound=PuzzleBuilder)
 
 
+def cache_folder(cache_dir: str) -> epath.Path:
+  """Returns where prepared data are kept; "" is the default of TFDS."""
+  return epath.Path(cache_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
 def prepare(
   builder_class: type[Builder],
   *,
@@ -100,7 +105,7 @@ def prepare(
     UserError: if the puzzles are missing or malformed, if they cannot be
       downloaded or written; nothing is left behind then.
   """
-  data_dir = epath.Path(cache_dir or tfds.core.constants.DATA_DIR).expanduser()
+  data_dir = cache_folder(cache_dir)
   arguments = {
     "data_dir": data_dir,
     "config": config,
