@@ -53,8 +53,8 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     )
   if kind != "grid" and (data.dihedral or data.relabel or data.charset):
     raise errors.UserError(
-      "config.data.dihedral, config.data.relabel and config.data.charset are for"
-      f" the task 'grid'; {data.task!r} has symmetries of its own, see"
+      "config.data.dihedral, config.data.relabel and config.data.charset are"
+      f" for the task 'grid'; {data.task!r} has symmetries of its own, see"
       " config.data.augmentation"
     )
   return {
