@@ -292,8 +292,8 @@ def _replaced(at, name):
     (_replaced(9, "a|||t9|||0123456789"), "entry 9: 'a|||t9|||0123456789' is"),
     (
       ["<blank>", *(task.name for task in SPECIAL[1:])],
-      "another data set: 11 of 21 tasks have no original in it, first 'black' of"
-      " the subset 'training'",
+      "another data set: 11 of 21 tasks have no original in it, first 'black'"
+      " of the subset 'training'",
     ),
     (
       # A variant alone does not make a task.
