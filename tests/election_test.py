@@ -14,8 +14,6 @@ from trm_jax import config as config_lib
 from trm_jax import election, errors, evaluate, experiment, judge, sharding
 from trm_jax.data import arc_generator, arc_tasks
 
-pytestmark = pytest.mark.xdist_group("election")
-
 STEP = 3
 
 

@@ -16,8 +16,6 @@ from tests import two_processes_program as program
 from trm_jax import election, errors, restore, writer
 from trm_jax.data import identifiers
 
-pytestmark = pytest.mark.xdist_group("two_processes")
-
 ROOT = pathlib.Path(__file__).parent.parent
 TIMEOUT = 300  # seconds; two processes that disagree wait for each other
 
