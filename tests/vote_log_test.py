@@ -183,10 +183,12 @@ class _FullDisk:
 
 def test_full_disk(path):
   with vote_log.VoteLog(path, HEADER) as log:
-    with mock.patch.object(log, "_file", _FullDisk()):
-      with pytest.raises(errors.UserError, match="No space left"):
-        _append(log, [0])
     log.append(_entry(0))
+    with (
+      mock.patch.object(log, "_file", _FullDisk()),
+      pytest.raises(errors.UserError, match="No space left"),
+    ):
+      log.append(_entry(1))
   with vote_log.VoteLog(path, HEADER) as log:
     _assert_same(log, [0])
 
