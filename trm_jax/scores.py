@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from trm_jax import errors
+from trm_jax.data import atomic_file
 
 _FILE = "scores.json"
 
@@ -51,16 +52,9 @@ class Scores:
     if math.isnan(score):
       return
     self._scores[step] = score
-    if not writes:
-      return
-    new = self._path.with_suffix(".new")
-    try:
-      new.write_text(json.dumps(self._scores))
-      new.replace(self._path)
-    except OSError as error:
-      raise errors.UserError(
-        f"cannot write {self._path}: {error.strerror or error}"
-      ) from error
+    if writes:
+      with atomic_file.writing(self._path) as file:
+        file.write(json.dumps(self._scores).encode())
 
   def best(self, steps: Iterable[int], count: int) -> list[int]:
     """Returns the best of `steps` that have a score; of equals, the newest."""

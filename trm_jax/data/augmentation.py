@@ -1,6 +1,8 @@
 """How training examples are varied: the interface, and when which variant."""
 
+import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -91,3 +93,42 @@ class Schedule:
     variants = choice % np.uint64(self.num_variants + 1)
     row_keys = keys.key(self.seed, _FIXED_STREAM, puzzle_indices, variants)
     return row_keys, variants > 0
+
+
+class BySymmetry(abc.ABC):
+  """An `Augmentation` whose symmetries are functions of the rows' keys.
+
+  Attributes:
+    schedule: Which row gets which variant.
+  """
+
+  schedule: Schedule
+
+  @abc.abstractmethod
+  def mover(
+    self, row_keys: np.ndarray, varied: np.ndarray
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """Draws a symmetry for every row.
+
+    Args:
+      row_keys: uint64 [b].
+      varied: bool [b], False where the row keeps its original.
+
+    Returns:
+      What applies symmetry i to row i: tokens, uint8 [b, L], to new ones.
+    """
+
+  def __call__(
+    self,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_index: int,
+    rows: np.ndarray,
+    puzzle_indices: np.ndarray,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Varies a batch; as `Augmentation`."""
+    if self.schedule.mode == NONE:
+      return inputs, labels
+    move = self.mover(*self.schedule.draw(batch_index, rows, puzzle_indices))
+    return move(inputs), move(labels)

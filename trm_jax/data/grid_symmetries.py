@@ -6,6 +6,7 @@ may change places. A row's symmetry is a pure function of the row's 64-bit key.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def apply(
 
 
 @dataclasses.dataclass(frozen=True)
-class GridAugmentation:
+class GridAugmentation(augmentation.BySymmetry):
   """Varies training puzzles by the symmetries of grids; call it on a batch.
 
   Attributes:
@@ -168,29 +169,16 @@ class GridAugmentation:
           f"{self.vocab_size - 1}"
         )
 
-  def __call__(
-    self,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_index: int,
-    rows: np.ndarray,
-    puzzle_indices: np.ndarray,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Varies a batch; as `augmentation.Augmentation`."""
-    if self.schedule.mode == augmentation.NONE:
-      return inputs, labels
-    row_keys, varied = self.schedule.draw(batch_index, rows, puzzle_indices)
+  def mover(
+    self, row_keys: np.ndarray, varied: np.ndarray
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """As `augmentation.BySymmetry.mover`."""
     drawn = draw(
       row_keys,
       num_moves=len(move_cells(self.rows, self.cols)) if self.dihedral else 1,
       relabel=self.relabel,
       vocab_size=self.vocab_size,
     )
-    original = identity(len(rows), vocab_size=self.vocab_size)
+    original = identity(len(row_keys), vocab_size=self.vocab_size)
     symmetries = select(varied, drawn, original)
-    shape = {"rows": self.rows, "cols": self.cols}
-    return (
-      apply(symmetries, inputs, **shape),
-      apply(symmetries, labels, **shape),
-    )
+    return functools.partial(apply, symmetries, rows=self.rows, cols=self.cols)

@@ -4,6 +4,8 @@ A row's symmetry is a pure function of the row's 64-bit key.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -141,7 +143,7 @@ def inverse(symmetries: SudokuSymmetries) -> SudokuSymmetries:
 
 
 @dataclasses.dataclass(frozen=True)
-class SudokuAugmentation:
+class SudokuAugmentation(augmentation.BySymmetry):
   """Varies training puzzles by the symmetries of Sudoku; call it on a batch.
 
   Attributes:
@@ -157,20 +159,11 @@ class SudokuAugmentation:
   def __post_init__(self):
     sudoku.side(self.box_rows, self.box_cols)
 
-  def __call__(
-    self,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_index: int,
-    rows: np.ndarray,
-    puzzle_indices: np.ndarray,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Varies a batch; as `augmentation.Augmentation`."""
-    if self.schedule.mode == augmentation.NONE:
-      return inputs, labels
-    row_keys, varied = self.schedule.draw(batch_index, rows, puzzle_indices)
+  def mover(
+    self, row_keys: np.ndarray, varied: np.ndarray
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """As `augmentation.BySymmetry.mover`."""
     box = {"box_rows": self.box_rows, "box_cols": self.box_cols}
-    drawn = draw(row_keys, **box)
-    symmetries = select(varied, drawn, identity(len(rows), **box))
-    return apply(symmetries, inputs), apply(symmetries, labels)
+    unmoved = identity(len(row_keys), **box)
+    symmetries = select(varied, draw(row_keys, **box), unmoved)
+    return functools.partial(apply, symmetries)
