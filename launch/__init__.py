@@ -1,0 +1,1 @@
+"""How a training reaches other machines: TPU VMs, SLURM, clouds, sweeps."""
