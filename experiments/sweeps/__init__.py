@@ -1,0 +1,1 @@
+"""Sweeps: what is varied of an experiment, and how."""

@@ -1,0 +1,181 @@
+"""Trains an experiment many times, to find its best settings.
+
+python -m launch.sweep --config=experiments/quickstart.py \
+  --sweep=experiments/sweeps/quickstart.py --workers=2
+
+The same command goes on after any kill. See launch/README.md.
+"""
+
+import difflib
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from launch.sweeps import cloud
+from launch.sweeps import place as place_lib
+from launch.sweeps import plan as plan_lib
+from trm_jax import config as config_lib
+from trm_jax import errors
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
+)
+_SWEEP = flags.DEFINE_string(
+  "sweep", "", "What is varied, e.g. experiments/sweeps/sudoku.py."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "", "Folder of the sweep; by default runs/sweeps/NAME."
+)
+_STORAGE = flags.DEFINE_string(
+  "storage", "", "URL of the database; by default a file in the workdir."
+)
+_WORKERS = flags.DEFINE_integer(
+  "workers", 1, "How many trials, or machines, run at once.", lower_bound=1
+)
+_DEVICES_PER_WORKER = flags.DEFINE_integer(
+  "devices_per_worker",
+  0,
+  "GPUs that each trial has for itself; 0: every trial sees all devices.",
+  lower_bound=0,
+)
+_LAUNCHER = flags.DEFINE_enum(
+  "launcher", "local", ["local", "skypilot"], "Where the workers run."
+)
+_SKY_TEMPLATE = flags.DEFINE_string(
+  "sky_template", str(cloud.TEMPLATE), "A worker's task for SkyPilot."
+)
+_DRY_RUN = flags.DEFINE_bool(
+  "dry_run", False, "Only show the commands, or SkyPilot's tasks."
+)
+_REPORT = flags.DEFINE_bool("report", False, "Only tell what was found so far.")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the sweep; its last line names the best trial."""
+  if len(argv) > 1:
+    raise errors.UserError(f"what is {argv[1]!r}? every setting is a --flag")
+  plan = _plan()
+  if importlib.util.find_spec("optuna") is None:
+    raise errors.UserError("a sweep needs Optuna: pip install '.[sweep]'")
+  place = place_lib.Place(
+    workdir=_WORKDIR.value
+    or os.path.join("runs", "sweeps", pathlib.Path(_SWEEP.value).stem),
+    storage=_STORAGE.value,
+  )
+  if _LAUNCHER.value == "skypilot":
+    _launch(plan, place)
+  else:
+    _run(plan, place)
+
+
+def _plan() -> plan_lib.Plan:
+  for flag in (_CONFIG, _SWEEP):
+    if not flags.FLAGS[flag.name].present:
+      raise errors.UserError(
+        f"--{flag.name} is missing, e.g. --config=experiments/quickstart.py"
+        " --sweep=experiments/sweeps/quickstart.py"
+      )
+  sweep = plan_lib.load_sweep(_SWEEP.value)
+  flag = flags.FLAGS["config"]
+  try:
+    config = ml_collections.ConfigDict(_CONFIG.value)
+  except OSError as error:  # config_flags loads a missing file this late
+    raise errors.UserError(f"--config: {_last_line(error)}") from error
+  return plan_lib.make(
+    sweep,
+    experiment=config_flags.get_config_filename(flag),
+    config=config,
+    overrides=config_flags.get_override_values(flag),
+  )
+
+
+def _run(plan: plan_lib.Plan, place: place_lib.Place) -> None:
+  # Imported late: it needs Optuna.
+  from launch.sweeps import session
+
+  environments = session.environments(
+    os.environ,
+    workers=_WORKERS.value,
+    devices_per_worker=_DEVICES_PER_WORKER.value,
+  )
+  if _DRY_RUN.value:
+    session.print_commands(plan, place)
+  elif _REPORT.value:
+    session.report(plan, place)
+  else:
+    sys.exit(session.run(plan, place, environments=environments))
+
+
+def _launch(plan: plan_lib.Plan, place: place_lib.Place) -> None:
+  """Submits workers to SkyPilot, or shows them."""
+  if not place.is_shared or not _WORKDIR.present:
+    raise errors.UserError(
+      "workers on many machines share a database and a folder: name a"
+      " --storage=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE and a"
+      " --workdir in the bucket, e.g. /bucket/sweeps/sudoku"
+    )
+  named = cloud.tasks(
+    [
+      *plan.sweep_arguments(_SWEEP.value),
+      f"--workdir={_WORKDIR.value}",
+      f"--devices_per_worker={_DEVICES_PER_WORKER.value}",
+    ],
+    template=pathlib.Path(_SKY_TEMPLATE.value),
+    name=place.folder.name,
+    num_workers=_WORKERS.value,
+  )
+  if _DRY_RUN.value:
+    for job, task in named.items():
+      print(f"# {job}.yaml\n{cloud.as_yaml(task)}", flush=True)
+    return
+  from launch.sweeps import session
+
+  session.create(plan, place)  # before many workers come at once
+  cloud.submit(named, folder=place.scratch, storage=place.url)
+
+
+def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
+  """Parses flags; what is wrong with them is one line."""
+  try:
+    return flags.FLAGS(argv)
+  except Exception as error:  # the experiment is Python and may raise anything
+    said = _misspelt(argv) or _last_line(error)
+    raise errors.UserError(said) from error
+
+
+def _last_line(error: Exception) -> str:
+  """Returns what is wrong: config_flags tells before what it was doing."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[-1].strip()
+
+
+def _misspelt(argv: Sequence[str]) -> str:
+  """Names the setting of the command line that does not exist, or ''."""
+  knobs = config_lib.knob_names()
+  for argument in argv:
+    match = re.match(r"--?config\.([\w.]+)", argument)
+    if match and match.group(1) not in knobs:
+      close = difflib.get_close_matches(match.group(1), knobs, n=1)
+      hint = f"; did you mean config.{close[0]}?" if close else ""
+      return f"there is no setting config.{match.group(1)}{hint}"
+  return ""
+
+
+def run() -> None:
+  """Runs main; what the user can put right is one line, without traceback."""
+  try:
+    app.run(main, flags_parser=_parse_flags)
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  run()
