@@ -19,10 +19,9 @@ import numpy as np
 
 from experiments import arc
 from trm_jax import config as config_lib
-from trm_jax import experiment, sharding, train_state
+from trm_jax import experiment, sharding
 from trm_jax.data import arc_loading, identifiers, puzzle_set
 from trm_jax.data import task as task_lib
-from trm_jax.optim import factory
 
 ARC_1_ROWS = 876_406
 WIDTH = 512
@@ -44,15 +43,7 @@ def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
     augmentation=None,
     identifiers=[identifiers.BLANK] * rows,
   )
-  return experiment.Experiment(
-    config=frozen,
-    task=task,
-    mesh=sharding.make_mesh(num_devices),
-    model=train_state.build_model(
-      frozen.model, vocab_size=task.vocab_size, seq_len=task.seq_len
-    ),
-    optimizer=factory.make_optimizer(frozen.optimizer, frozen.train.num_steps),
-  )
+  return experiment.of_task(frozen, task, sharding.make_mesh(num_devices))
 
 
 def _measure(rows: int) -> dict[str, float]:

@@ -31,6 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
   # What the backward pass recomputes: 'none' (fastest, most memory), 'dots'
   # (all but matrix products), 'full' (every network call; least memory).
   config.model.remat = "full"
+  # 'auto', 'xla', or 'splash': a fused kernel for TPU that saves the memory of
+  # all S x S weights; auto takes it for long sequences.
+  config.model.attention_kernel = "auto"
 
   config.optimizer = ml_collections.ConfigDict()
   config.optimizer.name = "adam_atan2"  # or 'adamw', 'muon'
@@ -83,6 +86,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.halt_rule = "halt"  # or 'halt_over_continue' (HRM's)
   config.train.answer_loss = "stablemax"  # or 'softmax' cross-entropy
   config.train.halt_loss_weight = 0.5
+  # Save and end after so long, e.g. before a time limit; 0: no limit.
+  config.train.max_minutes = 0.0
   config.train.frozen_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()

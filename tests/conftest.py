@@ -1,10 +1,10 @@
-"""Every test sees four CPU devices and no implicit rank promotion."""
+"""Every test sees eight CPU devices and no implicit rank promotion."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   # Tests compile far longer than they compute.
   " --xla_backend_optimization_level=0"
 )

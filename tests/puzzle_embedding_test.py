@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import puzzle_embedding
+from trm_jax import puzzle_embedding, sharding
 
 N, E = 7, 4
 
@@ -175,3 +175,54 @@ def test_the_update_of_a_large_table_makes_no_copy_of_it():
   table_bytes = 4 * shape[0] * shape[1]
   assert memory.alias_size_in_bytes >= table_bytes
   assert memory.temp_size_in_bytes < table_bytes / 100
+
+
+# --- on several devices ----------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def _update_and_read(table, ids, gradients, *, mesh):
+  table = puzzle_embedding.sign_update(
+    table, ids, gradients, learning_rate=0.01, weight_decay=0.1, mesh=mesh
+  )
+  return table, puzzle_embedding.lookup(table, ids, mesh=mesh)
+
+
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
+def test_split_tables_are_read_and_trained_as_whole_ones_bit_by_bit(
+  num_devices,
+):
+  mesh = sharding.make_mesh(num_devices)
+  rng = np.random.default_rng(num_devices)
+  whole = split = rng.standard_normal((32, E), np.float32)
+  split = jax.device_put(split, sharding.split(mesh))
+  for _ in range(5):
+    ids = rng.integers(0, 32, 16).astype(np.int32)
+    ids[:7] = ids[0]  # the same row on several devices
+    ids[7:9] = 31, 0
+    gradients = rng.standard_normal((16, E), np.float32)
+    gradients[rng.random((16, E)) < 0.2] = 0.0
+    whole, rows = _update_and_read(whole, ids, gradients, mesh=None)
+    split, split_rows = _update_and_read(
+      split,
+      *jax.device_put((ids, gradients), sharding.split(mesh)),
+      mesh=mesh,
+    )
+    np.testing.assert_array_equal(whole, split)
+    np.testing.assert_array_equal(rows, split_rows)
+  assert split.addressable_shards[0].data.shape == (32 // num_devices, E)
+
+
+def test_ids_outside_a_split_table_read_nan_and_train_nothing():
+  mesh = sharding.make_mesh(4)
+  table = np.ones((8, E), np.float32)
+  ids = np.array([-1, 8, 3, 1000], np.int32)
+  new, rows = _update_and_read(
+    *jax.device_put(
+      (table, ids, np.ones((4, E), np.float32)), sharding.split(mesh)
+    ),
+    mesh=mesh,
+  )
+  assert np.isnan(rows).all(1).tolist() == [True, True, False, True]
+  changed = (np.asarray(new) != table).any(1)
+  assert np.flatnonzero(changed).tolist() == [3]

@@ -1,6 +1,5 @@
 """The supervision step as a whole, on a tiny model."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,16 +9,15 @@ import pytest
 
 from experiments import base
 from trm_jax import config as config_lib
-from trm_jax import experiment, halting, sharding, train_state, types
+from trm_jax import experiment, halting, sharding, types
 from trm_jax.data import look, puzzle_set
 from trm_jax.data import task as task_lib
-from trm_jax.optim import factory
 
-B, L, V, NUM_IDS = 8, 6, 5, 8
+B, L, V, NUM_IDS = 8, 6, 5, 9
 
 
 @functools.cache
-def _experiment(num_devices=1, *, frozen_network=False):
+def _experiment(num_devices=1, **train):
   config = base.get_config()
   config.model.update(
     hidden_size=8,
@@ -39,7 +37,7 @@ def _experiment(num_devices=1, *, frozen_network=False):
     batch_size=B,
     max_supervision_steps=4,
     exploration_prob=1.0,
-    frozen_network=frozen_network,
+    **train,
   )
   config = config_lib.from_config_dict(config)
   tokens = np.zeros((1, L), np.uint8)
@@ -50,18 +48,12 @@ def _experiment(num_devices=1, *, frozen_network=False):
     augmentation=None,
     identifiers=[str(row) for row in range(NUM_IDS)],
   )
-  return experiment.Experiment(
-    config=config,
-    task=task,
-    mesh=sharding.make_mesh(num_devices),
-    model=train_state.build_model(config.model, vocab_size=V, seq_len=L),
-    optimizer=factory.make_optimizer(config.optimizer, config.train.num_steps),
-  )
+  return experiment.of_task(config, task, sharding.make_mesh(num_devices))
 
 
 @functools.cache
-def _step_fn(num_devices=1):
-  return _experiment(num_devices).train_step()
+def _step_fn(num_devices=1, **train):
+  return _experiment(num_devices, **train).train_step()
 
 
 @functools.cache
@@ -86,7 +78,12 @@ def _first_state_on_host():
 def _state(num_devices=1, **changes):
   """A state of its own buffers, which a step may take over."""
   state = _first_state_on_host().replace(**changes)
-  shardings = sharding.state_shardings(state, _experiment(num_devices).mesh)
+  run = _experiment(num_devices)
+  more = sharding.num_rows(NUM_IDS, run.mesh) - NUM_IDS
+  state = state.replace(
+    puzzle_table=np.pad(state.puzzle_table, ((0, more), (0, 0)))
+  )
+  shardings = sharding.state_shardings(state, run.mesh)
   return jax.device_put(jax.tree.map(jnp.array, state), shardings)
 
 
@@ -164,24 +161,49 @@ def test_the_old_state_is_taken_over():
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
 
 
-def test_one_and_four_devices_train_the_same():
-  results = {}
-  for num_devices in (1, 4):
-    state, history = _state(num_devices), []
-    for seed in range(5):
-      state, sums = _step_fn(num_devices)(state, _batch(seed, num_devices))
-      history.append(jax.device_get(sums))
-    if num_devices == 4:
-      assert not state.puzzle_table.sharding.is_fully_replicated
-      assert not state.carry.latents.y.sharding.is_fully_replicated
-    results[num_devices] = jax.device_get(state), history
+@functools.cache
+def _after_five_steps(num_devices, **train):
+  """The state and the metrics of each step, on the host."""
+  state, history = _state(num_devices), []
+  step = _step_fn(num_devices, **train)
+  for seed in range(5):
+    state, sums = step(state, _batch(seed, num_devices))
+    history.append(jax.device_get(sums))
+  assert state.carry.latents.y.addressable_shards[0].data.shape[0] == (
+    B // num_devices
+  )
+  rows = state.puzzle_table.shape[0]
+  assert NUM_IDS <= rows < NUM_IDS + num_devices
+  assert state.puzzle_table.addressable_shards[0].data.shape[0] == (
+    rows // num_devices
+  )
+  state = jax.device_get(state)
+  assert not np.any(state.puzzle_table[NUM_IDS:])
+  return state.replace(puzzle_table=state.puzzle_table[:NUM_IDS]), history
+
+
+@pytest.mark.parametrize(
+  ("num_devices", "train"),
+  [
+    (2, {}),
+    (4, {}),
+    (8, {}),
+    (2, {"frozen_network": True}),
+    (2, {"halt_rule": "halt_over_continue"}),
+  ],
+)
+def test_any_number_of_devices_trains_the_same(num_devices, train):
+  state, history = _after_five_steps(num_devices, **train)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    results[1],
-    results[4],
+    (state, history),
+    _after_five_steps(1, **train),
   )
-  assert sum(sums["count"] for sums in results[1][1]) > 0
-  assert _differ(results[1][0].params, _first_state_on_host().params)
+  assert any(sums["count"] > 0 for sums in history)
+  first = _first_state_on_host()
+  trains_network = not train.get("frozen_network")
+  assert _differ(state.params, first.params) == trains_network
+  assert _differ(state.puzzle_table, first.puzzle_table)
 
 
 # --- the carry -------------------------------------------------------------
@@ -358,14 +380,3 @@ def test_the_initial_latents_are_constants():
   state, _ = _run(_state(), _batch(0))
   _assert_equal(state.initial_latents, old)
   assert np.any(old.y != old.z)
-
-
-@pytest.mark.parametrize("rows", [6, 8])
-def test_the_table_is_split_where_its_rows_divide_evenly(rows):
-  run = _experiment(4)
-  run = dataclasses.replace(
-    run, task=dataclasses.replace(run.task, identifiers=[""] * rows)
-  )
-  table = run.abstract_state().puzzle_table
-  assert table.shape == (rows, 8)
-  assert table.sharding.is_fully_replicated == (rows == 6)

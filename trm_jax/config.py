@@ -6,14 +6,11 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 """
 
 import dataclasses
-import difflib
-import typing
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from trm_jax import checks, errors
+from trm_jax import checks, errors, settings
 
 TASKS = (
   "sudoku",
@@ -48,6 +45,7 @@ class ModelConfig:
   recursion_cycles: int
   compute_dtype: str
   remat: str
+  attention_kernel: str
 
   def __post_init__(self):
     checks.one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
@@ -58,6 +56,11 @@ class ModelConfig:
       "model.compute_dtype", self.compute_dtype, ("float32", "bfloat16")
     )
     checks.one_of("model.remat", self.remat, ("none", "dots", "full"))
+    checks.one_of(
+      "model.attention_kernel",
+      self.attention_kernel,
+      ("auto", "xla", "splash"),
+    )
     for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
       checks.at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
@@ -180,6 +183,7 @@ class TrainConfig:
   answer_loss: str
   halt_loss_weight: float
   frozen_network: bool
+  max_minutes: float
 
   def __post_init__(self):
     checks.one_of(
@@ -191,7 +195,8 @@ class TrainConfig:
     checks.at_least("train.batch_size", self.batch_size, 1)
     checks.at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     checks.between("train.exploration_prob", self.exploration_prob, 0, 1)
-    checks.at_least("train.num_steps", self.num_steps, 0)
+    for name in ("num_steps", "max_minutes"):
+      checks.at_least(f"train.{name}", getattr(self, name), 0)
     checks.at_least(
       "train.max_supervision_steps", self.max_supervision_steps, 1
     )
@@ -269,50 +274,6 @@ class Config:
       raise errors.UserError("config.name is empty; it names the workdir")
 
 
-def _build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
-  """Builds dataclass `kind` from a mapping, group by group."""
-  if not isinstance(values, Mapping):
-    raise errors.UserError(
-      f"{path[:-1]} is {values!r}; it must be a group of settings"
-    )
-  fields = {f.name: f for f in dataclasses.fields(kind)}
-  for name in values:
-    if name not in fields:
-      close = difflib.get_close_matches(name, fields, n=1)
-      hint = f"; did you mean {path}{close[0]}?" if close else ""
-      raise errors.UserError(f"there is no setting {path}{name}{hint}")
-  missing = [name for name in fields if name not in values]
-  if missing:
-    raise errors.UserError(
-      "settings without a value: " + ", ".join(path + m for m in missing)
-    )
-  built = {
-    name: _build(field.type, values[name], f"{path}{name}.")
-    if dataclasses.is_dataclass(field.type)
-    else _typed(path + name, field.type, values[name])
-    for name, field in fields.items()
-  }
-  return kind(**built)
-
-
-def _typed(path: str, kind: Any, value: Any) -> Any:
-  """Returns the value as the field's type, or says what it should be."""
-  if typing.get_origin(kind) is tuple:
-    member = typing.get_args(kind)[0]
-    if isinstance(value, list | tuple) and all(
-      isinstance(v, member) for v in value
-    ):
-      return tuple(value)
-  elif isinstance(value, bool) and kind is not bool:
-    pass  # to Python a bool is an int
-  elif kind is float and isinstance(value, int | float):
-    return float(value)
-  elif isinstance(value, kind):
-    return value
-  name = str(kind) if typing.get_origin(kind) else kind.__name__
-  raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
-
-
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   """Returns the frozen settings.
 
@@ -329,7 +290,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       f"the experiment's get_config() returned {type(config).__name__}, not a"
       " ConfigDict"
     ) from error
-  return _build(Config, values, "config.")
+  return settings.build(Config, values, "config.")
 
 
 def flatten(config: Config) -> dict[str, Any]:

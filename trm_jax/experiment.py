@@ -1,46 +1,23 @@
-"""An experiment: what is built from the settings, before any array exists."""
+"""An experiment: a program, and the data that run through it."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
-from trm_jax import sharding, train_state, train_step
+from trm_jax import hosts, program, sharding
 from trm_jax.data import loader, selection, tasks
 from trm_jax.data import task as task_lib
-from trm_jax.models import trm
-from trm_jax.optim import factory
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(program.Program):
   """What is built from the settings, before any array exists."""
 
-  config: config_lib.Config
   task: task_lib.Task
-  mesh: Mesh
-  model: trm.TinyRecursiveModel
-  optimizer: optax.GradientTransformation
-
-  def init(self) -> train_state.TrainState:
-    """Draws the first state; call it under jit."""
-    return train_state.init_state(
-      self.model,
-      self.optimizer,
-      seed=self.config.seed,
-      batch_size=self.config.train.batch_size,
-      num_puzzle_ids=self.task.num_puzzle_ids,
-      puzzle_vector_size=self.config.model.puzzle_vector_size,
-    )
-
-  def abstract_state(self) -> train_state.TrainState:
-    """Shapes, dtypes and shardings of the state."""
-    return sharding.abstract_state(self.init, self.mesh)
 
   def test_puzzles(self) -> selection.Selection:
     """The puzzles to evaluate on."""
@@ -52,36 +29,9 @@ class Experiment:
 
   def announce_task(self) -> None:
     """Tells the user what to know of the data, on the first host."""
-    if jax.process_index() == 0:
-      warnings = [f"WARNING: {warning}" for warning in self.task.warnings]
-      for line in (*self.task.notes, *warnings):
-        print(line, file=sys.stderr, flush=True)
-
-  def train_step(self) -> train_step.TrainStep:
-    """The supervision step, jitted; it takes the state's buffers over."""
-    train, optimizer = self.config.train, self.config.optimizer
-    settings = train_step.Settings(
-      max_supervision_steps=train.max_supervision_steps,
-      exploration_prob=train.exploration_prob,
-      halt_rule=train.halt_rule,
-      answer_loss=train.answer_loss,
-      halt_loss_weight=train.halt_loss_weight,
-      puzzle_learning_rate=factory.make_schedule(
-        optimizer.puzzle_learning_rate, optimizer, train.num_steps
-      ),
-      puzzle_weight_decay=optimizer.puzzle_weight_decay,
-      ema_decay=optimizer.ema_decay,
-      frozen_network=train.frozen_network,
-    )
-    step = train_step.make_train_step(
-      self.model, self.optimizer, settings, seed=self.config.seed
-    )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
-    return jax.jit(
-      step,
-      donate_argnums=0,
-      out_shardings=(shardings, sharding.replicated(self.mesh)),
-    )
+    warnings = [f"WARNING: {warning}" for warning in self.task.warnings]
+    for line in (*self.task.notes, *warnings):
+      hosts.note(line)
 
   def train_batches(self, first_batch: int) -> Iterator[dict[str, np.ndarray]]:
     """This host's part of the batches from `first_batch` on, without end."""
@@ -99,22 +49,45 @@ class Experiment:
 
 
 def build(config: config_lib.Config) -> Experiment:
-  """Loads the task and builds what trains on it.
+  """Loads the task and builds what trains on it, on all devices.
 
   Raises:
     UserError: the data are missing or malformed, or a batch size does not
       divide over the devices.
   """
   mesh = sharding.make_mesh()
-  sharding.check_batch_size("train.batch_size", config.train.batch_size, mesh)
-  sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-  task = tasks.load(config.data)
+  program.check_batch_sizes(config, mesh)  # before the data are read
+  return of_task(config, _load(config.data), mesh)
+
+
+def _load(data: config_lib.DataConfig) -> task_lib.Task:
+  """Loads the task, first on the first host.
+
+  On a disk that the hosts share, it prepares what the others then find.
+  """
+  loaded: list[task_lib.Task] = []
+  hosts.from_first(lambda: loaded.append(tasks.load(data)))
+  return loaded[0] if loaded else tasks.load(data)
+
+
+def of_task(
+  config: config_lib.Config, task: task_lib.Task, mesh: Mesh
+) -> Experiment:
+  """Builds what trains on a task."""
+  built = program.build(
+    config,
+    program.Sizes(
+      vocab_size=task.vocab_size,
+      seq_len=task.seq_len,
+      num_puzzle_ids=task.num_puzzle_ids,
+    ),
+    mesh,
+  )
   return Experiment(
     config=config,
-    task=task,
+    sizes=built.sizes,
     mesh=mesh,
-    model=train_state.build_model(
-      config.model, vocab_size=task.vocab_size, seq_len=task.seq_len
-    ),
-    optimizer=factory.make_optimizer(config.optimizer, config.train.num_steps),
+    model=built.model,
+    optimizer=built.optimizer,
+    task=task,
   )

@@ -1,9 +1,10 @@
 """How arrays lie on the devices: one mesh axis, `data`.
 
 Batch and carry are split over the devices, parameters are on each of them,
-and the puzzle table is split by rows where they divide evenly.
+and the puzzle table is split by rows.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from trm_jax import errors, train_state, types
 
 DATA = "data"
+ROWS, COPIES = PartitionSpec(DATA), PartitionSpec()
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
@@ -21,9 +23,13 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 
   Host by host: a host's rows of a batch lie one after another.
   """
-  count = num_devices or jax.device_count()
+  return mesh_of(jax.devices()[: num_devices or jax.device_count()])
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+  """Returns the mesh over these devices, which need not be there."""
   # On TPU pods neighbours in this order are often of different hosts.
-  neighbours = mesh_utils.create_device_mesh((count,), jax.devices()[:count])
+  neighbours = mesh_utils.create_device_mesh((len(devices),), devices)
   by_host = sorted(neighbours, key=lambda device: device.process_index)
   # Auto, not Explicit: Linen's gathers need it.
   return Mesh(by_host, (DATA,), axis_types=(AxisType.Auto,))
@@ -36,7 +42,7 @@ def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
 
 def replicated(mesh: Mesh) -> NamedSharding:
   """Puts a copy on each device."""
-  return NamedSharding(mesh, PartitionSpec())
+  return NamedSharding(mesh, COPIES)
 
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
@@ -51,14 +57,20 @@ def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
     )
 
 
+def num_rows(num_puzzle_ids: int, mesh: Mesh) -> int:
+  """Returns how many rows a puzzle table needs so that it can be split.
+
+  Those past the last id are zero, and no puzzle ever reads or writes them.
+  """
+  return -(-num_puzzle_ids // mesh.size) * mesh.size
+
+
 def state_shardings(state: Any, mesh: Mesh) -> Any:
   """Returns a sharding for every leaf of a (possibly abstract) TrainState."""
   everywhere, by_row = replicated(mesh), split(mesh)
   shardings = jax.tree.map(lambda _: everywhere, state)
-  rows = state.puzzle_table.shape[0]
   return shardings.replace(
-    carry=jax.tree.map(lambda _: by_row, state.carry),
-    puzzle_table=by_row if rows % mesh.size == 0 else everywhere,
+    carry=jax.tree.map(lambda _: by_row, state.carry), puzzle_table=by_row
   )
 
 
@@ -101,3 +113,46 @@ def put_batch(host_batch: dict[str, np.ndarray], mesh: Mesh) -> types.Batch:
 def put_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
   """Makes a global array of this host's rows, split over the devices."""
   return jax.make_array_from_process_local_data(split(mesh), rows)
+
+
+def local_rows(array: jax.Array, *, axis: int = 0) -> np.ndarray:
+  """Returns this host's part of an array that is split along an axis."""
+  parts = {
+    shard.index[axis].start or 0: shard.data
+    for shard in array.addressable_shards
+  }
+  return np.concatenate(
+    [np.asarray(parts[start]) for start in sorted(parts)], axis
+  )
+
+
+def on_each_device(
+  function: Callable, mesh: Mesh | None, *, in_specs: Any, out_specs: Any
+) -> Callable:
+  """Returns the function, run by each device on its own rows.
+
+  Nothing travels between devices but what the function itself sends, as with
+  `sum_over_devices`, and kernels need not be split by the compiler.
+
+  Args:
+    function: of arrays.
+    mesh: the devices; None if all arrays are on one.
+    in_specs: for each argument, or parts of it, `ROWS` or `COPIES`.
+    out_specs: the same for what it returns.
+  """
+  if mesh is None or mesh.size == 1:
+    return function
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=in_specs,
+    out_specs=out_specs,
+    check_vma=False,  # kernels do not say which axes their outputs vary on
+  )
+
+
+def sum_over_devices(tree: Any, mesh: Mesh | None) -> Any:
+  """Sums what each device has, within `on_each_device`."""
+  if mesh is None or mesh.size == 1:
+    return tree
+  return jax.lax.psum(tree, DATA)

@@ -9,7 +9,7 @@ import optax
 
 from trm_jax import config as config_lib
 from trm_jax import types
-from trm_jax.models import trm
+from trm_jax.models import attention, trm
 
 
 @flax.struct.dataclass
@@ -48,9 +48,20 @@ class TrainState:
 
 
 def build_model(
-  model: config_lib.ModelConfig, *, vocab_size: int, seq_len: int
+  model: config_lib.ModelConfig,
+  *,
+  vocab_size: int,
+  seq_len: int,
+  platform: str = "cpu",
 ) -> trm.TinyRecursiveModel:
-  """Returns the module for puzzles of `seq_len` tokens."""
+  """Returns the module for puzzles of `seq_len` tokens.
+
+  Args:
+    model: the settings.
+    vocab_size: V.
+    seq_len: L.
+    platform: of the devices that will run it: 'cpu', 'gpu' or 'tpu'.
+  """
   return trm.TinyRecursiveModel(
     vocab_size=vocab_size,
     seq_len=seq_len,
@@ -68,6 +79,11 @@ def build_model(
     recursion_cycles=model.recursion_cycles,
     compute_dtype=model.compute_dtype,
     remat=model.remat,
+    attend=attention.choose(
+      model.attention_kernel,
+      length=model.num_prefix_tokens + seq_len,
+      platform=platform,
+    ),
   )
 
 
@@ -95,7 +111,10 @@ def init_params(
   """Draws the model's parameters, a dict of float32 arrays."""
   carry = empty_carry(model, batch_size=1)
   vectors = jnp.zeros((1, puzzle_vector_size), jnp.float32)
-  variables = model.init(key, carry.batch.inputs, vectors, carry.latents)
+  # No kernel: it could not split a single row over the devices.
+  variables = model.clone(attend=attention.plain).init(
+    key, carry.batch.inputs, vectors, carry.latents
+  )
   return variables["params"]
 
 
@@ -105,7 +124,7 @@ def init_state(
   *,
   seed: int,
   batch_size: int,
-  num_puzzle_ids: int,
+  num_puzzle_rows: int,
   puzzle_vector_size: int,
 ) -> TrainState:
   """Draws the state before the first supervision step.
@@ -115,7 +134,7 @@ def init_state(
     optimizer: of its parameters.
     seed: of all random numbers.
     batch_size: slots, over all devices.
-    num_puzzle_ids: N, rows of the puzzle table, which starts at 0.
+    num_puzzle_rows: N, of the puzzle table, which starts at 0.
     puzzle_vector_size: E, their width.
 
   Returns:
@@ -136,7 +155,7 @@ def init_state(
     params=params,
     ema_params=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
-    puzzle_table=jnp.zeros((num_puzzle_ids, puzzle_vector_size), jnp.float32),
+    puzzle_table=jnp.zeros((num_puzzle_rows, puzzle_vector_size), jnp.float32),
     initial_latents=types.Latents(
       y=initial_latent(y_key), z=initial_latent(z_key)
     ),

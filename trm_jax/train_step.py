@@ -10,12 +10,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from trm_jax import (
   halting,
   losses,
   metrics,
   puzzle_embedding,
+  sharding,
   train_state,
   types,
 )
@@ -52,6 +54,7 @@ def make_train_step(
   settings: Settings,
   *,
   seed: int,
+  mesh: Mesh | None = None,
 ) -> TrainStep:
   """Returns `train_step(state, batch) -> (state, metric sums)`.
 
@@ -63,6 +66,7 @@ def make_train_step(
     optimizer: of its parameters.
     settings: of the step.
     seed: of the exploration draws.
+    mesh: as for `puzzle_embedding.lookup`.
   """
   # A stream of its own: the initial weights are drawn from the bare seed.
   exploration_key = jax.random.fold_in(jax.random.key(seed), _EXPLORATION)
@@ -75,7 +79,13 @@ def make_train_step(
       max_supervision_steps=settings.max_supervision_steps,
     )
     return supervision_step(
-      state, batch, draws, model=model, optimizer=optimizer, settings=settings
+      state,
+      batch,
+      draws,
+      model=model,
+      optimizer=optimizer,
+      settings=settings,
+      mesh=mesh,
     )
 
   return train_step
@@ -89,6 +99,7 @@ def supervision_step(
   model: trm.TinyRecursiveModel,
   optimizer: optax.GradientTransformation,
   settings: Settings,
+  mesh: Mesh | None = None,
 ) -> tuple[train_state.TrainState, metrics.Sums]:
   """Trains on the puzzles in the slots, once, with given draws.
 
@@ -99,6 +110,7 @@ def supervision_step(
     model: the module.
     optimizer: of its parameters.
     settings: of the step.
+    mesh: as for `puzzle_embedding.lookup`.
 
   Returns:
     The state after the step, and metric sums as in `metrics.row_sums`, plus
@@ -107,16 +119,20 @@ def supervision_step(
   step = state.step + 1
   carry = halting.refill(state.carry, batch, state.initial_latents)
   steps = carry.steps + 1
-  vectors = puzzle_embedding.lookup(state.puzzle_table, carry.batch.puzzle_ids)
+  num_slots = steps.size
+  vectors = puzzle_embedding.lookup(
+    state.puzzle_table, carry.batch.puzzle_ids, mesh=mesh
+  )
 
-  def loss_fn(params, vectors):
+  def share_of_loss(params, vectors, carry):
+    """What this device's slots add to the mean over all slots."""
     output = trm.apply(
       model, params, carry.batch.inputs, vectors, carry.latents
     )
     targets = None
     if settings.halt_rule == "halt_over_continue":
       targets = _continue_targets(
-        model, params, vectors, carry, output, steps, settings
+        model, params, vectors, carry, output, settings
       )
     row_losses = losses.supervision_loss(
       output,
@@ -125,12 +141,29 @@ def supervision_step(
       halt_loss_weight=settings.halt_loss_weight,
       continue_targets=targets,
     )
-    return jnp.mean(row_losses.total), (output, row_losses)
+    return jnp.sum(row_losses.total) / num_slots, (output, row_losses)
 
-  (_, (output, row_losses)), gradients = jax.value_and_grad(
-    loss_fn, argnums=(1,) if settings.frozen_network else (1, 0), has_aux=True
-  )(state.params, vectors)
-  vector_gradients, *network_gradients = gradients
+  def differentiate(params, vectors, carry):
+    (_, (output, row_losses)), gradients = jax.value_and_grad(
+      share_of_loss,
+      argnums=(1,) if settings.frozen_network else (1, 0),
+      has_aux=True,
+    )(params, vectors, carry)
+    vector_gradients, *network_gradients = gradients
+    # Summed here they are float32; the compiler would sum some of them before
+    # they are cast, in bfloat16.
+    network_gradients = sharding.sum_over_devices(network_gradients, mesh)
+    return network_gradients, vector_gradients, output, row_losses
+
+  rows, copies = sharding.ROWS, sharding.COPIES
+  network_gradients, vector_gradients, output, row_losses = (
+    sharding.on_each_device(
+      differentiate,
+      mesh,
+      in_specs=(copies, rows, rows),
+      out_specs=(copies, rows, rows, rows),
+    )(state.params, vectors, carry)
+  )
 
   puzzle_table = puzzle_embedding.sign_update(
     state.puzzle_table,
@@ -138,6 +171,7 @@ def supervision_step(
     vector_gradients,
     learning_rate=settings.puzzle_learning_rate(step),
     weight_decay=settings.puzzle_weight_decay,
+    mesh=mesh,
   )
   params, ema_params, opt_state = (
     state.params,
@@ -196,7 +230,6 @@ def _continue_targets(
   vectors: jax.Array,
   carry: types.Carry,
   output: types.Output,
-  steps: jax.Array,
   settings: Settings,
 ) -> jax.Array:
   """Looks one supervision step ahead, without gradient; [B] in 0..1."""
@@ -205,7 +238,7 @@ def _continue_targets(
     model, params, carry.batch.inputs, vectors, output.latents
   )
   return halting.continue_targets(
-    steps,
+    carry.steps + 1,
     next_output,
     max_supervision_steps=settings.max_supervision_steps,
   )

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trm_jax.models import attention
+
 # Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
 linear_init = nn.initializers.variance_scaling(
   1.0, "fan_in", "truncated_normal"
@@ -94,6 +96,7 @@ class Attention(nn.Module):
   head_size: int
   rope_base: float | None  # None: no rotation
   dtype: jnp.dtype
+  attend: attention.Attend = attention.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,7 +109,7 @@ class Attention(nn.Module):
     if self.rope_base is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-    mixed = jax.nn.dot_product_attention(query, key, value)
+    mixed = self.attend(query, key, value)
     return _linear(size, self.dtype, "out")(mixed.reshape(batch, length, width))
 
 
@@ -120,6 +123,7 @@ class Block(nn.Module):
   mlp_multiple: int
   norm_epsilon: float
   dtype: jnp.dtype
+  attend: attention.Attend = attention.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -135,6 +139,7 @@ class Block(nn.Module):
         head_size=x.shape[-1] // self.num_heads,
         rope_base=self.rope_base,
         dtype=self.dtype,
+        attend=self.attend,
         name="attention",
       )(x)
       h = rms_norm(h, epsilon=self.norm_epsilon)

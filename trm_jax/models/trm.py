@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from trm_jax import types
-from trm_jax.models import layers, recursion
+from trm_jax.models import attention, layers, recursion
 
 HALT_BIAS = -5.0  # at first no answer is believed to be right
 
@@ -28,6 +28,7 @@ class RecursiveNetwork(nn.Module):
   mlp_multiple: int
   norm_epsilon: float
   dtype: jnp.dtype
+  attend: attention.Attend = attention.plain
 
   @nn.compact
   def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
@@ -42,6 +43,7 @@ class RecursiveNetwork(nn.Module):
         mlp_multiple=self.mlp_multiple,
         norm_epsilon=self.norm_epsilon,
         dtype=self.dtype,
+        attend=self.attend,
         name=f"layers_{i}",
       )(h)
     return h
@@ -71,6 +73,7 @@ class TinyRecursiveModel(nn.Module):
   recursion_cycles: int  # T
   compute_dtype: str
   remat: str  # 'none', 'dots' or 'full'
+  attend: attention.Attend = attention.plain
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -100,6 +103,7 @@ class TinyRecursiveModel(nn.Module):
       mlp_multiple=self.mlp_multiple,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
+      attend=self.attend,
     )
     self.answer_head = nn.Dense(
       self.vocab_size,

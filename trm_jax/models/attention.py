@@ -1,0 +1,123 @@
+"""Ways to compute full self-attention; all of them compute the same.
+
+An `Attend` maps queries, keys and values [B, S, H, K] to softmax(q k' /
+sqrt(K)) v, [B, S, H, K]. The plain one is the reference. It keeps all S x S
+weights of a head, which for 900 cells is most of the memory of a step; a fused
+kernel keeps a block of them at a time.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+  splash_attention_kernel as splash_kernel,
+)
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+  splash_attention_mask as splash_mask,
+)
+
+from trm_jax import errors
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+# The kernel's blocks are matrices of so many rows, or fewer where S is less;
+# S is filled up to a multiple of the TPU's 128 lanes, and of the block.
+_BLOCK = 512
+_LANES = 128
+# From here on 'auto' takes the fused kernel on TPU. benchmarks/RESULTS.md has
+# the memory of both at S = 916; at S = 97 there is nothing to save.
+_LONG = 512
+
+
+def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+  """Computes attention in products and a softmax; runs everywhere."""
+  return jax.nn.dot_product_attention(query, key, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splash:
+  """The fused TPU kernel that comes with JAX (Pallas, "splash attention").
+
+  The compiler cannot split a kernel over devices: on several of them call it
+  within `jax.shard_map`, each on its own rows of the batch.
+
+  Attributes:
+    interpret: Runs on any device, slowly; for tests.
+  """
+
+  interpret: bool = False
+
+  def __call__(
+    self, query: jax.Array, key: jax.Array, value: jax.Array
+  ) -> jax.Array:
+    """Computes attention."""
+    _, length, num_heads, head_size = query.shape
+    block = min(_BLOCK, _padded(length, _LANES))
+    padded = _padded(length, block)
+
+    def by_head(x):  # [B, S, H, K] -> [B, H, padded, K]
+      x = jnp.swapaxes(x, 1, 2)
+      return jnp.pad(x, ((0, 0), (0, 0), (0, padded - length), (0, 0)))
+
+    # Tokens see those of their own segment: the filling only itself.
+    segments = jnp.asarray(np.arange(padded) >= length, jnp.int32)
+    attend = jax.vmap(
+      self._kernel(num_heads, padded, block), in_axes=(0, 0, 0, None)
+    )
+    mixed = attend(
+      by_head(query * (1.0 / math.sqrt(head_size))),  # exact for K = 64
+      by_head(key),
+      by_head(value),
+      splash_kernel.SegmentIds(q=segments, kv=segments),
+    )
+    return jnp.swapaxes(mixed[:, :, :length], 1, 2)
+
+  def _kernel(self, num_heads, length, block):
+    mask = splash_mask.FullMask((length, length))
+    # Gradients need the backward blocks named, too.
+    sizes = splash_kernel.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_kv_compute=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_kv_dkv_compute=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    )
+    return splash_kernel.make_splash_mha_single_device(
+      splash_mask.MultiHeadMask([mask] * num_heads),
+      block_sizes=sizes,
+      interpret=self.interpret,
+    )
+
+
+def choose(kernel: str, *, length: int, platform: str) -> Attend:
+  """Returns the way that `config.model.attention_kernel` names.
+
+  Args:
+    kernel: 'xla', 'splash', or 'auto': the fused kernel where it helps, that
+      is on TPU and for long sequences.
+    length: S.
+    platform: of the devices that will run it: 'cpu', 'gpu' or 'tpu'.
+
+  Raises:
+    UserError: the devices cannot run the kernel.
+  """
+  if kernel == "splash" and platform != "tpu":
+    raise errors.UserError(
+      "config.model.attention_kernel 'splash' runs on TPU only, not on"
+      f" {platform}; choose auto or xla"
+    )
+  if kernel == "auto":
+    # A kernel for GPU (cuDNN's) would be chosen here.
+    kernel = "splash" if platform == "tpu" and length >= _LONG else "xla"
+  return Splash() if kernel == "splash" else plain
+
+
+def _padded(length: int, multiple: int) -> int:
+  return -(-length // multiple) * multiple

@@ -1,0 +1,142 @@
+"""What runs on the devices: states and compiled steps, without any data.
+
+All of it follows from the settings, three sizes of the data, and the devices:
+also from those of a machine that is not there (launch/aot.py).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from trm_jax import config as config_lib
+from trm_jax import evaluate_step, sharding, train_state, train_step, types
+from trm_jax.models import trm
+from trm_jax.optim import factory
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What the network and the puzzle table have to fit."""
+
+  vocab_size: int  # V
+  seq_len: int  # L, grid tokens
+  num_puzzle_ids: int  # N, rows of the puzzle table
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """The network, its states and its steps on a mesh of devices."""
+
+  config: config_lib.Config
+  sizes: Sizes
+  mesh: Mesh
+  model: trm.TinyRecursiveModel
+  optimizer: optax.GradientTransformation
+
+  def init(self) -> train_state.TrainState:
+    """Draws the first state; call it under jit."""
+    return train_state.init_state(
+      self.model,
+      self.optimizer,
+      seed=self.config.seed,
+      batch_size=self.config.train.batch_size,
+      num_puzzle_rows=sharding.num_rows(self.sizes.num_puzzle_ids, self.mesh),
+      puzzle_vector_size=self.config.model.puzzle_vector_size,
+    )
+
+  def abstract_state(self) -> train_state.TrainState:
+    """Shapes, dtypes and shardings of the state."""
+    return sharding.abstract_state(self.init, self.mesh)
+
+  def abstract_batch(self, batch_size: int) -> types.Batch:
+    """Shapes, dtypes and shardings of a batch over all hosts."""
+    by_row = sharding.split(self.mesh)
+
+    def rows(*shape):
+      return jax.ShapeDtypeStruct(
+        (batch_size, *shape), jnp.int32, sharding=by_row
+      )
+
+    return types.Batch(
+      inputs=rows(self.sizes.seq_len),
+      labels=rows(self.sizes.seq_len),
+      puzzle_ids=rows(),
+    )
+
+  def train_step(self) -> train_step.TrainStep:
+    """The supervision step, jitted; it takes the state's buffers over."""
+    train, optimizer = self.config.train, self.config.optimizer
+    settings = train_step.Settings(
+      max_supervision_steps=train.max_supervision_steps,
+      exploration_prob=train.exploration_prob,
+      halt_rule=train.halt_rule,
+      answer_loss=train.answer_loss,
+      halt_loss_weight=train.halt_loss_weight,
+      puzzle_learning_rate=factory.make_schedule(
+        optimizer.puzzle_learning_rate, optimizer, train.num_steps
+      ),
+      puzzle_weight_decay=optimizer.puzzle_weight_decay,
+      ema_decay=optimizer.ema_decay,
+      frozen_network=train.frozen_network,
+    )
+    step = train_step.make_train_step(
+      self.model,
+      self.optimizer,
+      settings,
+      seed=self.config.seed,
+      mesh=self.mesh,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+    return jax.jit(
+      step,
+      donate_argnums=0,
+      out_shardings=(shardings, sharding.replicated(self.mesh)),
+    )
+
+  def evaluate_batch(self) -> evaluate_step.EvaluateBatch:
+    """The solution of a batch of test puzzles, jitted."""
+    evaluate_batch = evaluate_step.make_evaluate_batch(
+      self.model,
+      supervision_steps=self.config.eval.supervision_steps,
+      answer_loss=self.config.train.answer_loss,
+      halt_loss_weight=self.config.train.halt_loss_weight,
+      mesh=self.mesh,
+    )
+    return jax.jit(
+      evaluate_batch, out_shardings=evaluate_step.result_shardings(self.mesh)
+    )
+
+
+def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
+  """Raises UserError unless both batch sizes divide over the devices."""
+  sharding.check_batch_size("train.batch_size", config.train.batch_size, mesh)
+  sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+
+
+def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
+  """Builds the program of the settings.
+
+  Args:
+    config: the settings.
+    sizes: of the data.
+    mesh: of `sharding.make_mesh`, or one of devices that are not there.
+
+  Raises:
+    UserError: a batch size does not divide over the devices.
+  """
+  check_batch_sizes(config, mesh)
+  return Program(
+    config=config,
+    sizes=sizes,
+    mesh=mesh,
+    model=train_state.build_model(
+      config.model,
+      vocab_size=sizes.vocab_size,
+      seq_len=sizes.seq_len,
+      platform=mesh.devices.flat[0].platform,
+    ),
+    optimizer=factory.make_optimizer(config.optimizer, config.train.num_steps),
+  )
