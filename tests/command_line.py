@@ -8,27 +8,35 @@ import sys
 _ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(*arguments, config="experiments/quickstart.py", compiles_fast=False):
-  """Runs main in a process of its own, on one CPU device.
+def start(
+  *arguments, config="experiments/quickstart.py", compiles_fast=False
+) -> subprocess.Popen:
+  """Starts main in a process of its own, on one CPU device.
 
   Args:
     *arguments: Flags.
     config: The experiment.
     compiles_fast: Whether to compile without optimizing; for a step or two.
-
-  Returns:
-    The ended process, with `returncode`, `stdout` and `stderr`.
   """
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   if compiles_fast:
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-  return subprocess.run(
+  return subprocess.Popen(
     [sys.executable, "-m", "trm_jax.main", f"--config={config}", *arguments],
     cwd=_ROOT,
     env=environment,
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
-    check=False,
+  )
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+  """Runs main to its end; arguments as for `start`."""
+  with start(*arguments, **options) as process:
+    output, errors = process.communicate()
+  return subprocess.CompletedProcess(
+    process.args, process.returncode, output, errors
   )
 
 

@@ -14,16 +14,19 @@ from unittest import mock
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from experiments import arc, maze
 from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import (
+  digest,
   election,
   errors,
   evaluate,
   experiment,
+  hosts,
   restore,
   sharding,
   train,
@@ -32,8 +35,9 @@ from trm_jax import (
 from trm_jax import report as report_lib
 
 STEP = 3
-NUM_DEVICES = 4  # of all processes together
+NUM_DEVICES = 8  # of all processes together
 KILLED = 9  # exit status of the process that ends in the middle
+NUM_STEPS = 5  # of a training
 NUM_SEEN = 2  # batches that were counted before
 
 
@@ -42,11 +46,12 @@ def _arc_config():
   # Batches in which one task ends and the next begins, the last one not full:
   # the second of two processes has only padding there.
   config.data.num_test = 5
-  config.eval.batch_size = 12
+  config.data.num_variants = 6
+  config.eval.batch_size = 16
   config.eval.supervision_steps = 2
   config.eval.report_steps = (1, 2)
   config.model.recursion_cycles = 1
-  config.train.num_steps = 2
+  config.train.num_steps = NUM_STEPS
   config.eval.every_steps = 0
   return config
 
@@ -61,10 +66,16 @@ def _maze_config():
   return config
 
 
+def _sudoku_config():
+  config = tiny.config_dict()
+  config.train.num_steps = NUM_STEPS
+  return config
+
+
 CONFIGS = {
   "arc": _arc_config,
   "maze": _maze_config,  # judged by rules
-  "sudoku": tiny.config_dict,  # not judged at all
+  "sudoku": _sudoku_config,  # not judged at all
 }
 
 
@@ -73,12 +84,9 @@ def run(task: str) -> experiment.Experiment:
   return experiment.build(config_lib.from_config_dict(CONFIGS[task]()))
 
 
-def weights(task: str, *, more_rows: int = 0) -> types.Weights:
+def weights(task: str) -> types.Weights:
   """Random weights, each where it belongs; alike however many processes."""
   state = run(task).abstract_state()
-  table = state.puzzle_table
-  table = table.update(shape=(table.shape[0] + more_rows, table.shape[1]))
-  state = state.replace(puzzle_table=table)
   places = sharding.state_shardings(state, run(task).mesh).averaged_weights
   rng = np.random.default_rng(0)
 
@@ -98,6 +106,11 @@ def _evaluator(task: str) -> evaluate.Evaluator:
 def evaluation(task: str, workdir: pathlib.Path) -> dict:
   """Evaluates the random weights."""
   return _evaluation(task, workdir, weights(task), STEP)
+
+
+def training(task: str, workdir: pathlib.Path) -> dict:
+  """Trains to the end."""
+  return _found(train.train(run(task).config, str(workdir)))
 
 
 def trained_evaluation(workdir: pathlib.Path) -> dict:
@@ -138,26 +151,34 @@ def killed(end):
     yield
 
 
-def digests() -> list[str]:
-  """Of weights with the table on each device, and split over them."""
-  return [election._digest(weights("arc", more_rows=more)) for more in (0, 3)]
+def digests() -> dict[str, int | None]:
+  """Of weights with a puzzle table that is split over all devices."""
+  records = digest.records(weights("arc"))
+  return {name: record.digest for name, record in records.items()}
 
 
 def _rows_in_mixed_devices() -> list[int]:
   """The rows of all processes, put on a mesh of devices that are mixed."""
   first, second = (jax.local_devices(process_index=k) for k in range(2))
-  mixed = [first[0], second[0], first[1], second[1]]
+  pairs = zip(first, second, strict=True)
+  mixed = [device for pair in pairs for device in pair]
   with mock.patch.object(jax, "devices", return_value=mixed):
     mesh = sharding.make_mesh()
-  mine = np.arange(4, dtype=np.int32) + 4 * jax.process_index()
+  mine = np.arange(8, dtype=np.int32) + 8 * jax.process_index()
   rows = sharding.put_rows(mine, mesh)
   return multihost_utils.process_allgather(rows, tiled=True).tolist()
 
 
+def _is_shared(folder: pathlib.Path) -> bool:
+  try:
+    hosts.check_shared(epath.Path(folder))
+  except errors.UserError as error:
+    return "not all processes see" not in str(error)
+  return True
+
+
 def _everything(folder: pathlib.Path) -> dict:
   """All that two processes do; `folder` holds evaluations that were killed."""
-  training = config_lib.from_config_dict(_arc_config())
-  trained = train.train(training, str(folder / "trained"))
   try:
     evaluation("arc", folder / "damaged")
     error = ""
@@ -165,6 +186,8 @@ def _everything(folder: pathlib.Path) -> dict:
     error = str(raised)
   own_disk = folder / f"own_disk_{jax.process_index()}"
   return {
+    "trained": training("arc", folder / "trained"),
+    "trained sudoku": training("sudoku", folder / "trained_sudoku"),
     "new": evaluation("arc", folder / "new"),
     "two_killed": evaluation("arc", folder / "two_killed"),
     "one_killed": evaluation("arc", folder / "one_killed"),
@@ -172,9 +195,10 @@ def _everything(folder: pathlib.Path) -> dict:
     "damaged": error,
     "maze": evaluation("maze", folder),
     "sudoku": evaluation("sudoku", folder),
-    "trained": _found(trained),
     "trained, read": trained_evaluation(folder / "trained"),
     "digests": digests(),
+    "shared": _is_shared(folder / "trained"),
+    "own disks are shared": _is_shared(own_disk),
     "rows": _rows_in_mixed_devices(),
   }
 

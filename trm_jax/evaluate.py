@@ -1,132 +1,63 @@
 """A data set through the solver: accuracy after each supervision step."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
 from trm_jax import (
   election,
+  evaluate_step,
   experiment,
+  hosts,
   judge,
-  losses,
   metrics,
   restore,
   sharding,
-  solve,
+  stopping,
   types,
 )
 from trm_jax import report as report_lib
 from trm_jax.data import loader
-from trm_jax.models import trm
 
 PROGRESS_SECONDS = 10.0
 
 
-@flax.struct.dataclass
-class BatchResult:
-  """What was answered after each of K supervision steps."""
-
-  sums: metrics.Sums  # [K] each
-  answers: jax.Array  # [K, B, L] int32 tokens
-  last: judge.Answers  # after the last step
-
-
-EvaluateBatch = Callable[[types.Weights, types.Batch, jax.Array], BatchResult]
-
-
-def make_evaluate_batch(
-  model: trm.TinyRecursiveModel,
-  *,
-  supervision_steps: int,
-  answer_loss: str,
-  halt_loss_weight: float,
-) -> EvaluateBatch:
-  """Returns a pure function that solves a batch and compares it.
-
-  Its arguments: the weights, a batch, and [B] bool that is False for padding
-  rows. Every puzzle has all steps.
-  """
-
-  def evaluate_batch(weights, batch, rows):
-    def observe(output, number):
-      row_losses = losses.supervision_loss(
-        output,
-        batch.labels,
-        answer_loss=answer_loss,
-        halt_loss_weight=halt_loss_weight,
-      )
-      sums = metrics.row_sums(
-        output,
-        batch.labels,
-        row_losses,
-        steps=jnp.full(rows.shape, number),
-        counted=rows,
-        rows=rows,
-      )
-      answers = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
-      return sums, answers, output.halt_logits
-
-    sums, answers, halt_logits = solve.solve_fixed(
-      model,
-      weights,
-      batch.inputs,
-      batch.puzzle_ids,
-      supervision_steps=supervision_steps,
-      observe=observe,
-    )
-    last = judge.Answers(
-      questions=batch.inputs.astype(jnp.uint8),
-      answers=answers[-1].astype(jnp.uint8),
-      halt_logits=halt_logits[-1],
-      rows=rows,
-    )
-    return BatchResult(sums=sums, answers=answers, last=last)
-
-  return evaluate_batch
-
-
-def result_shardings(mesh: Mesh) -> BatchResult:
-  """Says where a result belongs: only the answers' history is split."""
-  everywhere: Any = sharding.replicated(mesh)
-  by_row: Any = sharding.split(mesh, axis=1)
-  return BatchResult(sums=everywhere, answers=by_row, last=everywhere)
-
-
 def evaluate(
-  evaluate_batch: EvaluateBatch,
+  evaluate_batch: evaluate_step.EvaluateBatch,
   weights: types.Weights,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   *,
   num_puzzles: int,
   judged_by: judge.Judge,
+  stop: stopping.Stop | None = None,
 ) -> report_lib.Report:
   """Evaluates weights on a data set, with progress.
 
   Args:
-    evaluate_batch: of `make_evaluate_batch`, jitted.
+    evaluate_batch: of `evaluate_step`, jitted.
     weights: in training the averaged ones.
     batches: of this host, from the judge's first batch on, with a `mask` that
       is False for padding rows.
     mesh: of all devices.
     num_puzzles: of the whole data set, for the progress line.
     judged_by: sees the answers.
+    stop: asked before each batch, if given.
 
   Returns:
     The report.
+
+  Raises:
+    Stopped: it is to end early; an ARC evaluation keeps its votes.
   """
   start = last_line = time.monotonic()
   totals = dict(judged_by.sums)
   done_before = int(totals["rows"][-1]) if totals else 0
-  pending: tuple[int, BatchResult] | None = None
+  pending: tuple[int, evaluate_step.BatchResult] | None = None
   first: tuple[Mapping[str, np.ndarray], jax.Array] | None = None
 
   def collect(number, result):
@@ -139,14 +70,14 @@ def evaluate(
     if done < num_puzzles and now - last_line > PROGRESS_SECONDS:
       last_line = now
       left = (now - start) * (num_puzzles - done) / max(done - done_before, 1)
-      print(
+      hosts.note(
         f"  evaluated {done}/{num_puzzles} puzzles, {left:.0f} s left"
-        f"{judged_by.progress()}",
-        file=sys.stderr,
-        flush=True,
+        f"{judged_by.progress()}"
       )
 
   for number, host_batch in enumerate(batches, judged_by.first_batch):
+    if stop and stop.now(mesh):
+      raise stopping.Stopped(f"{stop.reason} ended the evaluation")
     result = evaluate_batch(
       weights,
       sharding.put_batch(host_batch, mesh),
@@ -178,6 +109,8 @@ class Evaluator:
     run: experiment.Experiment,
     workdir: str,
     learned_before: Sequence[str] = (),
+    *,
+    stop: stopping.Stop | None = None,
   ):
     """Sets up the evaluation; warns on stderr of what its weights have seen.
 
@@ -186,25 +119,18 @@ class Evaluator:
       workdir: where votes and submissions are written, if there are any.
       learned_before: marks of answers that the weights have seen beside those
         of the run's own training set; see `data.leaks`.
+      stop: as for `evaluate`.
     """
     self._warnings = list(run.task.warnings)
     warning = run.task.leak([*run.task.learned, *learned_before])
     if warning and warning not in self._warnings:
       self._warnings.append(warning)
-      if jax.process_index() == 0:
-        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+      hosts.note(f"WARNING: {warning}")
     self._run = run
     self._workdir = workdir
+    self._stop = stop
     self._puzzles = run.test_puzzles()
-    self._evaluate_batch = jax.jit(
-      make_evaluate_batch(
-        run.model,
-        supervision_steps=run.config.eval.supervision_steps,
-        answer_loss=run.config.train.answer_loss,
-        halt_loss_weight=run.config.train.halt_loss_weight,
-      ),
-      out_shardings=result_shardings(run.mesh),
-    )
+    self._evaluate_batch = run.evaluate_batch()
 
   def __call__(self, weights: types.Weights, step: int) -> report_lib.Report:
     """Evaluates the weights of supervision step `step`."""
@@ -222,6 +148,7 @@ class Evaluator:
       self._run.mesh,
       num_puzzles=self._puzzles.num_examples,
       judged_by=judged_by,
+      stop=self._stop,
     )
     return report.warned(self._warnings)
 
@@ -237,30 +164,39 @@ class Evaluator:
 
 
 def evaluate_workdir(
-  config: config_lib.Config, workdir: str
+  config: config_lib.Config,
+  workdir: str,
+  stop: stopping.Stop | None = None,
 ) -> report_lib.Report:
   """Evaluates a workdir's checkpoint on the settings' test puzzles.
 
   Args:
     config: `eval.checkpoint` says which; `model` must be the checkpoint's.
     workdir: of a training.
+    stop: as for `evaluate`.
 
   Returns:
     The report, which is printed, too.
 
   Raises:
     UserError: no checkpoint, or one of another network.
+    Stopped: as `evaluate`.
   """
   run = experiment.build(config)
   run.announce_task()
   trained = restore.averaged_weights(run, workdir)
-  print(f"evaluating {trained.path}", flush=True)
-  evaluator = Evaluator(run, workdir, trained.learned)
-  report = evaluator(trained.weights, trained.step)
-  print(
+  hosts.tell(f"evaluating {trained.path}")
+  evaluator = Evaluator(run, workdir, trained.learned, stop=stop)
+  try:
+    report = evaluator(trained.weights, trained.step)
+  except stopping.Stopped as stopped:
+    goes_on = "goes on with it" if run.task.ballot else "begins it anew"
+    raise stopping.Stopped(
+      f"{stopped}; the same command {goes_on}"
+    ) from stopped
+  hosts.tell(
     f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy after"
     " so many supervision steps:\n"
-    + report_lib.format_report(report, config.eval.report_steps),
-    flush=True,
+    + report_lib.format_report(report, config.eval.report_steps)
   )
   return report

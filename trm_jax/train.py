@@ -1,12 +1,8 @@
 """The training loop: restore, evaluate, save, next batch, step, log."""
 
 import math
-import time
-from collections.abc import Callable
 
 import jax
-import numpy as np
-from etils import epath
 
 from trm_jax import (
   checkpointing,
@@ -15,25 +11,32 @@ from trm_jax import (
   evaluate,
   example,
   experiment,
-  metrics,
+  fallback,
+  hosts,
   plots,
   restore,
   sharding,
+  stopping,
+  train_log,
   train_state,
-  train_step,
   writer,
 )
 from trm_jax import config as config_lib
 from trm_jax import report as report_lib
+from trm_jax import workdir as workdir_lib
 from trm_jax.data import identifiers
 
 
-def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
+def train(
+  config: config_lib.Config, workdir: str, stop: stopping.Stop | None = None
+) -> report_lib.Report:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
   Args:
     config: the experiment.
-    workdir: folder of checkpoints, metrics and pictures; made if missing.
+    workdir: folder of checkpoints, metrics and pictures; made if missing. All
+      hosts must see it.
+    stop: says when to end early.
 
   Returns:
     The evaluation after the last step.
@@ -41,12 +44,15 @@ def train(config: config_lib.Config, workdir: str) -> report_lib.Report:
   Raises:
     UserError: something only the user can put right, or a loss that is no
       longer finite.
+    Stopped: it is to end early, and everything is saved.
   """
   run = experiment.build(config)
   run.announce_task()
   start = _start(run, workdir)
+  hosts.check_shared(workdir_lib.folder(workdir))
   with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    return _Loop(run, workdir, checkpoints, start).run()
+    loop = _Loop(run, workdir, checkpoints, start, stop or stopping.Stop())
+    return loop.run()
 
 
 def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
@@ -57,18 +63,17 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
   other = run.config.checkpoint.start_from
   if not other:
     return None
-  if checkpointing.has_checkpoint(workdir):
-    print(
+  if hosts.from_first(lambda: checkpointing.has_checkpoint(workdir)):
+    hosts.tell(
       f"{workdir} has a checkpoint to go on from; config.checkpoint.start_from"
-      " has no effect",
-      flush=True,
+      " has no effect"
     )
     return None
   try:
     trained = restore.averaged_weights(run, other)
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
-  print(f"starting from {trained.path}", flush=True)
+  hosts.tell(f"starting from {trained.path}")
   return trained
 
 
@@ -81,22 +86,29 @@ class _Loop:
     workdir: str,
     checkpoints: checkpointing.Checkpoints,
     start: restore.Trained | None,
+    stop: stopping.Stop,
   ):
     self._run = run
     self._workdir = workdir
     self._checkpoints = checkpoints
+    self._stop = stop
     self._fingerprint = run.task.train.fingerprint()
     self._learned_before = start.learned if start else ()
     self._state, self._first_step = self._first_state(start)
     self._writer = writer.Writer(
       workdir,
       first_step=self._first_step,
+      is_finished=self._first_step >= run.config.train.num_steps,
       tensorboard=run.config.log.tensorboard,
-      active=jax.process_index() == 0,
+      active=hosts.is_first(),
     )
-    self._has_first_row = writer.has_row(workdir, self._first_step, "eval")
-    self._evaluator = evaluate.Evaluator(run, workdir, self._learned_before)
-    self._log = _TrainLog(run.config, self._writer, self._last_good)
+    self._has_first_row = hosts.from_first(
+      lambda: writer.has_row(workdir, self._first_step, "eval")
+    )
+    self._evaluator = evaluate.Evaluator(
+      run, workdir, self._learned_before, stop=stop
+    )
+    self._log = train_log.TrainLog(run.config, self._writer, self._last_good)
 
   def run(self) -> report_lib.Report:
     config = self._run.config
@@ -112,15 +124,23 @@ class _Loop:
       evaluates = is_last or (
         step > 0 and lacks_row and _is_due(step, config.eval.every_steps)
       )
+      stops = not is_last and self._stop.now(self._run.mesh)
       saves = is_new and (
-        evaluates or _is_due(step, config.checkpoint.every_steps)
+        evaluates or stops or _is_due(step, config.checkpoint.every_steps)
       )
       if evaluates or saves:
         self._log.flush()  # raises before a bad state is kept
-      if is_last:
+      if is_last or stops:
         self._log.write_rest()
       if saves:
         self._save(step)
+      if stops:
+        self._checkpoints.wait()
+        where = self._checkpoints.path(step) if step else "nothing"
+        raise stopping.Stopped(
+          f"{self._stop.reason} ended the run after step {step} of {num_steps};"
+          f" saved {where}; the same command goes on from there"
+        )
       if evaluates:
         report = self._evaluate(step, lacks_row=lacks_row)
       if is_last:
@@ -129,33 +149,36 @@ class _Loop:
       self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
     assert report is not None  # the last step is always evaluated
-    self._finish(report)
+    self._finish(report, num_steps)
     return report
 
   def _first_state(
     self, start: restore.Trained | None
   ) -> tuple[train_state.TrainState, int]:
-    """The newest checkpoint's state, or a new one."""
-    step = self._checkpoints.latest_step
-    if step is None:
+    """The newest whole checkpoint's state, or a new one."""
+
+    def read(step):
+      saved = self._checkpoints.description(step)
+      restore.check_rows(saved, self._run, self._workdir)
+      description.check_training_fits(
+        saved, self._run.config, self._run.task, self._fingerprint
+      )
+      return saved, self._checkpoints.restore(step, self._run.abstract_state())
+
+    found = fallback.newest(self._checkpoints, read)
+    if found is None:
       self._write_identifiers()
       state = sharding.create_state(self._run.init, self._run.mesh)
       return state.started_from(start.weights) if start else state, 0
-    saved = self._checkpoints.description(step)
-    restore.check_rows(saved, self._run, self._workdir)
-    description.check_training_fits(
-      saved, self._run.config, self._run.task, self._fingerprint
-    )
+    saved, state = found
     self._learned_before = tuple(saved.learned)
-    state = self._checkpoints.restore(step, self._run.abstract_state())
     return state, saved.next_batch
 
   def _write_identifiers(self) -> None:
     """Writes beside the checkpoints what the puzzle table's rows are."""
-    if jax.process_index() == 0:
-      identifiers.write(
-        restore.identifiers_path(self._workdir), self._run.task.identifiers
-      )
+    path = restore.identifiers_path(self._workdir)
+    names = self._run.task.identifiers
+    hosts.from_first(lambda: identifiers.write(path, names))
 
   def _announce(self) -> None:
     run, line = self._run, self._writer.line
@@ -180,13 +203,18 @@ class _Loop:
       )
 
   def _last_good(self) -> str:
-    step = self._checkpoints.latest_step
-    if step is None:
-      return "no checkpoint was saved before it"
-    return f"the last good checkpoint is {self._checkpoints.path(step)}"
+    self._checkpoints.wait()  # for one that is still being written
+    return self._checkpoints.last_good()
 
   def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.Report:
-    report = self._evaluator(self._state.averaged_weights, step)
+    try:
+      report = self._evaluator(self._state.averaged_weights, step)
+    except stopping.Stopped as stopped:
+      self._checkpoints.wait()
+      raise stopping.Stopped(
+        f"{stopped} of step {step}; {self._checkpoints.last_good()}; the same"
+        " command goes on from there"
+      ) from stopped
     if not math.isfinite(report.final["loss"]):
       raise errors.UserError(
         f"the evaluation's loss is {report.final['loss']} at step {step};"
@@ -217,10 +245,10 @@ class _Loop:
       step=step,
     )
 
-  def _finish(self, report: report_lib.Report) -> None:
+  def _finish(self, report: report_lib.Report, step: int) -> None:
     self._checkpoints.wait()
     line = self._writer.line
-    folder = epath.Path(self._workdir).expanduser().resolve()
+    folder = workdir_lib.folder(self._workdir)
     latest = self._checkpoints.latest_step
     if latest is not None:
       line(f"checkpoint: {self._checkpoints.path(latest)}")
@@ -233,7 +261,7 @@ class _Loop:
         f"TensorBoard: tensorboard --logdir"
         f" {folder / writer.TENSORBOARD_FOLDER}"
       )
-    if self._run.config.log.plots and jax.process_count() == 1:
+    if self._run.config.log.plots and hosts.is_first():
       plots.save_curves(
         writer.read_metrics(self._workdir), folder / "curves.png"
       )
@@ -241,98 +269,14 @@ class _Loop:
       shown = example.pick(
         self._run.task.look,
         report.first_batch,
-        np.asarray(report.first_answers),
+        sharding.local_rows(report.first_answers, axis=1),
         self._run.config.eval.report_steps,
       )
       shown.save_picture(folder / "example.png")
       line(f"example: {folder / 'example.png'}")
       line(shown.text())
     self._writer.close()
-
-
-class _TrainLog:
-  """Reads metrics one step late, so that the device never waits."""
-
-  def __init__(
-    self,
-    config: config_lib.Config,
-    out: writer.Writer,
-    last_good: Callable[[], str],  # says where the last checkpoint is
-  ):
-    self._config = config
-    self._last_good = last_good
-    self._writer = out
-    self._pending: tuple[int, metrics.Sums] | None = None
-    self._sums: dict[str, np.ndarray] = {}
-    self._steps = 0  # summed since the last line
-    self._read_step = 0
-    self._compiled = False  # the first call compiles before it returns
-    self.restart_clock()
-
-  def restart_clock(self) -> None:
-    """Leaves out what was not training from the rates."""
-    self._start = time.monotonic()
-    self._timed = 0
-
-  def add(self, step: int, sums: metrics.Sums) -> None:
-    """Takes the sums of a step just dispatched; reads those before it."""
-    previous, self._pending = self._pending, (step, sums)
-    if previous is not None:
-      self._read(*previous)
-    elif not self._compiled:
-      self.restart_clock()
-      self._compiled = True
-
-  def flush(self) -> None:
-    """Waits for the step in flight and reads it."""
-    if self._pending is not None:
-      previous, self._pending = self._pending, None
-      self._read(*previous)
-
-  def write_rest(self) -> None:
-    """Writes what was read since the last line."""
-    if self._steps:
-      self._write(self._read_step)
-
-  def _read(self, step: int, device_sums: metrics.Sums) -> None:
-    sums = jax.device_get(device_sums)
-    for name in ("loss", *train_step.NORMS):
-      if not math.isfinite(sums[name]):
-        raise errors.UserError(
-          f"the {name} is {sums[name]} at step {step}; {self._last_good()};"
-          " try a lower config.optimizer.learning_rate or a longer"
-          " config.optimizer.warmup_steps"
-        )
-    self._sums = metrics.add(self._sums, sums)
-    self._steps += 1
-    self._timed += 1
-    self._read_step = step
-    if step % self._config.log.every_steps == 0:
-      self._write(step)
-
-  def _write(self, step: int) -> None:
-    seconds = (time.monotonic() - self._start) / max(self._timed, 1)
-    means = {k: float(v) for k, v in metrics.divide(self._sums).items()}
-    for name in train_step.NORMS:
-      means[name] = float(self._sums[name]) / self._steps
-    means["examples_per_second"] = self._config.train.batch_size / seconds
-    self._sums, self._steps = {}, 0
-    left = (self._config.train.num_steps - step) * seconds
-    self._writer.scalars(step, "train", means)
-    exact = means["exact_accuracy"]
-    halted = (
-      f"exact {exact:6.1%} after {means['steps']:4.1f} steps"
-      if math.isfinite(exact)
-      else "no puzzle halted yet"
-    )
-    self._writer.line(
-      f"step {step}/{self._config.train.num_steps}"
-      f" | {means['examples_per_second']:.0f} examples/s"
-      f" | {writer.format_seconds(left)} left"
-      f" | answer loss {means['answer_loss']:.4f}"
-      f" | halt loss {means['halt_loss']:.4f} | {halted}"
-    )
-    self.restart_clock()
+    self._writer.result(step, report.final)
 
 
 def _is_due(step: int, every: int) -> bool:
