@@ -61,7 +61,8 @@ def _permuted(workdir, to):
   )
   with checkpointing.Checkpoints(str(workdir)) as checkpoints:
     state = checkpoints.restore(1, run.abstract_state())
-  table = jax.device_get(state.puzzle_table)[order]
+  table = np.array(state.puzzle_table)
+  table[: len(order)] = table[order]  # the rest is zeros
   with checkpointing.Checkpoints(str(to), run.config.checkpoint) as saved:
     saved.save(
       state.replace(

@@ -17,6 +17,7 @@ from trm_jax import (
   errors,
   experiment,
   restore,
+  stopping,
   train,
 )
 from trm_jax import config as config_lib
@@ -85,7 +86,8 @@ def _first_state(config, workdir):
   run = experiment.build(config)
   start = train._start(run, str(workdir))
   with checkpointing.Checkpoints(str(workdir), config.checkpoint) as saved:
-    return train._Loop(run, str(workdir), saved, start)._state
+    loop = train._Loop(run, str(workdir), saved, start, stopping.Stop())
+    return loop._state
 
 
 def _content(folder):

@@ -7,18 +7,23 @@ from trm_jax import checkpointing, description, restore, sharding
 from trm_jax.data import identifiers
 
 
-def _random(state, seed):
-  """Other weights; rows of the table make a great difference to answers."""
+def _random(state, seed, *, num_rows):
+  """Other weights; rows of the table make a great difference to answers.
+
+  Those that pad it to divide over the devices stay zero, as in training.
+  """
   rng = np.random.default_rng(seed)
 
   def normal(leaf):
     scale = leaf.shape[0] ** -0.5
     return rng.standard_normal(leaf.shape, np.float32) * np.float32(scale)
 
+  table = 1e4 * normal(state.puzzle_table)
+  table[num_rows:] = 0
   return jax.device_get(state).replace(
     params=jax.tree.map(normal, state.params),
     ema_params=jax.tree.map(normal, state.ema_params),
-    puzzle_table=1e4 * normal(state.puzzle_table),
+    puzzle_table=table,
     initial_latents=jax.tree.map(normal, state.initial_latents),
   )
 
@@ -30,7 +35,8 @@ def save(run, workdir, scores, *, task=None):
   task = task or run.task
   with checkpointing.Checkpoints(str(workdir), run.config.checkpoint) as saved:
     for step, score in scores.items():
-      new = _random(state, seed=step).replace(step=np.int32(step))
+      new = _random(state, seed=step, num_rows=task.num_puzzle_ids)
+      new = new.replace(step=np.int32(step))
       saved.save(
         jax.device_put(new, places),
         description.describe(run.config, task, "another fingerprint", step),

@@ -1,12 +1,14 @@
 """Checkpoints: everything the next supervision step depends on, by Orbax.
 
-Asynchronous and atomic. Beside each state lie the settings, the library
-versions, the fingerprint of the training data and the next batch's number.
+Asynchronous and atomic. Beside each state lies its description: the settings,
+the next batch's number and a digest of each array. What is read is compared
+with it; a checkpoint that is damaged is passed over, but never in silence.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -15,25 +17,18 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from trm_jax import config as config_lib
 from trm_jax import description as description_lib
-from trm_jax import errors, train_state, types
+from trm_jax import digest, errors, failures, hosts, train_state, types
 from trm_jax import scores as scores_lib
+from trm_jax import workdir as workdir_lib
+from trm_jax.data import atomic_file
 
 _PREFIX = "ckpt"
 
+_T = TypeVar("_T")
 
-@dataclasses.dataclass(frozen=True)
-class _KeepBest:
-  """A preservation policy of Orbax: keeps the best by our own scores."""
 
-  scores: scores_lib.Scores
-  count: int
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """Says of each checkpoint whether it is kept."""
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    best = self.scores.best(steps, self.count)
-    return [step in best for step in steps]
+class DamagedError(errors.UserError):
+  """A checkpoint is not as it was saved; one that does not fit is another."""
 
 
 class Checkpoints:
@@ -52,48 +47,43 @@ class Checkpoints:
       UserError: the workdir can't be written, or has no checkpoint to read.
     """
     self.folder = _folder(workdir)
-    self._scores = scores_lib.Scores(self.folder)
-    if settings is None:
-      if not self.folder.exists():
+    self.writes = settings is not None  # or reads only
+    self._has_failed = False
+    failures.hush_orbax()
+    with failures.told(f"cannot use the workdir, {self.folder}"):
+      if self.writes:
+        self.folder.mkdir(parents=True, exist_ok=True)
+      elif not self.folder.exists():
         raise errors.UserError(
           f"{workdir} holds no checkpoint; train first, or name another"
           " --workdir"
         )
-      options = ocp.CheckpointManagerOptions(
-        step_prefix=_PREFIX, read_only=True
+      self._scores = scores_lib.Scores(self.folder)
+      self._manager = ocp.CheckpointManager(
+        self.folder,
+        item_names=("state", "description"),
+        options=_options(settings, self._scores),
       )
-    else:
-      try:
-        self.folder.mkdir(parents=True, exist_ok=True)
-      except OSError as error:
-        raise errors.UserError(
-          f"cannot write to the workdir, {self.folder}:"
-          f" {error.strerror or error}"
-        ) from error
-      options = ocp.CheckpointManagerOptions(
-        step_prefix=_PREFIX,
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(settings.keep_last),
-            _KeepBest(self._scores, settings.keep_best),
-          ]
-        ),
-        cleanup_tmp_directories=True,
-      )
-    self._manager = ocp.CheckpointManager(
-      self.folder, item_names=("state", "description"), options=options
-    )
+    if self.writes and self._scores.damage:
+      self._scores.begin_anew(self._manager.all_steps())
 
   @property
   def latest_step(self) -> int | None:
     """Step of the newest checkpoint, None if there is none."""
-    return self._manager.latest_step()
+    return hosts.from_first(self._manager.latest_step)
 
   @property
   def best_step(self) -> int | None:
     """Step with the best score; None if none was evaluated."""
-    best = self._scores.best(self._manager.all_steps(), 1)
+    best = self._scores.best(self.all_steps(), 1)
     return best[0] if best else None
+
+  def last_good(self) -> str:
+    """Says which checkpoint there is to go back to, as a part of a line."""
+    steps = _steps(self.folder)  # not those that are still being written
+    if not steps:
+      return "no checkpoint was saved before it"
+    return f"the last good checkpoint is {self.path(steps[-1])}"
 
   def path(self, step: int) -> epath.Path:
     """Folder of a checkpoint."""
@@ -106,14 +96,22 @@ class Checkpoints:
     *,
     step: int,
   ) -> None:
-    """Saves in the background; the state may be donated at once."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        description=ocp.args.JsonSave(description.to_json()),
-      ),
-    )
+    """Saves in the background; the state may be donated at once.
+
+    Raises:
+      UserError: this one or the one before it could not be written.
+    """
+    description = dataclasses.replace(description, arrays=digest.records(state))
+    with self._writing():
+      was_saved = self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          description=ocp.args.JsonSave(description.to_json()),
+        ),
+      )
+      if not was_saved:  # Orbax's own policy saw no need
+        raise RuntimeError(f"step {step} was left out")
 
   def note_score(self, step: int, score: float) -> None:
     """Notes how good a saved checkpoint is.
@@ -123,16 +121,34 @@ class Checkpoints:
       score: of its evaluation, higher is better; NaN if the right answers are
         not known.
     """
-    self._scores.note(step, score, writes=jax.process_index() == 0)
+    self._scores.note(step, score)
+
+  def all_steps(self) -> list[int]:
+    """Steps of all checkpoints, in order; alike on all hosts."""
+    return hosts.from_first(lambda: list(self._manager.all_steps()))
+
+  def put_aside(self, step: int) -> str:
+    """Renames a damaged checkpoint, so that its step can be saved again."""
+    path = self.path(step)
+    aside = hosts.from_first(lambda: str(atomic_file.put_aside(path)))
+    self._manager.reload()
+    return aside
+
+  def forget_scores_after(self, step: int) -> None:
+    """Drops the scores of later steps, which will be made again."""
+    self._scores.forget_after(step)
 
   def description(self, step: int) -> description_lib.Description:
-    """Reads what lies beside the state of a step."""
+    """Reads what lies beside the state of a step.
+
+    Raises:
+      DamagedError: it is not as it was saved.
+    """
 
     def read():
-      restored = self._manager.restore(
-        step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-      )
-      return description_lib.Description.from_json(restored.description)
+      handler = ocp.JsonCheckpointHandler()
+      values = handler.restore(self.path(step) / "description")
+      return description_lib.Description.from_json(values)
 
     return self._read(step, read)
 
@@ -143,23 +159,17 @@ class Checkpoints:
 
     Args:
       step: of the checkpoint.
-      abstract: ShapeDtypeStructs with the shardings to restore to.
+      abstract: ShapeDtypeStructs with the shardings to restore to. The puzzle
+        table may have another number of rows of zeros at its end.
 
     Returns:
       The state.
 
     Raises:
-      UserError: shapes differ (all are listed), or a file is damaged.
+      DamagedError: it is not as it was saved.
+      UserError: shapes differ; all are listed.
     """
-    self._check_shapes(step, abstract)
-    restored = self._read(
-      step,
-      lambda: self._manager.restore(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-      ),
-    )
-    return restored.state
+    return self._restore(step, abstract, partly=False)
 
   def restore_weights(
     self, step: int, abstract: types.Weights
@@ -167,110 +177,155 @@ class Checkpoints:
     """Reads only what solving needs; arguments as for `restore`."""
     wanted = {
       "ema_params": abstract.params,
-      "puzzle_table": abstract.puzzle_table,
+      description_lib.TABLE: abstract.puzzle_table,
       "initial_latents": {
         "y": abstract.initial_latents.y,
         "z": abstract.initial_latents.z,
       },
     }
-    self._check_shapes(step, wanted)
-    restored = self._read(
-      step,
-      lambda: self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(
-            wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-            partial_restore=True,
-          )
-        ),
-      ),
-    ).state
+    restored = self._restore(step, wanted, partly=True)
     return types.Weights(
       params=restored["ema_params"],
-      puzzle_table=restored["puzzle_table"],
+      puzzle_table=restored[description_lib.TABLE],
       initial_latents=types.Latents(**restored["initial_latents"]),
     )
 
+  def _restore(self, step: int, wanted: Any, *, partly: bool) -> Any:
+    saved = self.description(step)
+    # Not by the manager, whose hosts would wait for one that cannot read.
+    handler = ocp.PyTreeCheckpointHandler()
+    folder = self.path(step) / "state"
+    if not saved.arrays:  # saved before digests were kept
+      arrays = self._read(
+        step, lambda: digest.undigested(handler.metadata(folder).tree)
+      )
+      saved = dataclasses.replace(saved, arrays=arrays)
+    description_lib.check_arrays_fit(
+      saved, wanted, where=f"the checkpoint {self.path(step)}", partly=partly
+    )
+    # All shapes fit: what is not strict are the table's rows of zeros.
+    restore_args = jax.tree.map(
+      lambda args: dataclasses.replace(args, strict=False),
+      ocp.checkpoint_utils.construct_restore_args(wanted),
+    )
+    restored = self._read(
+      step,
+      lambda: handler.restore(
+        folder,
+        args=ocp.args.PyTreeRestore(
+          wanted, restore_args=restore_args, partial_restore=partly
+        ),
+      ),
+    )
+    self._check_digests(step, saved.arrays, restored)
+    return restored
+
+  def _check_digests(
+    self, step: int, saved: Mapping[str, digest.Record], restored: Any
+  ) -> None:
+    found = digest.records(restored)
+    wrong = [
+      name
+      for name, record in found.items()
+      if saved[name].digest not in (None, record.digest)
+    ]
+    if wrong:
+      more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+      raise self._damaged(
+        step, f"not the numbers that were saved: {', '.join(wrong[:3])}{more}"
+      )
+
   def wait(self) -> None:
-    """Blocks until every save is on disk."""
-    self._manager.wait_until_finished()
+    """Blocks until every save is on disk; raises as `save` does."""
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, then closes."""
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
 
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
-
-  def _read(self, step: int, read: Callable[[], Any]) -> Any:
+  def __exit__(self, kind, error, _) -> None:
+    if error is None:
+      self.close()
+      return
+    was_told = self._has_failed
     try:
-      return read()
-    except Exception as error:  # Orbax raises whatever its backends raise
+      self.close()
+    except errors.UserError as also:  # must not hide the one before it
+      if not was_told:
+        hosts.note(f"WARNING: {also}")
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns whatever Orbax raises, also later, into a UserError."""
+    try:
+      yield
+    except Exception as error:
+      self._has_failed = True
       raise errors.UserError(
-        f"the checkpoint {self.path(step)} is damaged"
-        f" ({errors.first_line(error)}); move it away to use the one before it"
+        f"cannot save a checkpoint in {self.folder}: {failures.reason(error)};"
+        f" {self.last_good()}"
       ) from error
 
-  def _saved_leaves(self, step: int) -> dict[str, Any]:
-    """Returns shape and dtype of each array saved, by its path."""
-    with ocp.StandardCheckpointer() as checkpointer:
-      metadata = checkpointer.metadata(self.path(step) / "state")
-    if metadata.item_metadata is None:
-      raise ValueError("its list of arrays cannot be read")
-    leaves = jax.tree_util.tree_leaves_with_path(metadata.item_metadata.tree)
-    return {_name(path): leaf for path, leaf in leaves}
+  def _damaged(self, step: int, reason: str) -> DamagedError:
+    return DamagedError(
+      f"the checkpoint {self.path(step)} is damaged ({reason})"
+    )
 
-  def _check_shapes(self, step: int, wanted: Any) -> None:
-    saved = self._read(step, lambda: self._saved_leaves(step))
-    differences = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
-      name = _name(path)
-      if name not in saved:
-        differences.append(f"{name} is not in the checkpoint")
-      elif tuple(saved[name].shape) != tuple(leaf.shape):
-        differences.append(
-          f"{name} has shape {tuple(saved[name].shape)} in the checkpoint,"
-          f" {tuple(leaf.shape)} here"
-        )
-    if isinstance(wanted, train_state.TrainState):
-      names = {
-        _name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)
-      }
-      differences += [
-        f"{name} is only in the checkpoint"
-        for name in saved
-        if name not in names
-      ]
-    if differences:
+  def _read(self, step: int, read: Callable[[], _T]) -> _T:
+    """Calls `read`; what one host cannot read, is an error on all of them."""
+    damage = trouble = ""
+    found: list[_T] = []
+    try:
+      found.append(read())
+    except Exception as error:
+      if failures.is_trouble(error):
+        trouble = failures.reason(error)
+      else:
+        damage = failures.reason(error)
+    trouble = hosts.of_any_host(trouble)
+    damage = hosts.of_any_host(damage)
+    if trouble:
       raise errors.UserError(
-        f"the checkpoint {self.path(step)} does not fit: "
-        + "; ".join(differences)
+        f"the checkpoint {self.path(step)} cannot be read: {trouble}"
       )
+    if damage:
+      raise self._damaged(step, damage)
+    return found[0]
 
 
 def has_checkpoint(workdir: str) -> bool:
   """Tells whether a workdir has a finished checkpoint."""
-  folder = _folder(workdir)
-  return folder.exists() and any(
-    path.name.removeprefix(f"{_PREFIX}_").isdigit() for path in folder.iterdir()
-  )
+  return bool(_steps(_folder(workdir)))
 
 
 def _folder(workdir: str) -> epath.Path:
-  return epath.Path(workdir).expanduser().resolve() / "checkpoints"
+  return workdir_lib.folder(workdir) / "checkpoints"
 
 
-def _name(path) -> str:
-  """Path of a leaf, alike for dataclasses, tuples and Orbax's dicts."""
-  parts = []
-  for entry in path:
-    for attribute in ("name", "key", "idx"):
-      if hasattr(entry, attribute):
-        parts.append(str(getattr(entry, attribute)))
-        break
-  return "/".join(parts)
+def _steps(folder: epath.Path) -> list[int]:
+  """Returns the steps of the finished checkpoints, in order."""
+  names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
+  with failures.told(f"cannot read {folder}"):
+    return sorted(found.step for found in names.find_all(folder))
+
+
+def _options(
+  settings: config_lib.CheckpointConfig | None, scores: scores_lib.Scores
+) -> ocp.CheckpointManagerOptions:
+  if settings is None:
+    return ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
+  return ocp.CheckpointManagerOptions(
+    step_prefix=_PREFIX,
+    preservation_policy=policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(settings.keep_last),
+        scores_lib.KeepBest(scores, settings.keep_best),
+      ]
+    ),
+    cleanup_tmp_directories=True,
+  )

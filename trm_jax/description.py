@@ -1,10 +1,12 @@
 """What lies beside a checkpoint, and whether a run may go on from it.
 
 The settings, the library versions, the fingerprint of the training data, what
-tokens and rows of the puzzle table stand for, and the number of the next batch.
+tokens and rows of the puzzle table stand for, the number of the next batch, and
+a digest of each array. Its own checksum tells whether it is as it was written.
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -13,7 +15,7 @@ from typing import Any
 
 import trm_jax
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import digest, errors
 from trm_jax.data import task as task_lib
 
 # Settings that may differ between a checkpoint and the run that goes on from
@@ -22,6 +24,8 @@ _FREE_IN_TRAINING = frozenset(
   (
     "name",
     "model.remat",
+    "model.attention_kernel",
+    "train.max_minutes",
     "data.source",
     "data.cache_dir",
     "data.identifiers",
@@ -30,9 +34,14 @@ _FREE_IN_TRAINING = frozenset(
     "data.prefetch_batches",
   )
 )
+TABLE = "puzzle_table"  # path of the one array that may have more rows
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 # Evaluation needs the same network only, and not its way to be computed.
-_FREE_IN_EVALUATION = ("model.remat", "model.compute_dtype")
+_FREE_IN_EVALUATION = (
+  "model.remat",
+  "model.attention_kernel",
+  "model.compute_dtype",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +55,35 @@ class Description:
   learned: list[str]  # marks of ARC's test answers seen so far; see data/leaks
   next_batch: int  # number of the first batch not yet seen
   versions: Mapping[str, str]
+  # Both are not known of checkpoints of before they were kept.
+  num_puzzle_ids: int | None = None  # rows of the table that mean something
+  arrays: Mapping[str, digest.Record] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
     """Returns what JSON can hold."""
-    return json.loads(json.dumps(dataclasses.asdict(self)))
+    values = json.loads(json.dumps(dataclasses.asdict(self)))
+    return {**values, "checksum": _checksum(values)}
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> "Description":
-    """Reads what `to_json` returned."""
-    return cls(**values)
+    """Reads what `to_json` returned.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is damaged.
+    """
+    rest = dict(values)
+    if "arrays" in rest and rest.pop("checksum") != _checksum(rest):
+      raise ValueError("its description has another checksum")
+    arrays = {
+      name: digest.Record(**{**record, "shape": tuple(record["shape"])})
+      for name, record in rest.pop("arrays", {}).items()
+    }
+    return cls(**rest, arrays=arrays)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+  content = json.dumps(values, sort_keys=True).encode()
+  return hashlib.sha256(content).hexdigest()
 
 
 def describe(
@@ -86,6 +115,7 @@ def describe(
     learned=sorted({*task.learned, *learned_before}),
     next_batch=next_batch,
     versions=versions,
+    num_puzzle_ids=task.num_puzzle_ids,
   )
 
 
@@ -141,6 +171,51 @@ def check_evaluation_fits(
     return name.startswith("model.") and name not in _FREE_IN_EVALUATION
 
   _refuse(_differences(saved, config, matters) + _other_tokens(saved, task))
+
+
+def check_arrays_fit(
+  saved: Description, wanted: Any, *, where: str, partly: bool
+) -> None:
+  """Raises UserError that names each array of another shape or dtype.
+
+  Args:
+    saved: of the checkpoint.
+    wanted: tree of ShapeDtypeStructs. The puzzle table may have more rows than
+      puzzles, here as there: they are zero.
+    where: the checkpoint, begins the text of an error.
+    partly: whether the checkpoint may hold more.
+  """
+  leaves = digest.named_leaves(wanted)
+  differences = []
+  for name, leaf in leaves.items():
+    if name not in saved.arrays:
+      differences.append(f"{name} is not in the checkpoint")
+      continue
+    there = saved.arrays[name]
+    shapes = (there.shape, tuple(leaf.shape))
+    is_table = name == TABLE and _differ_in_zeros(*shapes, saved.num_puzzle_ids)
+    if shapes[0] != shapes[1] and not is_table:
+      differences.append(
+        f"{name} has shape {shapes[0]} in the checkpoint, {shapes[1]} here"
+      )
+    elif there.dtype != str(leaf.dtype):
+      differences.append(
+        f"{name} is {there.dtype} in the checkpoint, {leaf.dtype} here"
+      )
+  if not partly:
+    only_there = sorted(set(saved.arrays) - set(leaves))
+    differences += [f"{name} is only in the checkpoint" for name in only_there]
+  if differences:
+    raise errors.UserError(f"{where} does not fit: {'; '.join(differences)}")
+
+
+def _differ_in_zeros(
+  there: tuple[int, ...], here: tuple[int, ...], num_rows: int | None
+) -> bool:
+  """Tells whether tables differ at most in rows that mean nothing."""
+  if num_rows is None:  # saved before tables were padded
+    num_rows = there[0]
+  return there[1:] == here[1:] and min(there[0], here[0]) >= num_rows
 
 
 def _other_tokens(saved: Description, task: task_lib.Task) -> list[str]:

@@ -1,18 +1,14 @@
 """An ARC evaluation: all variants of a task vote; killed ones go on."""
 
-import json
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from trm_jax import (
-  errors,
+  digest,
   experiment,
+  hosts,
   judge,
   metrics,
   tally,
@@ -21,13 +17,12 @@ from trm_jax import (
   voting,
 )
 from trm_jax import report as report_lib
+from trm_jax import workdir as workdir_lib
 from trm_jax.data import selection
 
 NUM_ATTEMPTS = 2  # Kaggle's number, and the paper's score
 LOG_FILE = "votes.jsonl"
 SUBMISSION_FILE = "submission.json"
-
-_MAX_ROWS = 4096  # of an array that go into its checksum
 
 
 def folder(
@@ -46,7 +41,7 @@ def folder(
     name += f"_tasks_{tasks}"
   if variants:
     name += f"_variants_{variants}"
-  return epath.Path(workdir).expanduser().resolve() / "evaluations" / name
+  return workdir_lib.folder(workdir) / "evaluations" / name
 
 
 class Election:
@@ -84,7 +79,9 @@ class Election:
       workdir, step, tasks=quick.tasks, variants=quick.variants
     )
     header = {
-      "weights": _digest(weights),
+      "weights": {
+        name: record.digest for name, record in digest.records(weights).items()
+      },
       "puzzles": puzzles.fingerprint(),
       "batch size": self._batch_size,
       "supervision steps": run.config.eval.supervision_steps,
@@ -95,7 +92,7 @@ class Election:
     self._log: vote_log.VoteLog | None = None  # on the first host
     entries = [
       vote_log.Entry.from_json(entry)
-      for entry in _from_first_host(lambda: self._open_log(header))
+      for entry in hosts.from_first(lambda: self._open_log(header))
     ]
     self._results = [result for entry in entries for result in entry.results]
     self._tally = tally.Tally(
@@ -115,11 +112,10 @@ class Election:
     self.sums: dict[str, np.ndarray] = {}
     for entry in entries:
       self.sums = metrics.add(self.sums, entry.sums)
-    if self._num_counted and jax.process_index() == 0:
-      print(
+    if self._num_counted:
+      hosts.tell(
         f"going on with the evaluation in {self._folder}:"
-        f" {len(self._results)} of {puzzles.num_groups} tasks are finished",
-        flush=True,
+        f" {len(self._results)} of {puzzles.num_groups} tasks are finished"
       )
 
   def _open_log(self, header: dict[str, Any]) -> list[dict[str, Any]]:
@@ -127,10 +123,9 @@ class Election:
     self._log = vote_log.VoteLog(self._folder / LOG_FILE, header)
     if self._log.replaced:
       (self._folder / SUBMISSION_FILE).unlink(missing_ok=True)
-      print(
+      hosts.tell(
         f"the votes in {self._folder} are of another evaluation (other"
-        f" {', '.join(self._log.replaced)}) and are counted anew",
-        flush=True,
+        f" {', '.join(self._log.replaced)}) and are counted anew"
       )
     return [entry.to_json() for entry in self._log.entries]
 
@@ -185,54 +180,3 @@ class Election:
       score=f"pass@{NUM_ATTEMPTS}" if shares else "exact_accuracy",
       lines=tuple(lines),
     )
-
-
-def _from_first_host(make: Callable[[], Any]) -> Any:
-  """Returns on all hosts what `make` returns on the first, of JSON's types.
-
-  Raises:
-    UserError: on all hosts, if `make` does: none waits for the first in vain.
-  """
-  made: dict[str, Any] = {}
-  if jax.process_index() == 0:
-    try:
-      made = {"value": make()}
-    except errors.UserError as error:
-      made = {"error": str(error)}
-  content = np.frombuffer(json.dumps(made).encode(), np.uint8)
-  # An array can only be handed on to hosts that know its size.
-  size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
-  content = multihost_utils.broadcast_one_to_all(np.resize(content, int(size)))
-  made = json.loads(content.tobytes())
-  if "error" in made:
-    raise errors.UserError(made["error"])
-  return made["value"]
-
-
-@jax.jit
-def _checksums(weights: types.Weights) -> list[jax.Array]:
-  """Sums each array's values, scrambled with their places; [] uint32 each.
-
-  Of a big puzzle table only rows at equal distances, because all would take a
-  copy of it on a CPU. Within a few steps some of those differ, too.
-  """
-
-  def checksum(leaf):
-    leaf = leaf[:: -(-leaf.shape[0] // _MAX_ROWS)]
-    places = jnp.zeros(leaf.shape, jnp.uint32)
-    for axis, size in enumerate(leaf.shape):
-      index = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-      places = places * jnp.uint32(size) + index
-    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-    # The finaliser of MurmurHash3 (Appleby 2011).
-    bits = bits + places * jnp.uint32(0x9E3779B1)
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(bits ^ (bits >> 16), dtype=jnp.uint32)
-
-  return [checksum(leaf) for leaf in jax.tree.leaves(weights)]
-
-
-def _digest(weights: types.Weights) -> str:
-  """Tells weights apart; integers, so alike on any number of devices."""
-  return "".join(f"{int(number):08x}" for number in _checksums(weights))

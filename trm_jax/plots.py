@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from matplotlib import colors, figure
 
+from trm_jax.data import atomic_file
 from trm_jax.data import look as look_lib
 
 _WRONG, _CLUE, _RIGHT = "#c62828", "#000000", "#1565c0"
@@ -118,5 +119,5 @@ def _draw_symbols(axes, question, tokens, wrong, look: look_lib.Look) -> None:
 
 
 def _save(picture: figure.Figure, path: epath.Path) -> None:
-  with path.open("wb") as file:
+  with atomic_file.writing(path) as file:
     picture.savefig(file, format="png", dpi=110)

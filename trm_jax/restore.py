@@ -1,10 +1,19 @@
 """Trained weights from a run's workdir, checked to fit this experiment."""
 
 import dataclasses
+from collections.abc import Callable
 
 from etils import epath
 
-from trm_jax import checkpointing, description, errors, experiment, types
+from trm_jax import (
+  checkpointing,
+  description,
+  errors,
+  experiment,
+  fallback,
+  types,
+)
+from trm_jax import workdir as workdir_lib
 from trm_jax.data import arc, official
 from trm_jax.data import identifiers as identifiers_lib
 
@@ -37,42 +46,57 @@ def averaged_weights(run: experiment.Experiment, workdir: str) -> Trained:
       tokens or other puzzles.
   """
   with checkpointing.Checkpoints(workdir) as checkpoints:
-    step = _choose(checkpoints, run.config.eval.checkpoint, workdir)
-    saved = checkpoints.description(step)
-    check_rows(saved, run, workdir)
-    description.check_evaluation_fits(saved, run.config, run.task)
-    weights = checkpoints.restore_weights(
-      step, run.abstract_state().averaged_weights
-    )
-    return Trained(
-      weights=weights,
-      step=step,
-      path=checkpoints.path(step),
-      learned=tuple(saved.learned),
-    )
 
-
-def _choose(
-  checkpoints: checkpointing.Checkpoints, which: str, workdir: str
-) -> int:
-  step = checkpoints.latest_step
-  if step is not None and which == "best":
-    step = checkpoints.best_step
-    if step is None:
-      raise errors.UserError(
-        f"no checkpoint in {workdir} was evaluated, so none is the best; use"
-        " --config.eval.checkpoint=latest"
+    def read(step):
+      saved = checkpoints.description(step)
+      check_rows(saved, run, workdir)
+      description.check_evaluation_fits(saved, run.config, run.task)
+      return Trained(
+        weights=checkpoints.restore_weights(
+          step, run.abstract_state().averaged_weights
+        ),
+        step=step,
+        path=checkpoints.path(step),
+        learned=tuple(saved.learned),
       )
-  if step is None:
+
+    if run.config.eval.checkpoint == "best":
+      trained = _best(checkpoints, read, workdir)
+    else:
+      trained = fallback.newest(checkpoints, read)
+  if trained is None:
     raise errors.UserError(
       f"{workdir} holds no checkpoint yet; train first, or name another workdir"
     )
-  return step
+  return trained
+
+
+def _best(
+  checkpoints: checkpointing.Checkpoints,
+  read: Callable[[int], Trained],
+  workdir: str,
+) -> Trained | None:
+  """Reads the best checkpoint and no other; None if there is none at all."""
+  if checkpoints.latest_step is None:
+    return None
+  step = checkpoints.best_step
+  if step is None:
+    raise errors.UserError(
+      f"no checkpoint in {workdir} was evaluated, so none is the best; use"
+      " --config.eval.checkpoint=latest"
+    )
+  try:
+    return read(step)
+  except checkpointing.DamagedError as error:
+    raise checkpointing.DamagedError(
+      f"{error}; it is the best one, --config.eval.checkpoint=latest uses the"
+      " newest"
+    ) from error
 
 
 def identifiers_path(workdir: str) -> epath.Path:
   """Where a run says what the rows of its puzzle table are."""
-  return epath.Path(workdir).expanduser() / IDENTIFIERS_FILE
+  return workdir_lib.folder(workdir) / IDENTIFIERS_FILE
 
 
 def check_rows(

@@ -3,7 +3,8 @@
 A text file: the first line says which evaluation it is of, each further line
 holds what one batch brought. All are JSON with their number and a checksum. A
 kill may cut off the last line, which is then dropped; nothing else is ever
-passed over.
+passed over. In a bucket, where nothing can be appended, the file is written
+anew for each batch.
 """
 
 import dataclasses
@@ -14,12 +15,13 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from etils import epath
 
-from trm_jax import errors, voting
+from trm_jax import errors, failures, voting
+from trm_jax import workdir as workdir_lib
 
 _FORMAT = 1  # goes up when what the lines hold changes its form
 _MISSING = object()  # entry of a header; None may be one
@@ -74,7 +76,7 @@ class VoteLog:
     """Opens a log to go on with it, or begins one.
 
     Args:
-      path: A local file; it and its folder need not exist.
+      path: A file, here or in a bucket; it and its folder need not exist.
       header: All that the votes depend on, such as settings and digests of
         weights and puzzles; of JSON's types. The same as when the log was
         begun, or it is begun anew.
@@ -89,21 +91,21 @@ class VoteLog:
     wanted = json.loads(json.dumps({**header, "format": _FORMAT}))
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = io.FileIO(os.fspath(self.path), "a")
-    except OSError as error:
-      raise self._unwritable(error) from error
+      self._file: _LocalFile | _Object = (
+        _Object(self.path)
+        if workdir_lib.is_remote(self.path)
+        else _LocalFile(self.path)
+      )
+    except Exception as error:
+      self._tell(error)
     try:
-      self._lock()
       size = self._read(wanted)
       self._file.truncate(size)
       if not size:
         self._write(wanted)
-    except OSError as error:
+    except Exception as error:
       self._file.close()
-      raise self._unwritable(error) from error
-    except errors.UserError:
-      self._file.close()
-      raise
+      self._tell(error)
 
   def append(self, entry: Entry) -> None:
     """Adds an entry; when it returns, that is on the disk.
@@ -113,8 +115,8 @@ class VoteLog:
     """
     try:
       self._write(entry.to_json())
-    except OSError as error:
-      raise self._unwritable(error) from error
+    except Exception as error:
+      self._tell(error)
 
   def close(self) -> None:
     """Closes the file."""
@@ -125,18 +127,6 @@ class VoteLog:
 
   def __exit__(self, *_) -> None:
     self.close()
-
-  def _lock(self) -> None:
-    """Keeps others from writing; the lock ends with the process."""
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.UserError(
-        f"another evaluation is writing {self.path}; wait until it has ended"
-      ) from error
-    except OSError as error:
-      if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
-        raise  # some network file systems have no locks
 
   def _read(self, wanted: dict[str, Any]) -> int:
     """Sets `entries` and `replaced`; returns how many bytes to keep."""
@@ -186,15 +176,67 @@ class VoteLog:
       "crc32": zlib.crc32(_dump(content)),
       "content": content,
     }
-    left = _dump(line) + b"\n"
-    while left:  # an unbuffered file may take only a part
-      left = left[self._file.write(left) :]
+    self._file.write(_dump(line) + b"\n")
+
+  def _tell(self, error: Exception) -> NoReturn:
+    """Raises the error, in one line if it is the file system's."""
+    if not failures.is_of_files(error):
+      raise error
+    raise errors.UserError(
+      f"cannot keep the votes in {self.path}: {failures.reason(error)}"
+    ) from error
+
+
+class _LocalFile:
+  """A file that is appended to; locked until it is closed or we are killed."""
+
+  def __init__(self, path: epath.Path):
+    self._file = io.FileIO(os.fspath(path), "a")
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      self._file.close()
+      raise errors.UserError(
+        f"another evaluation is writing {path}; wait until it has ended"
+      ) from error
+    except OSError as error:
+      if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+        self._file.close()
+        raise  # some network file systems have no locks
+
+  def truncate(self, size: int) -> None:
+    """Keeps only the first bytes."""
+    self._file.truncate(size)
+
+  def write(self, line: bytes) -> None:
+    """Appends; when it returns, the line is on the disk."""
+    while line:  # an unbuffered file may take only a part
+      line = line[self._file.write(line) :]
     os.fsync(self._file.fileno())
 
-  def _unwritable(self, error: OSError) -> errors.UserError:
-    return errors.UserError(
-      f"cannot keep the votes in {self.path}: {error.strerror or error}"
-    )
+  def close(self) -> None:
+    """Gives the lock back."""
+    self._file.close()
+
+
+class _Object:
+  """A bucket's: of two that write it, the last one wins, whole."""
+
+  def __init__(self, path: epath.Path):
+    self._path = path
+    self._content = b""
+
+  def truncate(self, size: int) -> None:
+    """Keeps only the first bytes of what is there."""
+    self._content = self._path.read_bytes()[:size] if size else b""
+
+  def write(self, line: bytes) -> None:
+    """Writes the object anew with one more line."""
+    self._content += line
+    self._path.write_bytes(self._content)
+
+  def close(self) -> None:
+    """Has nothing left to do."""
 
 
 def _dump(content: Any) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from trm_jax import errors
-from trm_jax.data import arc_tasks
+from trm_jax.data import arc_tasks, atomic_file
 
 # What Kaggle's sample submission holds in place of every answer.
 PLACEHOLDER = [[0, 0], [0, 0]]
@@ -247,12 +247,5 @@ def write_submission(
   Raises:
     UserError: if it cannot be written.
   """
-  path = epath.Path(path).expanduser()
-  unfinished = path.with_name(path.name + ".new")
-  try:
-    unfinished.write_text(json.dumps(submission(results)))
-    unfinished.replace(path)
-  except OSError as error:
-    raise errors.UserError(
-      f"cannot write the submission {path}: {error.strerror or error}"
-    ) from error
+  with atomic_file.writing(epath.Path(path).expanduser()) as file:
+    file.write(json.dumps(submission(results)).encode())

@@ -5,12 +5,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import failures, tensorboard_events
+from trm_jax import workdir as workdir_lib
+from trm_jax.data import atomic_file
 
 METRICS_FILE = "metrics.jsonl"
+RESULT_FILE = "result.json"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
@@ -18,7 +20,13 @@ class Writer:
   """Writes a run's metrics; on all processes but the first it does nothing."""
 
   def __init__(
-    self, workdir: str, *, first_step: int, tensorboard: bool, active: bool
+    self,
+    workdir: str,
+    *,
+    first_step: int,
+    is_finished: bool,
+    tensorboard: bool,
+    active: bool,
   ):
     """Opens the files.
 
@@ -26,60 +34,83 @@ class Writer:
       workdir: of the run.
       first_step: what was written for later steps, by a run that was cut
         off, is dropped.
+      is_finished: whether nothing is left to train; otherwise a result that is
+        there is dropped, too.
       tensorboard: whether to write event files.
       active: False on all processes but the first.
     """
     self._active = active
-    self._events = None
+    self._events: tensorboard_events.Events | None = None
     if not active:
       return
-    folder = epath.Path(workdir).expanduser()
+    folder = workdir_lib.folder(workdir)
     self._path = folder / METRICS_FILE
-    try:
+    self._result_path = folder / RESULT_FILE
+    self._text = ""  # of the whole file, in a bucket
+    with failures.told(f"cannot write to the workdir {workdir}"):
+      if not is_finished:
+        self._result_path.unlink(missing_ok=True)
       self._drop_later_rows(first_step)
-      if tensorboard:
-        self._events = tensorboardX.SummaryWriter(
-          str(folder / TENSORBOARD_FOLDER),
-          purge_step=first_step + 1 if first_step else None,
+      if tensorboard and workdir_lib.is_remote(folder):
+        self.line(f"no TensorBoard files in a bucket; see {self._path}")
+      elif tensorboard:
+        self._events = tensorboard_events.Events(
+          folder / TENSORBOARD_FOLDER, first_step=first_step
         )
-    except OSError as error:
-      raise errors.UserError(
-        f"cannot write to the workdir {workdir}: {error}"
-      ) from error
 
   def _drop_later_rows(self, first_step: int) -> None:
     """Leaves out unreadable lines and steps that will be made again."""
-    if not self._path.exists():
-      self._path.write_text("")
-      return
-    lines = _lines(self._path)
+    lines = _lines(self._path) if self._path.exists() else []
     rows = [row for row in map(_parse, lines) if row is not None]
     kept = [row for row in rows if row["step"] <= first_step]
+    self._text = "".join(json.dumps(row) + "\n" for row in kept)
     if len(kept) == len(lines):
-      self._path.open("a").close()  # it can be written to
+      self._append("")  # it can be written to
       return
     self.line(
       f"{self._path}: dropped {len(rows) - len(kept)} row(s) after step"
       f" {first_step}, where this run begins, and {len(lines) - len(rows)}"
       " unreadable line(s)"
     )
-    new = self._path.with_suffix(".new")
-    new.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    new.replace(self._path)
+    with atomic_file.writing(self._path) as file:
+      file.write(self._text.encode())
 
   def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
-    """Writes one group of metrics ('train', 'eval'); NaN becomes null."""
+    """Writes one group of metrics ('train', 'eval'); NaN becomes null.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
     if not self._active:
       return
-    row: dict[str, Any] = {"step": step, "group": group}
-    for name, value in values.items():
-      row[name] = float(value) if math.isfinite(value) else None
-      if self._events and math.isfinite(value):
-        self._events.add_scalar(f"{group}/{name}", float(value), step)
-    with self._path.open("a") as file:
-      file.write(json.dumps(row) + "\n")
+    row = {"step": step, "group": group, **_finite(values)}
+    with failures.told(f"cannot write {self._path}"):
+      self._append(json.dumps(row) + "\n")
     if self._events:
-      self._events.flush()
+      with failures.told(f"cannot write {TENSORBOARD_FOLDER} files"):
+        self._events.scalars(
+          step,
+          {
+            f"{group}/{name}": float(value)
+            for name, value in values.items()
+            if math.isfinite(value)
+          },
+        )
+
+  def _append(self, line: str) -> None:
+    if workdir_lib.is_remote(self._path):
+      self._text += line
+      self._path.write_text(self._text)  # nothing can be appended there
+      return
+    with self._path.open("a") as file:
+      file.write(line)
+
+  def result(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes the metrics that the run ends with: it is finished."""
+    if self._active:
+      result = {"step": step, "metrics": _finite(values)}
+      with atomic_file.writing(self._result_path) as file:
+        file.write(json.dumps(result).encode())
 
   def line(self, text: str) -> None:
     """Prints to the terminal."""
@@ -92,9 +123,17 @@ class Writer:
       self._events.close()
 
 
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+  """Returns the values as JSON can hold them: NaN becomes null."""
+  return {
+    name: float(value) if math.isfinite(value) else None
+    for name, value in values.items()
+  }
+
+
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
   """Reads metrics.jsonl, but for lines that are no metrics."""
-  path = epath.Path(workdir).expanduser() / METRICS_FILE
+  path = workdir_lib.folder(workdir) / METRICS_FILE
   if not path.exists():
     return []
   return [row for row in map(_parse, _lines(path)) if row is not None]

@@ -1,13 +1,15 @@
-"""Files that are there in full or not at all."""
+"""Files that are there in full or not at all, and damaged ones put aside."""
 
 import contextlib
+import io
+import os
 import uuid
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import errors, failures
 
 
 @contextlib.contextmanager
@@ -31,9 +33,44 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
     try:
       with draft.open("wb") as file:
         yield file
+        _sync(file)
       draft.replace(path)
     finally:
       draft.unlink(missing_ok=True)
-  except OSError as error:
-    reason = error.strerror or errors.first_line(error)
+  except Exception as error:
+    if not failures.is_of_files(error):
+      raise
+    reason = failures.reason(error)
     raise errors.UserError(f"cannot write {path}: {reason}") from error
+
+
+def _sync(file: IO) -> None:
+  """Waits for the disk: a machine may be switched off right after."""
+  file.flush()
+  with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+    os.fsync(file.fileno())  # a bucket's has none
+
+
+def put_aside(path: epath.Path) -> epath.Path:
+  """Renames a damaged file or folder, so that it is neither used nor lost.
+
+  Args:
+    path: Of what is damaged; x becomes damaged_x, or damaged_x_2 and so on.
+
+  Returns:
+    Its new path.
+
+  Raises:
+    UserError: if it cannot be renamed.
+  """
+  new = path.with_name(f"damaged_{path.name}")
+  number = 1
+  while new.exists():
+    number += 1
+    new = path.with_name(f"damaged_{path.name}_{number}")
+  try:
+    return path.rename(new)
+  except Exception as error:
+    raise errors.UserError(
+      f"{path} is damaged and cannot be renamed: {failures.reason(error)}"
+    ) from error

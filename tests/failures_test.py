@@ -1,0 +1,244 @@
+"""Disks that are full, files that cannot be read: told in one line."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+import saved_run
+import tiny
+from etils import epath
+from fsspec.implementations import memory
+
+from trm_jax import (
+  checkpointing,
+  errors,
+  experiment,
+  failures,
+  scores,
+  vote_log,
+  workdir,
+)
+from trm_jax.data import atomic_file, identifiers
+
+TENSORSTORE = (
+  'RESOURCE_EXHAUSTED: Error writing "step/0": Failed to write 2778 bytes:'
+  " No space left on device [os_error_code='28']\nmore"
+)
+
+
+def _caused_by(cause):
+  try:
+    try:
+      raise cause
+    except Exception as error:
+      raise ValueError("see below") from error
+  except ValueError as error:
+    return error
+
+
+@pytest.mark.parametrize(
+  ("error", "text"),
+  [
+    (OSError(errno.ENOSPC, "x"), os.strerror(errno.ENOSPC)),
+    (ValueError(TENSORSTORE), os.strerror(errno.ENOSPC)),
+    (ValueError("NOT_FOUND [OS error 2: x]"), os.strerror(errno.ENOENT)),
+    (
+      ValueError(
+        'DATA_LOSS: bad: Error reading "a.b/0" in OCDBT database at x'
+      ),
+      "DATA_LOSS in a.b/0",
+    ),
+    (KeyError("state"), "'state' is missing"),
+    (TypeError("one\ntwo"), "one"),
+  ],
+)
+def test_the_reason_is_what_is_at_the_bottom(error, text):
+  assert failures.reason(error) == text
+  assert failures.reason(_caused_by(error)) == text
+
+
+@pytest.mark.parametrize(
+  ("error", "is_trouble"),
+  [
+    (OSError(errno.ENOENT, "x"), False),
+    (OSError(errno.EACCES, "x"), True),
+    (OSError(errno.EIO, "x"), True),
+    (FileNotFoundError("x"), False),
+    (TimeoutError(), True),
+    (ConnectionError("x"), True),
+    (ValueError("DATA_LOSS: checksum"), False),
+    (ValueError("UNAVAILABLE: try again"), True),
+    (ValueError("x [os_error_code='13']"), True),
+    (json.JSONDecodeError("x", "y", 0), False),
+    (MemoryError(), True),
+  ],
+)
+def test_only_what_cannot_be_well_tomorrow_is_damage(error, is_trouble):
+  assert failures.is_trouble(error) == is_trouble
+  assert failures.is_trouble(_caused_by(error)) == is_trouble
+
+
+def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
+  """The limit of a file's size stands for a disk that is full."""
+  run = experiment.build(tiny.config())
+  saved_run.save(run, tmp_path, {1: 0.5})
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  checkpoints = checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint)
+  state = checkpoints.restore(1, run.abstract_state())
+  described = checkpoints.description(1)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+  try:
+    with pytest.raises(errors.UserError) as caught, checkpoints:
+      checkpoints.save(state, described, step=2)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  folder = tmp_path / "checkpoints"
+  assert str(caught.value) == (
+    f"cannot save a checkpoint in {folder}: File too large; the last good"
+    f" checkpoint is {folder / 'ckpt_1'}"
+  )
+  assert capfd.readouterr().err == ""
+  with checkpointing.Checkpoints(str(tmp_path)) as read:
+    assert read.all_steps() == [1]
+    chex.assert_trees_all_equal(read.restore(1, run.abstract_state()), state)
+
+
+def test_what_a_save_has_left_half_done_is_cleaned_up(tmp_path):
+  run = experiment.build(tiny.config())
+  saved_run.save(run, tmp_path, {1: 0.5})
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(folder / "ckpt_1", folder / "ckpt_2.orbax-checkpoint-tmp")
+  with checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint) as saved:
+    assert saved.all_steps() == [1]
+    assert saved.last_good() == (
+      f"the last good checkpoint is {folder / 'ckpt_1'}"
+    )
+    state = saved.restore(1, run.abstract_state())
+    saved.save(state, saved.description(1), step=2)
+    saved.wait()
+  assert sorted(p.name for p in folder.glob("ckpt_*")) == ["ckpt_1", "ckpt_2"]
+
+
+def test_a_save_that_fails_does_not_hide_the_error_before_it(tmp_path, capfd):
+  run = experiment.build(tiny.config())
+  state = jax.jit(run.init)()
+  checkpoints = checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint)
+
+  def fails():
+    raise OSError(errno.ENOSPC, "x")
+
+  checkpoints._manager.close, close = fails, checkpoints._manager.close
+  with pytest.raises(KeyError, match="first"), checkpoints:
+    raise KeyError("first")
+  close()
+  del state
+  assert capfd.readouterr().err == (
+    f"WARNING: cannot save a checkpoint in {tmp_path / 'checkpoints'}:"
+    " No space left on device; no checkpoint was saved before it\n"
+  )
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
+  path = tmp_path / "list.json"
+  identifiers.write(path, ["old"])
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+  try:
+    with pytest.raises(errors.UserError, match="File too large"):
+      identifiers.write(path, ["new"] * 10_000)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert [p.name for p in tmp_path.iterdir()] == ["list.json"]
+  assert identifiers.read(path) == ["old"]
+
+
+def test_what_is_put_aside_never_takes_the_place_of_another(tmp_path):
+  for number, name in enumerate(["damaged_x", "damaged_x_2", "damaged_x_3"]):
+    path = epath.Path(tmp_path / "x")
+    path.write_text(str(number))
+    assert atomic_file.put_aside(path) == epath.Path(tmp_path / name)
+  texts = {p.name: p.read_text() for p in tmp_path.iterdir()}
+  assert texts == {"damaged_x": "0", "damaged_x_2": "1", "damaged_x_3": "2"}
+
+
+# --- buckets -----------------------------------------------------------------
+
+
+class _Bucket(memory.MemoryFileSystem):
+  """gs:// in memory; like a bucket's, its objects cannot be appended to."""
+
+  protocol = ("gs", "gcs")
+  store: dict = {}  # noqa: RUF012  # one for all, as fsspec has it
+  pseudo_dirs = [""]  # noqa: RUF012
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(path.replace("gs://", "memory://", 1))
+
+  def _open(self, path, mode="rb", **kwargs):
+    assert "a" not in mode
+    return super()._open(path, mode=mode, **kwargs)
+
+
+@pytest.fixture(name="bucket")
+def _bucket(monkeypatch):
+  """A path of a bucket."""
+  backend = epath.backend.fsspec_backend
+  monkeypatch.setattr(_Bucket, "store", {})
+  monkeypatch.setattr(_Bucket, "pseudo_dirs", [""])
+  monkeypatch.setattr(backend, "fs", lambda path: _Bucket())
+  return "gs://bucket/run"
+
+
+def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert str(workdir.folder("gs://bucket/run")) == "gs://bucket/run"
+  assert str(workdir.folder("run")) == str(tmp_path / "run")
+  assert str(workdir.folder("~/run")) == os.path.expanduser("~/run")
+
+
+def test_scores_and_lists_are_kept_in_a_bucket(bucket):
+  folder = workdir.folder(bucket) / "checkpoints"
+  scores.Scores(folder).note(3, 0.5)
+  noted = scores.Scores(folder)
+  noted.note(4, 0.25)
+  assert scores.Scores(folder).best([3, 4], 2) == [3, 4]
+  path = folder.parent / "identifiers.json"
+  identifiers.write(path, ["<blank>", "b"])
+  assert identifiers.read(path) == ["<blank>", "b"]
+  (folder / "scores.json").write_text("[")
+  scores.Scores(folder).begin_anew([3])
+  names = sorted(path.name for path in folder.iterdir())
+  assert names == ["damaged_scores.json", "scores.json"]
+
+
+def test_votes_go_on_in_a_bucket(bucket):
+  path = workdir.folder(bucket) / "votes.jsonl"
+  entries = [
+    vote_log.Entry(sums={"rows": np.float64([k])}, results=()) for k in range(3)
+  ]
+  with vote_log.VoteLog(path, {"a": 1}) as log:
+    log.append(entries[0])
+    log.append(entries[1])
+  with vote_log.VoteLog(path, {"a": 1}) as log:
+    assert [int(entry.sums["rows"][0]) for entry in log.entries] == [0, 1]
+    log.append(entries[2])
+  with vote_log.VoteLog(path, {"a": 1}) as log:
+    assert [int(entry.sums["rows"][0]) for entry in log.entries] == [0, 1, 2]
+  with vote_log.VoteLog(path, {"a": 2}) as log:
+    assert log.replaced == ("a",)
+    assert log.entries == []
+
+
+def test_a_bucket_without_its_package_is_one_line(monkeypatch):
+  monkeypatch.setitem(sys.modules, "gcsfs", None)
+  with pytest.raises(errors.UserError, match="gcsfs") as caught:
+    checkpointing.Checkpoints("gs://bucket/run")
+  assert "\n" not in str(caught.value)
