@@ -6,27 +6,21 @@ python -m launch.sweep --config=experiments/quickstart.py \
 The same command goes on after any kill. See launch/README.md.
 """
 
-import difflib
 import importlib.util
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 
 import ml_collections
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from launch.sweeps import cloud
 from launch.sweeps import place as place_lib
 from launch.sweeps import plan as plan_lib
-from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import command_line, errors
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
-)
 _SWEEP = flags.DEFINE_string(
   "sweep", "", "What is varied, e.g. experiments/sweeps/sudoku.py."
 )
@@ -59,8 +53,7 @@ _REPORT = flags.DEFINE_bool("report", False, "Only tell what was found so far.")
 
 def main(argv: Sequence[str]) -> None:
   """Runs the sweep; its last line names the best trial."""
-  if len(argv) > 1:
-    raise errors.UserError(f"what is {argv[1]!r}? every setting is a --flag")
+  command_line.expect_no_words(argv)
   plan = _plan()
   if importlib.util.find_spec("optuna") is None:
     raise errors.UserError("a sweep needs Optuna: pip install '.[sweep]'")
@@ -76,22 +69,19 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _plan() -> plan_lib.Plan:
-  for flag in (_CONFIG, _SWEEP):
+  for flag in (command_line.CONFIG, _SWEEP):
     if not flags.FLAGS[flag.name].present:
       raise errors.UserError(
         f"--{flag.name} is missing, e.g. --config=experiments/quickstart.py"
         " --sweep=experiments/sweeps/quickstart.py"
       )
   sweep = plan_lib.load_sweep(_SWEEP.value)
+  command_line.config()  # tells what is wrong with it
   flag = flags.FLAGS["config"]
-  try:
-    config = ml_collections.ConfigDict(_CONFIG.value)
-  except OSError as error:  # config_flags loads a missing file this late
-    raise errors.UserError(f"--config: {_last_line(error)}") from error
   return plan_lib.make(
     sweep,
     experiment=config_flags.get_config_filename(flag),
-    config=config,
+    config=ml_collections.ConfigDict(command_line.CONFIG.value),
     overrides=config_flags.get_override_values(flag),
   )
 
@@ -141,41 +131,5 @@ def _launch(plan: plan_lib.Plan, place: place_lib.Place) -> None:
   cloud.submit(named, folder=place.scratch, storage=place.url)
 
 
-def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
-  """Parses flags; what is wrong with them is one line."""
-  try:
-    return flags.FLAGS(argv)
-  except Exception as error:  # the experiment is Python and may raise anything
-    said = _misspelt(argv) or _last_line(error)
-    raise errors.UserError(said) from error
-
-
-def _last_line(error: Exception) -> str:
-  """Returns what is wrong: config_flags tells before what it was doing."""
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[-1].strip()
-
-
-def _misspelt(argv: Sequence[str]) -> str:
-  """Names the setting of the command line that does not exist, or ''."""
-  knobs = config_lib.knob_names()
-  for argument in argv:
-    match = re.match(r"--?config\.([\w.]+)", argument)
-    if match and match.group(1) not in knobs:
-      close = difflib.get_close_matches(match.group(1), knobs, n=1)
-      hint = f"; did you mean config.{close[0]}?" if close else ""
-      return f"there is no setting config.{match.group(1)}{hint}"
-  return ""
-
-
-def run() -> None:
-  """Runs main; what the user can put right is one line, without traceback."""
-  try:
-    app.run(main, flags_parser=_parse_flags)
-  except errors.UserError as error:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    sys.exit(1)
-
-
 if __name__ == "__main__":
-  run()
+  command_line.run(main)

@@ -1,0 +1,268 @@
+"""What a compiled step costs a chip: memory, products, traffic."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from launch import aot_collectives, aot_slices
+from trm_jax import config as config_lib
+from trm_jax import program as program_lib
+from trm_jax.models import layers
+
+_REST = "the rest of the training state"
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# How compilers say that a chip's memory is too small.
+_TOO_MUCH = re.compile(
+  r"\(([\d.]+)([KMGT])\) exceeds available HBM|Used ([\d.]+)([KMGT]) of .* hbm"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """One step of a program, compiled; bytes are those of one chip."""
+
+  step: str  # 'train' or 'evaluate'
+  batch_size: int  # over all chips
+  compile_seconds: float
+  memory: dict[str, int]  # while it runs, by what it is for
+  usable: int  # memory of a chip
+  compiles: bool  # or the compiler says that it is too much
+  xla_flops: float  # of a chip; XLA counts a loop's body once, no kernels
+  model_flops: float  # of all chips; the network's products, by hand
+  collectives: tuple[aot_collectives.Collective, ...]
+
+  @property
+  def total(self) -> int:
+    """Bytes of memory while the step runs, at most.
+
+    Temporaries do not all lie in it, nor all at the same time.
+    """
+    return sum(self.memory.values())
+
+  @property
+  def fits(self) -> bool:
+    """Whether a chip can run it; the compiler knows of the step alone."""
+    if _REST in self.memory:
+      return self.compiles and self.total <= self.usable
+    return self.compiles
+
+  def traffic(self) -> dict[str, int]:
+    """Bytes of the collectives of a step, by kind."""
+    kinds: dict[str, int] = {}
+    for each in self.collectives:
+      kinds[each.kind] = kinds.get(each.kind, 0) + each.total
+    return kinds
+
+  def largest_collective(self) -> int:
+    """Bytes of the largest array that travels."""
+    return max((each.num_bytes for each in self.collectives), default=0)
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what JSON can hold."""
+    return dataclasses.asdict(self) | {
+      "total": self.total,
+      "fits": self.fits,
+      "collectives": self.traffic(),
+      "largest_collective": self.largest_collective(),
+    }
+
+  def lines(self, chips: int) -> Iterator[str]:
+    """Yields the report as people read it."""
+    yield (
+      f"{self.step} step: batch {self.batch_size},"
+      f" {self.batch_size // chips} per chip; compiled in"
+      f" {self.compile_seconds:.0f} s"
+    )
+    yield "  memory of a chip, GiB"
+    for name, size in self.memory.items():
+      yield f"    {name:<32}{_gib(size)}"
+    left = _gib(max(0, self.usable - self.total)).strip()
+    yield (
+      f"    {'in all':<32}{_gib(self.total)} of {_gib(self.usable).strip()}"
+      + (f", {left} left" if self.fits else "")
+    )
+    if not self.compiles:
+      return
+    yield (
+      f"  products of the network: {self.model_flops / 1e12:.3g} TFLOP a"
+      f" step, {self.model_flops / chips / 1e12:.3g} per chip; recomputing is"
+      " not counted"
+    )
+    yield (
+      f"  XLA's own count: {self.xla_flops / 1e12:.3g} TFLOP per chip, each"
+      " loop's body once, kernels not counted"
+    )
+    yield (
+      "  collectives of a step, MB per chip (size of the whole arrays): "
+      + (
+        ", ".join(f"{k} {v / 1e6:.2f}" for k, v in self.traffic().items())
+        or "none"
+      )
+      + f"; the largest {self.largest_collective() / 1e6:.2f}"
+    )
+
+
+def _gib(size: int) -> str:
+  return f"{size / aot_slices.GIB:7.3f}"
+
+
+def train(program: program_lib.Program, *, usable: int) -> Report:
+  """Compiles the training step for chips of `usable` bytes."""
+  size = program.config.train.batch_size
+  state, batch = program.abstract_state(), program.abstract_batch(size)
+  free_calls, calls = _calls(program.config.model)
+  if program.config.train.halt_rule == "halt_over_continue":
+    free_calls += free_calls + calls  # looks one supervision step ahead
+  backward = 1 if program.config.train.frozen_network else 2
+  return _report(
+    "train",
+    program,
+    program.train_step(),
+    (state, batch),
+    arguments={
+      "parameters": state.params,
+      "their average": state.ema_params,
+      "optimizer": state.opt_state,
+      "share of the puzzle table": state.puzzle_table,
+      "initial latents": state.initial_latents,
+      "slots": state.carry,
+      "batch": batch,
+    },
+    resident={},
+    usable=usable,
+    batch_size=size,
+    network_calls=free_calls + calls * (1 + backward),
+  )
+
+
+def evaluate(program: program_lib.Program, *, usable: int) -> Report:
+  """Compiles the evaluation of a batch, as it runs between training steps."""
+  size = program.config.eval.batch_size
+  state, batch = program.abstract_state(), program.abstract_batch(size)
+  rows = jax.ShapeDtypeStruct((size,), bool, sharding=batch.puzzle_ids.sharding)
+  weights = state.averaged_weights
+  return _report(
+    "evaluate",
+    program,
+    program.evaluate_batch(),
+    (weights, batch, rows),
+    arguments={
+      "averaged parameters": weights.params,
+      "share of the puzzle table": weights.puzzle_table,
+      "initial latents": weights.initial_latents,
+      "batch": batch,
+    },
+    resident={_REST: _num_bytes(state) - _num_bytes(weights)},
+    usable=usable,
+    batch_size=size,
+    network_calls=program.config.eval.supervision_steps
+    * sum(_calls(program.config.model)),
+  )
+
+
+def _report(
+  step: str,
+  program: program_lib.Program,
+  function: Any,
+  arguments_of_step: tuple[Any, ...],
+  *,
+  arguments: dict[str, Any],
+  resident: dict[str, int],
+  usable: int,
+  batch_size: int,
+  network_calls: int,
+) -> Report:
+  start = time.monotonic()
+  lowered = function.trace(*arguments_of_step).lower(
+    lowering_platforms=("tpu",)
+  )
+  model_flops = (
+    batch_size
+    * network_calls
+    * network_flops(program.config.model, program.model.total_len)
+  )
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = _TOO_MUCH.search(str(error))
+    if needed is None:
+      raise
+    return Report(
+      step=step,
+      batch_size=batch_size,
+      usable=usable,
+      compile_seconds=time.monotonic() - start,
+      memory={
+        "by the compiler's account": _size(*filter(None, needed.groups())),
+        **resident,
+      },
+      compiles=False,
+      xla_flops=0.0,
+      model_flops=model_flops,
+      collectives=(),
+    )
+  memory = compiled.memory_analysis()
+  read = {name: _num_bytes(tree) for name, tree in arguments.items()}
+  return Report(
+    step=step,
+    batch_size=batch_size,
+    usable=usable,
+    compile_seconds=time.monotonic() - start,
+    memory={
+      **read,
+      "padding": memory.argument_size_in_bytes - sum(read.values()),
+      "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+      "temporaries": memory.temp_size_in_bytes,
+      "program": memory.generated_code_size_in_bytes,
+      **resident,
+    },
+    compiles=True,
+    xla_flops=compiled.cost_analysis()["flops"],
+    model_flops=model_flops,
+    collectives=tuple(
+      aot_collectives.find(compiled.as_text(), num_devices=program.mesh.size)
+    ),
+  )
+
+
+def network_flops(model: config_lib.ModelConfig, length: int) -> float:
+  """Counts the products of one call for one puzzle, a multiply-add as 2."""
+  size = model.hidden_size
+
+  def swiglu(over, times):
+    width = layers.swiglu_width(
+      over, expansion=model.mlp_expansion, multiple=model.mlp_multiple
+    )
+    return 2 * 3 * over * width * times
+
+  if model.token_mixing == "mlp":
+    mixing = swiglu(length, size)
+  else:
+    mixing = 2 * 4 * size * size * length + 2 * 2 * length * length * size
+  return model.num_layers * (mixing + swiglu(size, length))
+
+
+def _calls(model: config_lib.ModelConfig) -> tuple[int, int]:
+  """Network calls of a supervision step: without and with gradient."""
+  cycle = model.latent_updates + 1
+  return cycle * (model.recursion_cycles - 1), cycle
+
+
+def _num_bytes(tree: Any) -> int:
+  """Bytes that a chip holds of abstract arrays."""
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    count = 1
+    for side in shape:
+      count *= side
+    total += count * leaf.dtype.itemsize
+  return total
+
+
+def _size(number: str, unit: str) -> int:
+  return int(float(number) * _UNITS[unit])
