@@ -19,7 +19,7 @@ MAX_LINES = 360
 ONLY_IN = {
   "orbax": ("trm_jax.checkpointing",),
   "tensorflow_datasets": ("trm_jax.data.builders",),
-  "ml_collections": ("trm_jax.config", "trm_jax.main"),
+  "ml_collections": ("trm_jax.config", "trm_jax.command_line"),
 }
 # Packages or modules and what they never import, not even through others.
 NEVER = {

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import evaluate, judge, sharding, solve, train_state, types
+from trm_jax import (
+  evaluate,
+  evaluate_step,
+  judge,
+  sharding,
+  solve,
+  train_state,
+  types,
+)
 from trm_jax.data import loader, puzzle_set
 from trm_jax.models import trm
 
@@ -63,7 +71,7 @@ def _weights():
 @functools.cache
 def _evaluate_batch(supervision_steps):
   return jax.jit(
-    evaluate.make_evaluate_batch(
+    evaluate_step.make_evaluate_batch(
       _model(),
       supervision_steps=supervision_steps,
       answer_loss="stablemax",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trm_jax import (
-  evaluate,
+  evaluate_step,
   metrics,
   types,
 )
@@ -19,7 +19,7 @@ def test_golden_evaluation():
   state_dict = golden.under(case, "sd/")
   sets = golden.json_of(case, "batch_sets")
   evaluate_batch = jax.jit(
-    evaluate.make_evaluate_batch(
+    evaluate_step.make_evaluate_batch(
       model,
       supervision_steps=config["halt_max_steps"],
       answer_loss="stablemax",

@@ -121,7 +121,7 @@ def _error(tmp_path, source, **data) -> str:
   """The error's line; no workdir is left behind."""
   config = custom.get_config()
   config.data.update(source=str(source), **data)
-  config.eval.batch_size = 4  # there are four devices
+  config.eval.batch_size = 8  # there are eight devices
   with pytest.raises(errors.UserError) as caught:
     train.train(config_lib.from_config_dict(config), str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()

@@ -3,7 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax import evaluate, judge, losses, metrics, sharding, types
+from trm_jax import (
+  evaluate,
+  evaluate_step,
+  judge,
+  losses,
+  metrics,
+  sharding,
+  types,
+)
 from trm_jax import report as report_lib
 from trm_jax.data import loader, maze, puzzle_set
 
@@ -101,7 +109,7 @@ def _evaluate_batch(answers):
       rows=rows,
     )
     tokens = jnp.argmax(logits, axis=-1)
-    return evaluate.BatchResult(
+    return evaluate_step.BatchResult(
       sums={name: jnp.stack([value] * STEPS) for name, value in sums.items()},
       answers=jnp.stack([tokens] * STEPS),
       last=judge.Answers(

@@ -29,9 +29,13 @@ def _events(folder):
   return found
 
 
-def _writer(folder, first_step=0, active=True):
+def _writer(folder, first_step=0, active=True, is_finished=False):
   return writer.Writer(
-    str(folder), first_step=first_step, tensorboard=True, active=active
+    str(folder),
+    first_step=first_step,
+    is_finished=is_finished,
+    tensorboard=True,
+    active=active,
   )
 
 
