@@ -1,6 +1,6 @@
 """Kills a training with SIGKILL again and again; what it ends with.
 
-python -m benchmarks.kills --kills=20 --workdir=FOLDER
+python -m benchmarks.kills --kills=20 --folder=FOLDER
 
 Trains a small TRM on 4x4 Sudoku once without any kill, and once killed at
 random moments and continued by the same command. Compares the last checkpoints
@@ -29,8 +29,8 @@ from trm_jax import config as config_lib
 
 _KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/kills", "Folder for both runs; what is in it is deleted."
+_FOLDER = flags.DEFINE_string(
+  "folder", "runs/kills", "Folder for both runs; what is in it is deleted."
 )
 
 STEPS = 400
@@ -164,7 +164,7 @@ def main(argv) -> None:
   """Runs both and compares."""
   del argv
   logging.set_verbosity(logging.ERROR)
-  folder = pathlib.Path(_WORKDIR.value).resolve()
+  folder = pathlib.Path(_FOLDER.value).resolve()
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
   one, other = folder / "never_killed", folder / "killed"

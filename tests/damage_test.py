@@ -157,14 +157,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 
 def test_flipped_bytes_are_noticed_or_harmless(workdir, saved):
   whole = _restore(saved, NEW)
-  rng = np.random.default_rng(0)
   noticed = 0
-  for _ in range(12):
-    path = rng.choice(_data_files(_folder(workdir)))
+  for path in _data_files(_folder(workdir)):
     content = path.read_bytes()
     changed = bytearray(content)
-    start = int(rng.integers(len(content)))
-    for place in range(start, min(start + 64, len(content))):
+    middle = len(content) // 2
+    for place in range(middle, min(middle + 64, len(content))):
       changed[place] ^= 0x55
     path.write_bytes(changed)
     try:

@@ -283,7 +283,8 @@ def test_two_sweeps_of_one_folder_share_the_trials(tmp_path):
   )
   both = [command.start(), command.start()]
   outputs = [process.communicate() for process in both]
-  assert [process.returncode for process in both] == [0, 0], outputs
+  errors = [errors for _, errors in outputs]
+  assert [process.returncode for process in both] == [0, 0], "".join(errors)
   assert sorted(numbers(command.events("start"))) == list(range(8))
   assert all("best: trial" in output for output, _ in outputs)
 

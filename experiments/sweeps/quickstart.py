@@ -3,7 +3,7 @@ r"""Learning rate and weight decay of the quickstart: a grid of eight.
   python -m launch.sweep --config=experiments/quickstart.py \
     --sweep=experiments/sweeps/quickstart.py --workers=2
 
-About 20 minutes on two CPU cores. Every trial is evaluated at half of its
+Every trial is evaluated at half of its
 steps; once four have ended, those below the median are pruned there.
 """
 

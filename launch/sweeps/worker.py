@@ -125,8 +125,11 @@ class Worker:
     """Claims a trial that nobody runs: one that was left, or a new one."""
     for number in self._others():
       claim = self._claims.take(folder_name(number))
-      if claim is not None:
+      if claim is None:
+        continue
+      if number in self._study.unfinished():
         return self._study.resume(number), claim
+      self._claims.release(claim)  # it has ended since it was listed
     if self._study.is_full():
       return None
     trial = self._study.begin()
