@@ -33,7 +33,7 @@ _FOLDER = flags.DEFINE_string(
   "folder", "runs/kills", "Folder for both runs; what is in it is deleted."
 )
 
-STEPS = 400
+STEPS = 2000
 # A save every ten steps, so that many kills fall into one.
 SETTINGS = {
   "data.box_rows": 2,
@@ -47,7 +47,7 @@ SETTINGS = {
   "train.batch_size": 32,
   "train.num_steps": STEPS,
   "eval.batch_size": 64,
-  "eval.every_steps": 100,
+  "eval.every_steps": 500,
   "checkpoint.every_steps": 10,
   "log.every_steps": 5,
   "log.plots": False,
@@ -107,11 +107,11 @@ def train(
     process = _start(workdir)
     begin = time.monotonic()
     before = _last_step(workdir)
-    delay = draw.uniform(0.0, 12.0)
+    delay = draw.uniform(0.0, 8.0)
     if number % 2:
       while process.poll() is None and _last_step(workdir) == before:
         time.sleep(0.02)
-      begin, delay = time.monotonic(), draw.uniform(0.0, 2.0)
+      begin, delay = time.monotonic(), draw.uniform(0.0, 0.5)
     while process.poll() is None and time.monotonic() < begin + delay:
       time.sleep(0.01)
     if process.poll() is not None:
