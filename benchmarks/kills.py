@@ -1,6 +1,6 @@
 """Kills a training with SIGKILL again and again; what it ends with.
 
-KILLS_STEPS=2000 python -m benchmarks.kills --kills=20 --folder=FOLDER
+python -m benchmarks.kills --kills=20 --folder=FOLDER
 
 Trains a small TRM on 4x4 Sudoku once without any kill, and once killed at
 random moments and continued by the same command. Compares the last checkpoints
@@ -28,13 +28,14 @@ from trm_jax import checkpointing, experiment, writer
 from trm_jax import config as config_lib
 
 _KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+  "steps", 2000, "Of the training; 100 for each kill are enough.", lower_bound=4
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _FOLDER = flags.DEFINE_string(
   "folder", "runs/kills", "Folder for both runs; what is in it is deleted."
 )
 
-# Many kills need more: KILLS_STEPS=2000 for 20.
-STEPS = int(os.environ.get("KILLS_STEPS", "400"))
 # A save every ten steps, so that many kills fall into one.
 SETTINGS = {
   "data.box_rows": 2,
@@ -46,9 +47,7 @@ SETTINGS = {
   "model.puzzle_vector_size": 32,
   "optimizer.ema_decay": 0.9,
   "train.batch_size": 32,
-  "train.num_steps": STEPS,
   "eval.batch_size": 64,
-  "eval.every_steps": STEPS // 4,
   "checkpoint.every_steps": 10,
   "log.every_steps": 5,
   "log.plots": False,
@@ -58,14 +57,18 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _TIMED = ("examples_per_second",)
 
 
-def _start(workdir: pathlib.Path) -> subprocess.Popen:
+def _settings(steps: int) -> dict:
+  return SETTINGS | {"train.num_steps": steps, "eval.every_steps": steps // 4}
+
+
+def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
   command = [
     sys.executable,
     "-m",
     "trm_jax.main",
     "--config=experiments/quickstart.py",
     f"--workdir={workdir}",
-    *(f"--config.{name}={value}" for name, value in SETTINGS.items()),
+    *(f"--config.{name}={value}" for name, value in _settings(steps).items()),
   ]
   return subprocess.Popen(
     command,
@@ -90,6 +93,7 @@ def _last_step(workdir: pathlib.Path) -> int:
 def train(
   workdir: pathlib.Path,
   *,
+  steps: int,
   kills: int = 0,
   seed: int = 0,
   say: Callable[[str], None] = print,
@@ -98,6 +102,7 @@ def train(
 
   Args:
     workdir: of the run.
+    steps: of the whole training.
     kills: how often to kill before it may end.
     seed: of the moments. Every second kill comes after a step was seen, the
       others at any time from the start of Python on.
@@ -105,7 +110,7 @@ def train(
   """
   draw = random.Random(seed)
   for number in range(kills):
-    process = _start(workdir)
+    process = _start(workdir, steps)
     begin = time.monotonic()
     before = _last_step(workdir)
     delay = draw.uniform(0.0, 8.0)
@@ -122,18 +127,18 @@ def train(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     say(f"kill {number + 1} of {kills} at step {_last_step(workdir)}")
-  process = _start(workdir)
+  process = _start(workdir, steps)
   output, _ = process.communicate()
   if process.returncode:
     raise RuntimeError(f"the run failed: {output}")
 
 
-def _last_state(workdir: pathlib.Path):
+def _last_state(workdir: pathlib.Path, steps: int):
   config = quickstart.get_config()
-  config.update_from_flattened_dict(SETTINGS)
+  config.update_from_flattened_dict(_settings(steps))
   run = experiment.build(config_lib.from_config_dict(config))
   with checkpointing.Checkpoints(str(workdir)) as checkpoints:
-    return jax.device_get(checkpoints.restore(STEPS, run.abstract_state()))
+    return jax.device_get(checkpoints.restore(steps, run.abstract_state()))
 
 
 def _metrics(workdir: pathlib.Path) -> list[dict]:
@@ -144,9 +149,11 @@ def _metrics(workdir: pathlib.Path) -> list[dict]:
   return rows
 
 
-def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+def differences(
+  one: pathlib.Path, other: pathlib.Path, *, steps: int
+) -> list[str]:
   """Names what differs between two runs; [] if they are equal bit by bit."""
-  states = _last_state(one), _last_state(other)
+  states = _last_state(one, steps), _last_state(other, steps)
   leaves = [jax.tree_util.tree_leaves_with_path(state) for state in states]
   found = [
     jax.tree_util.keystr(path)
@@ -156,8 +163,8 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
   rows, others = _metrics(one), _metrics(other)
   if rows != others:
     found.append("metrics.jsonl")
-  if not rows or rows[-1]["step"] != STEPS:
-    found.append(f"metrics.jsonl does not reach step {STEPS}")
+  if not rows or rows[-1]["step"] != steps:
+    found.append(f"metrics.jsonl does not reach step {steps}")
   return found
 
 
@@ -169,15 +176,16 @@ def main(argv) -> None:
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
   one, other = folder / "never_killed", folder / "killed"
-  train(one)
+  steps = _STEPS.value
+  train(one, steps=steps)
   begin = time.monotonic()
-  train(other, kills=_KILLS.value, seed=_SEED.value)
-  found = differences(one, other)
+  train(other, steps=steps, kills=_KILLS.value, seed=_SEED.value)
+  found = differences(one, other, steps=steps)
   print(
     json.dumps(
       {
         "kills": _KILLS.value,
-        "steps": STEPS,
+        "steps": steps,
         "equal": not found,
         "differences": found,
         "seconds": round(time.monotonic() - begin, 1),

@@ -10,19 +10,25 @@ import pytest
 
 from benchmarks import kills
 
+STEPS = 400
+
+
+def _differences(one, other):
+  return kills.differences(one, other, steps=STEPS)
+
 
 @pytest.fixture(name="whole", scope="module")
 def _whole(tmp_path_factory):
   """The workdir of a run that was never killed."""
   workdir = tmp_path_factory.mktemp("kills") / "whole"
-  kills.train(workdir)
+  kills.train(workdir, steps=STEPS)
   return workdir
 
 
 def test_killed_at_any_moment_and_continued_is_never_killed(whole):
   killed = whole.parent / "killed"
-  kills.train(killed, kills=2, seed=1)
-  assert kills.differences(whole, killed) == []
+  kills.train(killed, steps=STEPS, kills=2, seed=1)
+  assert _differences(whole, killed) == []
 
 
 def test_a_difference_would_be_found(whole, tmp_path, monkeypatch):
@@ -30,8 +36,8 @@ def test_a_difference_would_be_found(whole, tmp_path, monkeypatch):
   path = tmp_path / "other" / "metrics.jsonl"
   lines = path.read_text().splitlines()
   path.write_text("\n".join(lines[:-1]) + "\n")
-  assert kills.differences(whole, tmp_path / "other") == ["metrics.jsonl"]
+  assert _differences(whole, tmp_path / "other") == ["metrics.jsonl"]
 
   states = {whole: {"w": np.zeros(2)}, tmp_path: {"w": np.array([0.0, -0.0])}}
-  monkeypatch.setattr(kills, "_last_state", states.__getitem__)
-  assert kills.differences(whole, tmp_path)[0] == "['w']"
+  monkeypatch.setattr(kills, "_last_state", lambda place, _: states[place])
+  assert _differences(whole, tmp_path)[0] == "['w']"

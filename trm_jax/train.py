@@ -210,10 +210,9 @@ class _Loop:
     try:
       report = self._evaluator(self._state.averaged_weights, step)
     except stopping.Stopped as stopped:
-      self._checkpoints.wait()
       raise stopping.Stopped(
-        f"{stopped} of step {step}; {self._checkpoints.last_good()}; the same"
-        " command goes on from there"
+        f"{stopped} of step {step}; {self._last_good()}; the same command goes"
+        " on from there"
       ) from stopped
     if not math.isfinite(report.final["loss"]):
       raise errors.UserError(
