@@ -191,42 +191,40 @@ def _report(
     needed = _TOO_MUCH.search(str(error))
     if needed is None:
       raise
-    return Report(
-      step=step,
-      batch_size=batch_size,
-      usable=usable,
-      compile_seconds=time.monotonic() - start,
-      memory={
-        "by the compiler's account": _size(*filter(None, needed.groups())),
-        **resident,
-      },
-      compiles=False,
-      xla_flops=0.0,
-      model_flops=model_flops,
-      collectives=(),
-    )
-  memory = compiled.memory_analysis()
-  read = {name: _num_bytes(tree) for name, tree in arguments.items()}
+    compiled = None
+    memory = {
+      "by the compiler's account": _size(*filter(None, needed.groups()))
+    }
+  else:
+    memory = _memory(compiled, arguments)
   return Report(
     step=step,
     batch_size=batch_size,
-    usable=usable,
     compile_seconds=time.monotonic() - start,
-    memory={
-      **read,
-      "padding": memory.argument_size_in_bytes - sum(read.values()),
-      "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-      "temporaries": memory.temp_size_in_bytes,
-      "program": memory.generated_code_size_in_bytes,
-      **resident,
-    },
-    compiles=True,
-    xla_flops=compiled.cost_analysis()["flops"],
+    memory=memory | resident,
+    usable=usable,
+    compiles=compiled is not None,
+    xla_flops=compiled.cost_analysis()["flops"] if compiled else 0.0,
     model_flops=model_flops,
     collectives=tuple(
       aot_collectives.find(compiled.as_text(), num_devices=program.mesh.size)
+      if compiled
+      else ()
     ),
   )
+
+
+def _memory(compiled: Any, arguments: dict[str, Any]) -> dict[str, int]:
+  """Bytes of a chip's memory that a compiled step needs, by what for."""
+  memory = compiled.memory_analysis()
+  read = {name: _num_bytes(tree) for name, tree in arguments.items()}
+  return {
+    **read,
+    "padding": memory.argument_size_in_bytes - sum(read.values()),
+    "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    "temporaries": memory.temp_size_in_bytes,
+    "program": memory.generated_code_size_in_bytes,
+  }
 
 
 def network_flops(model: config_lib.ModelConfig, length: int) -> float:

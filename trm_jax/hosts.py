@@ -7,6 +7,7 @@ one alone speaks and writes files.
 
 import glob
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -16,12 +17,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
 from trm_jax import errors, failures
 
 _MAX_BYTES = 512  # of a problem that is told to other hosts
+_PATIENCE_MS = 24 * 60 * 60 * 1000  # while the first host prepares data
+_barriers = itertools.count()  # each needs a name of its own
 
 
 def join(
@@ -145,6 +149,10 @@ def from_first(make: Callable[[], Any]) -> Any:
       made = {"value": make()}
     except errors.UserError as error:
       made = {"error": str(error)}
+  # The devices' own collectives may give up after minutes; this does not.
+  ocp.multihost.get_barrier_sync_fn()(
+    key=f"trm_jax_from_first_{next(_barriers)}", timeout_ms=_PATIENCE_MS
+  )
   content = np.frombuffer(json.dumps(made).encode(), np.uint8)
   # An array can only be handed on to hosts that know its size.
   size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
