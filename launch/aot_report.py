@@ -9,9 +9,8 @@ from typing import Any
 import jax
 
 from launch import aot_collectives, aot_slices
-from trm_jax import config as config_lib
+from trm_jax import cost
 from trm_jax import program as program_lib
-from trm_jax.models import layers
 
 _REST = "the rest of the training state"
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -114,10 +113,6 @@ def train(program: program_lib.Program, *, usable: int) -> Report:
   """Compiles the training step for chips of `usable` bytes."""
   size = program.config.train.batch_size
   state, batch = program.abstract_state(), program.abstract_batch(size)
-  free_calls, calls = _calls(program.config.model)
-  if program.config.train.halt_rule == "halt_over_continue":
-    free_calls += free_calls + calls  # looks one supervision step ahead
-  backward = 1 if program.config.train.frozen_network else 2
   return _report(
     "train",
     program,
@@ -135,7 +130,7 @@ def train(program: program_lib.Program, *, usable: int) -> Report:
     resident={},
     usable=usable,
     batch_size=size,
-    network_calls=free_calls + calls * (1 + backward),
+    model_flops=cost.train_flops(program.config, program.sizes.seq_len),
   )
 
 
@@ -159,8 +154,7 @@ def evaluate(program: program_lib.Program, *, usable: int) -> Report:
     resident={_REST: _num_bytes(state) - _num_bytes(weights)},
     usable=usable,
     batch_size=size,
-    network_calls=program.config.eval.supervision_steps
-    * sum(_calls(program.config.model)),
+    model_flops=cost.evaluate_flops(program.config, program.sizes.seq_len),
   )
 
 
@@ -174,16 +168,11 @@ def _report(
   resident: dict[str, int],
   usable: int,
   batch_size: int,
-  network_calls: int,
+  model_flops: float,
 ) -> Report:
   start = time.monotonic()
   lowered = function.trace(*arguments_of_step).lower(
     lowering_platforms=("tpu",)
-  )
-  model_flops = (
-    batch_size
-    * network_calls
-    * network_flops(program.config.model, program.model.total_len)
   )
   try:
     compiled = lowered.compile()
@@ -225,29 +214,6 @@ def _memory(compiled: Any, arguments: dict[str, Any]) -> dict[str, int]:
     "temporaries": memory.temp_size_in_bytes,
     "program": memory.generated_code_size_in_bytes,
   }
-
-
-def network_flops(model: config_lib.ModelConfig, length: int) -> float:
-  """Counts the products of one call for one puzzle, a multiply-add as 2."""
-  size = model.hidden_size
-
-  def swiglu(over, times):
-    width = layers.swiglu_width(
-      over, expansion=model.mlp_expansion, multiple=model.mlp_multiple
-    )
-    return 2 * 3 * over * width * times
-
-  if model.token_mixing == "mlp":
-    mixing = swiglu(length, size)
-  else:
-    mixing = 2 * 4 * size * size * length + 2 * 2 * length * length * size
-  return model.num_layers * (mixing + swiglu(size, length))
-
-
-def _calls(model: config_lib.ModelConfig) -> tuple[int, int]:
-  """Network calls of a supervision step: without and with gradient."""
-  cycle = model.latent_updates + 1
-  return cycle * (model.recursion_cycles - 1), cycle
 
 
 def _num_bytes(tree: Any) -> int:

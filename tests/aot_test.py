@@ -185,20 +185,6 @@ def test_rows_are_not_guessed(change):
   assert aot_sizes.of_data(data, 1234).num_puzzle_ids == 1234
 
 
-# --- products --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-  ("config", "length", "gflop"),
-  [(sudoku.get_config(), 97, 1.22), (arc.get_config(), 916, 15.9)],
-  ids=["mlp", "attention"],
-)
-def test_products_of_a_network_call(config, length, gflop):
-  model = config_lib.from_config_dict(config).model
-  counted = aot_report.network_flops(model, length) / 1e9
-  assert counted == pytest.approx(gflop, rel=0.005)
-
-
 # --- collectives -----------------------------------------------------------
 
 _MODULE = """HloModule made_up, is_scheduled=true

@@ -32,7 +32,10 @@ class RecursiveNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
-    """Maps state and injection, [B, S, D] each, to the new state."""
+    """Maps state and injection to the new state.
+
+    All are [B, S, D], with token mixing by 'mlp' [S, B, D].
+    """
     h = state + injection
     for i in range(self.num_layers):
       h = layers.Block(
@@ -143,6 +146,9 @@ class TinyRecursiveModel(nn.Module):
 
   def recurse(self, x: jax.Array, latents: types.Latents) -> types.Latents:
     """Runs the T cycles on the embedded question x, [B, S, D]."""
+    tokens_first = self.token_mixing == "mlp"
+    if tokens_first:
+      x, latents = _swapped((x, latents))
     if self.is_initializing():
       self.network(latents.z, x)  # creates the parameters, outside any loop
     # From here on the network is a pure function of its parameters: Linen
@@ -166,7 +172,7 @@ class TinyRecursiveModel(nn.Module):
     def gradient_free_apply(state, injection):
       return network.apply(cast, state, injection)
 
-    return recursion.deep_recursion(
+    latents = recursion.deep_recursion(
       apply,
       x,
       latents,
@@ -174,6 +180,7 @@ class TinyRecursiveModel(nn.Module):
       recursion_cycles=self.recursion_cycles,
       gradient_free_network=gradient_free_apply,
     )
+    return _swapped(latents) if tokens_first else latents
 
   def __call__(
     self,
@@ -202,6 +209,11 @@ class TinyRecursiveModel(nn.Module):
       halt_logits=halting[:, 0],
       continue_logits=halting[:, 1],
     )
+
+
+def _swapped(tree: Any) -> Any:
+  """Exchanges the first two axes, of batch and sequence."""
+  return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
 
 
 def apply(

@@ -1,0 +1,55 @@
+"""What a step costs: products of matrices, by hand, a multiply-add as 2.
+
+Only the network's own products are counted: not what is recomputed for the
+backward pass, and neither embedding nor heads, which are under 1 %. With the
+matrix rate of a chip this is the floor of a step's time (docs/performance.md).
+"""
+
+from trm_jax import config as config_lib
+from trm_jax.models import layers
+
+
+def network_flops(model: config_lib.ModelConfig, length: int) -> float:
+  """Counts one call of the network for one puzzle of S = `length` tokens."""
+  size = model.hidden_size
+
+  def swiglu(over, times):
+    width = layers.swiglu_width(
+      over, expansion=model.mlp_expansion, multiple=model.mlp_multiple
+    )
+    return 2 * 3 * over * width * times
+
+  if model.token_mixing == "mlp":
+    mixing = swiglu(length, size)
+  else:
+    mixing = 2 * 4 * size * size * length + 2 * 2 * length * length * size
+  return model.num_layers * (mixing + swiglu(size, length))
+
+
+def train_flops(config: config_lib.Config, seq_len: int) -> float:
+  """Counts a supervision step of training, of all slots; L = `seq_len`."""
+  free_calls, calls = _calls(config.model)
+  if config.train.halt_rule == "halt_over_continue":
+    free_calls += free_calls + calls  # looks one supervision step ahead
+  backward = 1 if config.train.frozen_network else 2
+  return (
+    config.train.batch_size
+    * (free_calls + calls * (1 + backward))
+    * network_flops(config.model, config.model.num_prefix_tokens + seq_len)
+  )
+
+
+def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
+  """Counts the evaluation of a batch, all its supervision steps."""
+  return (
+    config.eval.batch_size
+    * config.eval.supervision_steps
+    * sum(_calls(config.model))
+    * network_flops(config.model, config.model.num_prefix_tokens + seq_len)
+  )
+
+
+def _calls(model: config_lib.ModelConfig) -> tuple[int, int]:
+  """Network calls of a supervision step: without and with gradient."""
+  cycle = model.latent_updates + 1
+  return cycle * (model.recursion_cycles - 1), cycle
