@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import arc, maze, sudoku
-from launch import aot_collectives, aot_report, aot_sizes, aot_slices
+from launch import aot_collectives, aot_sizes, aot_slices
 from trm_jax import config as config_lib
 from trm_jax import errors, sharding
 from trm_jax.data import tasks
