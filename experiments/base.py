@@ -31,9 +31,15 @@ def get_config() -> ml_collections.ConfigDict:
   # What the backward pass recomputes: 'none' (fastest, most memory), 'dots'
   # (all but matrix products), 'full' (every network call; least memory).
   config.model.remat = "full"
-  # 'auto', 'xla', or 'splash': a fused kernel for TPU that saves the memory of
-  # all S x S weights; auto takes it for long sequences.
+  # 'auto', 'xla', or a fused kernel, which saves the memory of all S x S
+  # weights: 'splash' (TPU), 'cudnn' (NVIDIA GPUs); auto takes what helps.
   config.model.attention_kernel = "auto"
+  # The calls with gradient one after another instead of in a loop: faster
+  # steps on CPU, longer compilation; for remat 'none'.
+  config.model.unroll = False
+  # 'mlp': the rows of its weights are filled up to a multiple of this where
+  # they are used; nothing else changes. 0: 8 on GPU, else 1.
+  config.model.token_multiple = 0
 
   config.optimizer = ml_collections.ConfigDict()
   config.optimizer.name = "adam_atan2"  # or 'adamw', 'muon'
@@ -80,6 +86,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = ml_collections.ConfigDict()
   config.train.batch_size = 768  # slots, over all devices and hosts
+  # The slots of a device are worked on in so many parts, one after another,
+  # for less memory; gradients add up to the same.
+  config.train.microbatches = 1
   config.train.num_steps = 65104  # supervision steps = optimizer steps
   config.train.max_supervision_steps = 16  # per puzzle
   config.train.exploration_prob = 0.1  # of a random least number of steps

@@ -1,6 +1,7 @@
 """The fused attention kernel computes what the plain one does."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments import arc
+from trm_jax import chip, errors, program, sharding, train_state
 from trm_jax import config as config_lib
-from trm_jax import errors, program, sharding, train_state
 from trm_jax.models import attention
 
 B, H = 4, 2
@@ -103,26 +104,73 @@ def test_a_supervision_step():
   )
 
 
-def test_auto_is_the_plain_one_where_there_is_no_tpu():
-  for length in (97, 916):
-    chosen = attention.choose("auto", length=length, platform="cpu")
-    assert chosen is attention.plain
-  for platform in ("cpu", "tpu"):
-    chosen = attention.choose("xla", length=916, platform=platform)
-    assert chosen is attention.plain
+CPU, TPU = chip.Chip("cpu"), chip.Chip("tpu")
+HOPPER, VOLTA = chip.Chip("gpu", 9.0), chip.Chip("gpu", 7.0)
+OTHER_GPU = chip.Chip("gpu")
+
+
+def _chosen(kernel, on, *, length=916, head_size=64, dtype="bfloat16"):
+  return attention.choose(
+    kernel, length=length, head_size=head_size, dtype=dtype, chip=on
+  )
+
+
+def test_auto_is_the_plain_one_where_there_is_no_kernel():
+  for on in (CPU, VOLTA, OTHER_GPU):
+    for length in (97, 916):
+      assert _chosen("auto", on, length=length) is attention.plain
+  for on in (CPU, TPU, HOPPER):
+    assert _chosen("xla", on) is attention.plain
 
 
 def test_auto_is_the_kernel_where_it_helps():
-  def on_tpu(length):
-    return attention.choose("auto", length=length, platform="tpu")
+  assert _chosen("auto", TPU) == attention.Splash()
+  assert _chosen("auto", TPU, length=97) is attention.plain
+  assert _chosen("auto", HOPPER) is attention.cudnn
+  assert _chosen("auto", HOPPER, length=97) is attention.cudnn
 
-  assert on_tpu(916) == attention.Splash()
-  assert on_tpu(97) is attention.plain
+
+def test_auto_is_the_plain_one_for_what_cudnn_does_not_take():
+  assert _chosen("auto", HOPPER, dtype="float32") is attention.plain
+  assert _chosen("auto", HOPPER, head_size=12) is attention.plain
+  assert _chosen("auto", HOPPER, head_size=256) is attention.plain
 
 
 def test_the_kernel_is_refused_where_there_is_no_tpu():
   with pytest.raises(errors.UserError, match="runs on TPU only, not on cpu"):
-    attention.choose("splash", length=916, platform="cpu")
+    _chosen("splash", CPU)
+
+
+@pytest.mark.parametrize(
+  ("on", "given"),
+  [
+    (CPU, {}),
+    (TPU, {}),
+    (VOLTA, {}),
+    (OTHER_GPU, {}),
+    (HOPPER, {"dtype": "float32"}),
+    (HOPPER, {"head_size": 12}),
+  ],
+)
+def test_cudnn_is_refused_where_it_cannot_run(on, given):
+  with pytest.raises(errors.UserError, match="'cudnn' needs an NVIDIA GPU"):
+    _chosen("cudnn", on, **given)
+
+
+@pytest.mark.parametrize(
+  ("platform", "capability", "expected"),
+  [
+    ("gpu", "9.0", HOPPER),
+    ("gpu", "gfx942", OTHER_GPU),
+    ("tpu", None, TPU),
+    ("cpu", None, CPU),
+  ],
+)
+def test_a_chip_is_known_by_its_device(platform, capability, expected):
+  device = types.SimpleNamespace(platform=platform)
+  if capability:
+    device.compute_capability = capability
+  assert chip.of(device) == expected
 
 
 def test_parameters_do_not_depend_on_the_kernel():

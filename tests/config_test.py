@@ -143,6 +143,8 @@ def test_an_unknown_choice_is_named_with_the_known_ones(name, value):
     ("data.num_train", -1),
     ("data.prefetch_batches", 0),
     ("train.batch_size", 0),
+    ("train.microbatches", 0),
+    ("model.token_multiple", -1),
     ("train.num_steps", -1),
     ("train.max_supervision_steps", 0),
     ("eval.batch_size", 0),
@@ -185,6 +187,10 @@ def test_a_number_too_small_is_refused(name, value):
       ["config.eval.report_steps", "config.eval.supervision_steps"],
     ),
     ({"eval.report_steps": (0,)}, ["config.eval.report_steps"]),
+    (
+      {"model.unroll": True, "model.remat": "dots"},
+      ["config.model.unroll", "config.model.remat"],
+    ),
   ],
 )
 def test_an_impossible_combination_names_its_knobs(values, named):

@@ -1,6 +1,7 @@
 """Properties of TinyRecursiveModel; golden_model_test.py holds its numbers."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -151,9 +152,19 @@ def _flat(tree):
   return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_remat_changes_neither_value_nor_gradients(remat):
-  value, gradients = _value_and_gradients(remat=remat)
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"remat": "dots"},
+    {"remat": "full"},
+    {"unroll": True},
+    {"token_multiple": 8},
+    {"token_multiple": 128},
+  ],
+  ids=str,
+)
+def test_settings_of_speed_change_neither_value_nor_gradients(changes):
+  value, gradients = _value_and_gradients(**changes)
   expected_value, expected = _value_and_gradients()
   np.testing.assert_allclose(value, expected_value, rtol=1e-5)
   flat, expected = _flat(gradients), _flat(expected)
@@ -169,6 +180,48 @@ def test_remat_recomputes_what_its_name_says():
   assert dots[0] == none[0]  # products are kept,
   assert dots[1] > none[1]  # norms are not
   assert full[0] > none[0]
+
+
+# --- layout ----------------------------------------------------------------
+
+
+def test_a_token_multiple_leaves_the_parameters_as_they_are():
+  shapes = jax.tree.map(jnp.shape, _params(_build()))
+  assert shapes == jax.tree.map(jnp.shape, _params(_build(token_multiple=64)))
+
+
+def test_mixing_by_an_mlp_transposes_nothing():
+  """No network call moves its activations around, nor does its gradient."""
+  model = _build()
+  state = jnp.ones((model.total_len, B, D))
+
+  def loss(params, state, injection):
+    new = model.apply(
+      {"params": params},
+      state,
+      injection,
+      method=lambda m, s, i: m.network(s, i),
+    )
+    return jnp.sum(jnp.sin(new))
+
+  gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+  text = gradient.lower(_params(model), state, state).compile().as_text()
+  activations = re.findall(r"f32\[\d+,\d+,\d+\]\S* transpose\(", text)
+  assert activations == []
+  assert len(re.findall(r" dot\(", text)) == 3 * 2 * 4
+
+
+def test_recomputing_saves_memory():
+  def temporaries(remat):
+    model = _build(remat=remat, latent_updates=6)
+    arguments = _arguments(model)
+    lowered = jax.jit(jax.grad(_loss(model, arguments))).lower(
+      _params(model), arguments[1]
+    )
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+  none, dots, full = map(temporaries, ("none", "dots", "full"))
+  assert full < dots < none
 
 
 # --- parameters ------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The supervision step as a whole, on a tiny model."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from experiments import base
 from trm_jax import config as config_lib
-from trm_jax import experiment, halting, sharding, types
+from trm_jax import errors, experiment, halting, program, sharding, types
 from trm_jax.data import look, puzzle_set
 from trm_jax.data import task as task_lib
 
@@ -204,6 +205,52 @@ def test_any_number_of_devices_trains_the_same(num_devices, train):
   trains_network = not train.get("frozen_network")
   assert _differ(state.params, first.params) == trains_network
   assert _differ(state.puzzle_table, first.puzzle_table)
+
+
+@pytest.mark.parametrize(
+  ("num_devices", "microbatches", "train"),
+  [
+    (1, 2, {}),
+    (1, 8, {}),
+    (2, 4, {}),
+    (1, 4, {"frozen_network": True}),
+    (1, 4, {"halt_rule": "halt_over_continue"}),
+  ],
+)
+def test_microbatches_train_what_the_whole_batch_does(
+  num_devices, microbatches, train
+):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    _after_five_steps(num_devices, microbatches=microbatches, **train),
+    _after_five_steps(1, **train),
+  )
+
+
+def _temporaries(**train):
+  run = _experiment(**train)
+  compiled = run.train_step().lower(run.abstract_state(), _batch(0)).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_microbatches_need_less_memory():
+  assert _temporaries(microbatches=4) < 0.7 * _temporaries()
+
+
+@pytest.mark.parametrize(
+  ("num_devices", "microbatches", "choices"), [(1, 3, "2 or 4"), (8, 2, "1")]
+)
+def test_microbatches_that_do_not_divide_name_what_does(
+  num_devices, microbatches, choices
+):
+  config = dataclasses.replace(
+    _experiment().config,
+    train=dataclasses.replace(
+      _experiment().config.train, microbatches=microbatches
+    ),
+  )
+  with pytest.raises(errors.UserError, match=f"choose {choices}$"):
+    program.check_batch_sizes(config, sharding.make_mesh(num_devices))
 
 
 # --- the carry -------------------------------------------------------------

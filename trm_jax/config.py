@@ -46,6 +46,8 @@ class ModelConfig:
   compute_dtype: str
   remat: str
   attention_kernel: str
+  unroll: bool
+  token_multiple: int
 
   def __post_init__(self):
     checks.one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
@@ -59,16 +61,21 @@ class ModelConfig:
     checks.one_of(
       "model.attention_kernel",
       self.attention_kernel,
-      ("auto", "xla", "splash"),
+      ("auto", "xla", "splash", "cudnn"),
     )
     for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
       checks.at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
       checks.at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("puzzle_vector_size", "num_prefix_tokens"):
+    for name in ("puzzle_vector_size", "num_prefix_tokens", "token_multiple"):
       checks.at_least(f"model.{name}", getattr(self, name), 0)
     for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
       checks.positive(f"model.{name}", getattr(self, name))
+    if self.unroll and self.remat != "none":
+      raise errors.UserError(
+        f"config.model.remat {self.remat!r} saves no memory with"
+        " config.model.unroll; choose remat 'none' or no unrolling"
+      )
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
@@ -182,6 +189,7 @@ class TrainConfig:
   halt_rule: str
   answer_loss: str
   halt_loss_weight: float
+  microbatches: int
   frozen_network: bool
   max_minutes: float
 
@@ -192,7 +200,8 @@ class TrainConfig:
     checks.one_of(
       "train.answer_loss", self.answer_loss, ("stablemax", "softmax")
     )
-    checks.at_least("train.batch_size", self.batch_size, 1)
+    for name in ("batch_size", "microbatches"):
+      checks.at_least(f"train.{name}", getattr(self, name), 1)
     checks.at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     checks.between("train.exploration_prob", self.exploration_prob, 0, 1)
     for name in ("num_steps", "max_minutes"):

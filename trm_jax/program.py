@@ -11,8 +11,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from trm_jax import chip as chip_lib
 from trm_jax import config as config_lib
-from trm_jax import evaluate_step, sharding, train_state, train_step, types
+from trm_jax import (
+  errors,
+  evaluate_step,
+  sharding,
+  train_state,
+  train_step,
+  types,
+)
 from trm_jax.models import trm
 from trm_jax.optim import factory
 
@@ -81,6 +89,7 @@ class Program:
       puzzle_weight_decay=optimizer.puzzle_weight_decay,
       ema_decay=optimizer.ema_decay,
       frozen_network=train.frozen_network,
+      microbatches=train.microbatches,
     )
     step = train_step.make_train_step(
       self.model,
@@ -111,9 +120,19 @@ class Program:
 
 
 def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises UserError unless both batch sizes divide over the devices."""
-  sharding.check_batch_size("train.batch_size", config.train.batch_size, mesh)
-  sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+  """Raises UserError unless batches divide over devices and microbatches."""
+  train, evaluate = config.train, config.eval
+  sharding.check_batch_size("train.batch_size", train.batch_size, mesh)
+  sharding.check_batch_size("eval.batch_size", evaluate.batch_size, mesh)
+  per_device = train.batch_size // mesh.size
+  if per_device % train.microbatches:
+    choices = [n for n in range(1, per_device + 1) if per_device % n == 0]
+    nearest = sorted(choices, key=lambda n: abs(n - train.microbatches))[:2]
+    raise errors.UserError(
+      f"config.train.microbatches {train.microbatches} does not divide the"
+      f" {per_device} slots of a device; choose"
+      f" {' or '.join(map(str, sorted(nearest)))}"
+    )
 
 
 def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
@@ -125,7 +144,7 @@ def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
     mesh: of `sharding.make_mesh`, or one of devices that are not there.
 
   Raises:
-    UserError: a batch size does not divide over the devices.
+    UserError: a batch size does not divide over devices and microbatches.
   """
   check_batch_sizes(config, mesh)
   return Program(
@@ -136,7 +155,7 @@ def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
       config.model,
       vocab_size=sizes.vocab_size,
       seq_len=sizes.seq_len,
-      platform=mesh.devices.flat[0].platform,
+      chip=chip_lib.of(mesh.devices.flat[0]),
     ),
     optimizer=factory.make_optimizer(config.optimizer, config.train.num_steps),
   )

@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from trm_jax import chip as chip_lib
 from trm_jax import config as config_lib
 from trm_jax import types
 from trm_jax.models import attention, trm
+
+_CPU = chip_lib.Chip("cpu")
 
 
 @flax.struct.dataclass
@@ -52,7 +55,7 @@ def build_model(
   *,
   vocab_size: int,
   seq_len: int,
-  platform: str = "cpu",
+  chip: chip_lib.Chip = _CPU,
 ) -> trm.TinyRecursiveModel:
   """Returns the module for puzzles of `seq_len` tokens.
 
@@ -60,7 +63,7 @@ def build_model(
     model: the settings.
     vocab_size: V.
     seq_len: L.
-    platform: of the devices that will run it: 'cpu', 'gpu' or 'tpu'.
+    chip: that will run it.
   """
   return trm.TinyRecursiveModel(
     vocab_size=vocab_size,
@@ -79,10 +82,14 @@ def build_model(
     recursion_cycles=model.recursion_cycles,
     compute_dtype=model.compute_dtype,
     remat=model.remat,
+    unroll=model.unroll,
+    token_multiple=model.token_multiple or (8 if chip.platform == "gpu" else 1),
     attend=attention.choose(
       model.attention_kernel,
       length=model.num_prefix_tokens + seq_len,
-      platform=platform,
+      head_size=model.hidden_size // model.num_heads,
+      dtype=model.compute_dtype,
+      chip=chip,
     ),
   )
 

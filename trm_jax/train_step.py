@@ -5,7 +5,9 @@ one optimizer step.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,7 @@ class Settings:
   puzzle_weight_decay: float
   ema_decay: float
   frozen_network: bool  # only the puzzle table is trained
+  microbatches: int = 1  # parts of a device's slots, one after another
 
 
 def make_train_step(
@@ -143,17 +146,26 @@ def supervision_step(
     )
     return jnp.sum(row_losses.total) / num_slots, (output, row_losses)
 
-  def differentiate(params, vectors, carry):
+  def differentiate_part(params, part):
+    vectors, carry = part
     (_, (output, row_losses)), gradients = jax.value_and_grad(
       share_of_loss,
       argnums=(1,) if settings.frozen_network else (1, 0),
       has_aux=True,
     )(params, vectors, carry)
     vector_gradients, *network_gradients = gradients
+    return network_gradients, (vector_gradients, output, row_losses)
+
+  def differentiate(params, vectors, carry):
+    network_gradients, of_rows = _in_parts(
+      functools.partial(differentiate_part, params),
+      (vectors, carry),
+      settings.microbatches,
+    )
     # Summed here they are float32; the compiler would sum some of them before
     # they are cast, in bfloat16.
     network_gradients = sharding.sum_over_devices(network_gradients, mesh)
-    return network_gradients, vector_gradients, output, row_losses
+    return network_gradients, *of_rows
 
   rows, copies = sharding.ROWS, sharding.COPIES
   network_gradients, vector_gradients, output, row_losses = (
@@ -222,6 +234,36 @@ def supervision_step(
     ),
     sums,
   )
+
+
+def _in_parts(
+  function: Callable[[Any], tuple[Any, Any]], rows: Any, num_parts: int
+) -> tuple[Any, Any]:
+  """Applies a function to parts of the rows, one after another.
+
+  Args:
+    function: maps rows to what adds up over them, and to results of each row.
+    rows: arrays [B, ...].
+    num_parts: divides B.
+
+  Returns:
+    The sum, and the results [B, ...], as of all rows at once.
+  """
+  if num_parts == 1:
+    return function(rows)
+
+  def add(total, part):
+    sums, results = function(part)
+    return jax.tree.map(jnp.add, total, sums), results
+
+  parts = jax.tree.map(lambda a: a.reshape(num_parts, -1, *a.shape[1:]), rows)
+  first = jax.tree.map(lambda a: a[0], parts)
+  zeros = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(function, first)[0],
+  )
+  total, results = jax.lax.scan(add, zeros, parts)
+  return total, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 
 def _continue_targets(

@@ -20,6 +20,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_mask as splash_mask,
 )
 
+from trm_jax import chip as chip_lib
 from trm_jax import errors
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -32,10 +33,20 @@ _LANES = 128
 # the memory of both at S = 916; at S = 97 there is nothing to save.
 _LONG = 512
 
+# What cuDNN's kernel asks for: an Ampere GPU, heads of so many numbers.
+_CUDNN_CAPABILITY = 8.0
+_CUDNN_HEAD_SIZE = 128  # at most
+_CUDNN_HEAD_MULTIPLE = 8
+
 
 def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   """Computes attention in products and a softmax; runs everywhere."""
   return jax.nn.dot_product_attention(query, key, value)
+
+
+def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+  """Calls the fused kernel for NVIDIA's GPUs, in bfloat16."""
+  return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,27 +107,52 @@ class Splash:
     )
 
 
-def choose(kernel: str, *, length: int, platform: str) -> Attend:
+def choose(
+  kernel: str,
+  *,
+  length: int,
+  head_size: int,
+  dtype: str,
+  chip: chip_lib.Chip,
+) -> Attend:
   """Returns the way that `config.model.attention_kernel` names.
 
   Args:
-    kernel: 'xla', 'splash', or 'auto': the fused kernel where it helps, that
-      is on TPU and for long sequences.
+    kernel: 'xla', 'splash', 'cudnn', or 'auto': a fused kernel where there is
+      one that helps, on TPU for long sequences, on NVIDIA's GPUs always.
     length: S.
-    platform: of the devices that will run it: 'cpu', 'gpu' or 'tpu'.
+    head_size: numbers of a head.
+    dtype: 'float32' or 'bfloat16', of the products.
+    chip: that will run it.
 
   Raises:
-    UserError: the devices cannot run the kernel.
+    UserError: the chip cannot run the kernel.
   """
-  if kernel == "splash" and platform != "tpu":
+  has_cudnn = (
+    chip.cuda_capability >= _CUDNN_CAPABILITY
+    and dtype == "bfloat16"
+    and head_size <= _CUDNN_HEAD_SIZE
+    and head_size % _CUDNN_HEAD_MULTIPLE == 0
+  )
+  if kernel == "splash" and chip.platform != "tpu":
     raise errors.UserError(
       "config.model.attention_kernel 'splash' runs on TPU only, not on"
-      f" {platform}; choose auto or xla"
+      f" {chip.platform}; choose auto or xla"
+    )
+  if kernel == "cudnn" and not has_cudnn:
+    raise errors.UserError(
+      "config.model.attention_kernel 'cudnn' needs an NVIDIA GPU from Ampere"
+      " on, config.model.compute_dtype 'bfloat16', and heads of at most"
+      f" {_CUDNN_HEAD_SIZE} numbers in multiples of {_CUDNN_HEAD_MULTIPLE}"
+      f" (here {head_size}, on {chip.platform}); choose auto or xla"
     )
   if kernel == "auto":
-    # A kernel for GPU (cuDNN's) would be chosen here.
-    kernel = "splash" if platform == "tpu" and length >= _LONG else "xla"
-  return Splash() if kernel == "splash" else plain
+    if chip.platform == "tpu" and length >= _LONG:
+      kernel = "splash"
+    elif has_cudnn:
+      kernel = "cudnn"
+  kernels: dict[str, Attend] = {"splash": Splash(), "cudnn": cudnn}
+  return kernels.get(kernel, plain)
 
 
 def _padded(length: int, multiple: int) -> int:

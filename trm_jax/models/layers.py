@@ -34,6 +34,9 @@ class Linear(nn.Module):
   size: int  # of what it makes
   dtype: jnp.dtype
   axis: int = -1
+  # With axis 0: rows of zeros fill the weights up to a multiple of so many.
+  # Matrix units want their rows to begin at whole 16 bytes.
+  multiple: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,7 +48,8 @@ class Linear(nn.Module):
     # Products of two matrices: of those XLA leaves out the transposes that
     # differentiation puts around them.
     if self.axis == 0:
-      y = kernel.T @ x.reshape(x.shape[0], -1)
+      kernel = jnp.pad(kernel, ((0, 0), (0, -self.size % self.multiple)))
+      y = (kernel.T @ x.reshape(x.shape[0], -1))[: self.size]
       return y.reshape(self.size, *x.shape[1:])
     y = x.reshape(-1, x.shape[-1]) @ kernel
     return y.reshape(*x.shape[:-1], self.size)
@@ -99,6 +103,7 @@ class SwiGLU(nn.Module):
   multiple: int
   dtype: jnp.dtype
   axis: int = -1  # the last or the first
+  multiple_of_rows: int = 1  # as `Linear.multiple`
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -107,7 +112,9 @@ class SwiGLU(nn.Module):
     width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
     gate_up = Linear(2 * width, self.dtype, self.axis, name="gate_up")(x)
     gate, up = jnp.split(gate_up, 2, axis=self.axis)
-    down = Linear(size, self.dtype, self.axis, name="down")
+    down = Linear(
+      size, self.dtype, self.axis, self.multiple_of_rows, name="down"
+    )
     return down(_gated(gate, up))
 
 
@@ -146,6 +153,7 @@ class Block(nn.Module):
   mlp_multiple: int
   norm_epsilon: float
   dtype: jnp.dtype
+  token_multiple: int = 1  # 'mlp': as `Linear.multiple`
   attend: attention.Attend = attention.plain
 
   @nn.compact
@@ -174,6 +182,7 @@ class Block(nn.Module):
       multiple=self.mlp_multiple,
       dtype=self.dtype,
       axis=axis,
+      multiple_of_rows=self.token_multiple,
       name=name,
     )
 

@@ -31,6 +31,7 @@ def latent_recursion(
   latents: types.Latents,
   *,
   latent_updates: int,
+  unroll: bool = False,
 ) -> types.Latents:
   """Reasons `latent_updates` times, then answers once.
 
@@ -39,6 +40,7 @@ def latent_recursion(
     x: [B, S, D] embedded question.
     latents: y and z, [B, S, D] each.
     latent_updates: n of the paper.
+    unroll: writes the n calls one after another instead of as a loop.
 
   Returns:
     The new latents.
@@ -47,7 +49,9 @@ def latent_recursion(
   def update(z, _):
     return network(z, latents.y + x), None
 
-  z, _ = jax.lax.scan(update, latents.z, None, length=latent_updates)
+  z, _ = jax.lax.scan(
+    update, latents.z, None, length=latent_updates, unroll=unroll
+  )
   return types.Latents(y=network(latents.y, z), z=z)
 
 
@@ -59,6 +63,7 @@ def deep_recursion(
   latent_updates: int,
   recursion_cycles: int,
   gradient_free_network: Network | None = None,
+  unroll: bool = False,
 ) -> types.Latents:
   """Improves the latents in T - 1 cycles without gradient and one with it.
 
@@ -71,6 +76,7 @@ def deep_recursion(
     gradient_free_network: the same function for the first T - 1 cycles,
       where it differs in cost, e.g. with weights cast once; `network` if
       None.
+    unroll: of the last cycle, as for `latent_recursion`.
 
   Returns:
     The new latents, with gradients to `network` and `x`, none to `latents`
@@ -92,4 +98,6 @@ def deep_recursion(
       cycle, jax.lax.stop_gradient(latents), None, length=recursion_cycles - 1
     )
     latents = jax.lax.stop_gradient(latents)
-  return latent_recursion(network, x, latents, latent_updates=latent_updates)
+  return latent_recursion(
+    network, x, latents, latent_updates=latent_updates, unroll=unroll
+  )

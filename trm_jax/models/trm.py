@@ -28,6 +28,7 @@ class RecursiveNetwork(nn.Module):
   mlp_multiple: int
   norm_epsilon: float
   dtype: jnp.dtype
+  token_multiple: int = 1
   attend: attention.Attend = attention.plain
 
   @nn.compact
@@ -46,6 +47,7 @@ class RecursiveNetwork(nn.Module):
         mlp_multiple=self.mlp_multiple,
         norm_epsilon=self.norm_epsilon,
         dtype=self.dtype,
+        token_multiple=self.token_multiple,
         attend=self.attend,
         name=f"layers_{i}",
       )(h)
@@ -76,6 +78,8 @@ class TinyRecursiveModel(nn.Module):
   recursion_cycles: int  # T
   compute_dtype: str
   remat: str  # 'none', 'dots' or 'full'
+  unroll: bool = False
+  token_multiple: int = 1
   attend: attention.Attend = attention.plain
 
   @property
@@ -106,6 +110,7 @@ class TinyRecursiveModel(nn.Module):
       mlp_multiple=self.mlp_multiple,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
+      token_multiple=self.token_multiple,
       attend=self.attend,
     )
     self.answer_head = nn.Dense(
@@ -179,6 +184,7 @@ class TinyRecursiveModel(nn.Module):
       latent_updates=self.latent_updates,
       recursion_cycles=self.recursion_cycles,
       gradient_free_network=gradient_free_apply,
+      unroll=self.unroll,
     )
     return _swapped(latents) if tokens_first else latents
 
