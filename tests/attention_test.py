@@ -55,6 +55,25 @@ def test_float32_forward_and_gradients(length, head_size):
     np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("length", [97, 130])
+def test_what_cudnn_is_given_and_what_is_made_of_it(monkeypatch, length):
+  """The kernel itself needs a GPU; XLA stands in for it."""
+  inputs = _inputs(length, 64)
+  expected = _results(attention.plain, inputs)
+  compute, calls = jax.nn.dot_product_attention, []
+
+  def stand_in(query, *others, implementation, **lengths):
+    assert query.shape[1] % 2 == 0  # or its gradient is refused
+    calls.append(implementation)
+    return compute(query, *others, implementation="xla", **lengths)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+  found = _results(attention.cudnn, inputs)
+  assert calls == ["cudnn"]
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
 def test_bfloat16_is_as_close_to_the_truth_as_the_plain_one():
   """Both round products' inputs; neither may be much further from float32."""
   exact = _results(attention.plain, _inputs(600, 64))
