@@ -29,7 +29,6 @@ _HEAD = (
   "fits",
   "TFLOP per chip and step",
   "collectives of a training step, MB",
-  "compiled in, s",
 )
 
 
@@ -77,7 +76,6 @@ def _row(experiment: str, topology: str, *settings: str) -> list[str]:
     "yes" if found["fits"] else "no",
     f"{train['model_flops'] / found['chips'] / 1e12:.2f}",
     ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in traffic.items()),
-    f"{train['compile_seconds']:.0f} + {evaluate['compile_seconds']:.0f}",
   ]
 
 
