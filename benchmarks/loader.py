@@ -1,37 +1,54 @@
-"""Measures how fast an experiment's training batches are made on the host.
+r"""Times how fast an experiment's training batches are made on the host.
 
   python -m benchmarks.loader --config=experiments/arc.py \
     --config.data.source=FOLDER
 
 Batches are made as in training, augmentation and threads included, and thrown
-away.
+away. The last line is one JSON object; a step of training takes one batch.
 """
 
 import json
-import os
-import platform
-import resource
 import time
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags, logging
 
+from benchmarks import machine, measure
+from trm_jax import command_line
 from trm_jax import config as config_lib
 from trm_jax.data import loader, tasks
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment.")
-_BATCHES = flags.DEFINE_integer("batches", 200, "Batches to measure.")
-_WARM_UP = 20  # batches
+_BATCHES = flags.DEFINE_integer(
+  "batches",
+  20,
+  "Batches of a timed call: more than wait ready-made"
+  " (config.data.prefetch_batches).",
+  lower_bound=1,
+)
 
 
-def main(_) -> None:
-  """Prints one JSON line."""
-  config = config_lib.from_config_dict(_CONFIG.value)
-  start = time.monotonic()
+def measure_loading(
+  config: config_lib.Config, *, batches: int, calls: int, warm_up: int
+) -> dict[str, Any]:
+  """Loads the data and makes batches of them.
+
+  Args:
+    config: the settings.
+    batches: of a call.
+    calls: timed ones.
+    warm_up: calls before them.
+
+  Returns:
+    The fields of the measurement.
+
+  Raises:
+    UserError: the data cannot be read.
+  """
+  start = time.perf_counter()
   task = tasks.load(config.data)
-  load_seconds = time.monotonic() - start
-  batches = loader.train_batches(
+  load_seconds = time.perf_counter() - start
+  made = loader.train_batches(
     task.train,
     batch_size=config.train.batch_size,
     seed=config.seed,
@@ -39,31 +56,44 @@ def main(_) -> None:
     num_threads=config.data.prefetch_threads,
     prefetch=config.data.prefetch_batches,
   )
-  for _ in range(_WARM_UP):
-    next(batches)
-  seconds = []
-  for _ in range(_BATCHES.value):
-    start = time.monotonic()
-    next(batches)
-    seconds.append(time.monotonic() - start)
-  total = float(np.sum(seconds))
+
+  def call():
+    for _ in range(batches):
+      next(made)
+
+  # By the call: threads finish batches several at a time.
+  timing = measure.time_calls(call, calls=calls, warm_up=warm_up)
+  timing = timing.divided(batches)
+  peak = measure.peak_host_bytes()
+  return {
+    "benchmark": "loader",
+    **timing.fields(),
+    "examples_per_second": config.train.batch_size / timing.median,
+    "experiment": config.name,
+    "command": machine.command(),
+    **machine.fields(),
+    "batch_size": config.train.batch_size,
+    "threads": config.data.prefetch_threads,
+    "load_seconds": load_seconds,
+    "peak_gb": peak / 1e9,
+  }
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints one JSON line."""
+  logging.set_verbosity(logging.WARNING)
+  command_line.expect_no_words(argv)
   print(
     json.dumps(
-      {
-        "benchmark": "loader",
-        "experiment": config.name,
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": config.data.prefetch_threads,
-        "batch_size": config.train.batch_size,
-        "load_seconds": load_seconds,
-        "seconds_per_batch": total / len(seconds),
-        "examples_per_second": config.train.batch_size * len(seconds) / total,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-      }
+      measure_loading(
+        command_line.config(),
+        batches=_BATCHES.value,
+        calls=measure.CALLS.value,
+        warm_up=measure.WARM_UP.value,
+      )
     )
   )
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command_line.run(main)

@@ -11,6 +11,11 @@ from trm_jax.models import layers
 
 def network_flops(model: config_lib.ModelConfig, length: int) -> float:
   """Counts one call of the network for one puzzle of S = `length` tokens."""
+  return _linear_flops(model, length) + _attention_flops(model, length)
+
+
+def _linear_flops(model: config_lib.ModelConfig, length: int) -> float:
+  """Counts the products with weights."""
   size = model.hidden_size
 
   def swiglu(over, times):
@@ -22,8 +27,15 @@ def network_flops(model: config_lib.ModelConfig, length: int) -> float:
   if model.token_mixing == "mlp":
     mixing = swiglu(length, size)
   else:
-    mixing = 2 * 4 * size * size * length + 2 * 2 * length * length * size
+    mixing = 2 * 4 * size * size * length
   return model.num_layers * (mixing + swiglu(size, length))
+
+
+def _attention_flops(model: config_lib.ModelConfig, length: int) -> float:
+  """Counts the products of tokens with tokens."""
+  if model.token_mixing == "mlp":
+    return 0.0
+  return model.num_layers * 2 * 2 * length * length * model.hidden_size
 
 
 def train_flops(config: config_lib.Config, seq_len: int) -> float:
@@ -31,11 +43,13 @@ def train_flops(config: config_lib.Config, seq_len: int) -> float:
   free_calls, calls = _calls(config.model)
   if config.train.halt_rule == "halt_over_continue":
     free_calls += free_calls + calls  # looks one supervision step ahead
-  backward = 1 if config.train.frozen_network else 2
-  return (
-    config.train.batch_size
-    * (free_calls + calls * (1 + backward))
-    * network_flops(config.model, config.model.num_prefix_tokens + seq_len)
+  length = config.model.num_prefix_tokens + seq_len
+  linear = _linear_flops(config.model, length)
+  attention = _attention_flops(config.model, length)
+  # Frozen weights need no gradient; the two sides of attention do.
+  backward = (1 if config.train.frozen_network else 2) * linear + 2 * attention
+  return config.train.batch_size * (
+    (free_calls + calls) * (linear + attention) + calls * backward
   )
 
 

@@ -1,0 +1,159 @@
+"""The matrix products of a step, one by one, and how long XLA needs for each.
+
+A step of nothing but these products is the floor that XLA's own product sets.
+On accelerators a large product says the same; on a CPU thin matrices are much
+slower than square ones.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure
+from trm_jax import config as config_lib
+from trm_jax.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+  """A product of two matrices, or of many pairs at once, as an einsum."""
+
+  equation: str  # e.g. 'nd,df->nf'
+  left: tuple[int, ...]  # shape
+  right: tuple[int, ...]  # shape
+
+  @property
+  def flops(self) -> int:
+    """Counts a multiply-add as two."""
+    return 2 * math.prod(self._sizes().values())
+
+  def backward(self) -> tuple["Product", "Product"]:
+    """Returns the products that the gradients of left and right are."""
+    left, right, out = self._letters()
+    sizes = self._sizes()
+    made = tuple(sizes[letter] for letter in out)
+    return (
+      Product(f"{out},{right}->{left}", made, self.right),
+      Product(f"{left},{out}->{right}", self.left, made),
+    )
+
+  def _letters(self) -> tuple[str, str, str]:
+    operands, _, out = self.equation.partition("->")
+    left, _, right = operands.partition(",")
+    return left, right, out
+
+  def _sizes(self) -> dict[str, int]:
+    left, right, _ = self._letters()
+    return dict(zip(left + right, self.left + self.right, strict=True))
+
+
+Counted = Mapping[Product, int]  # how often a step computes each
+
+
+def of_training(config: config_lib.Config, seq_len: int) -> Counted:
+  """Lists the products of a supervision step of training, of all slots.
+
+  Products that the backward pass computes a second time are left out, as in
+  `cost.train_flops`.
+
+  Args:
+    config: the settings.
+    seq_len: L.
+  """
+  model, train = config.model, config.train
+  gradient_calls = model.latent_updates + 1
+  calls = gradient_calls * model.recursion_cycles
+  if train.halt_rule == "halt_over_continue":
+    calls *= 2  # looks one supervision step ahead
+  counted: collections.Counter[Product] = collections.Counter()
+  for product, learned in _of_call(model, train.batch_size, seq_len):
+    counted[product] += calls
+    back_to_input, back_to_weights = product.backward()
+    if learned == "left":
+      back_to_input, back_to_weights = back_to_weights, back_to_input
+    counted[back_to_input] += gradient_calls
+    if learned == "none" or not train.frozen_network:
+      counted[back_to_weights] += gradient_calls
+  return counted
+
+
+def of_evaluation(config: config_lib.Config, seq_len: int) -> Counted:
+  """Lists the products of evaluating a batch, all its supervision steps."""
+  model = config.model
+  calls = (model.latent_updates + 1) * model.recursion_cycles
+  counted: collections.Counter[Product] = collections.Counter()
+  for product, _ in _of_call(model, config.eval.batch_size, seq_len):
+    counted[product] += calls * config.eval.supervision_steps
+  return counted
+
+
+def _of_call(
+  model: config_lib.ModelConfig, batch: int, seq_len: int
+) -> Iterator[tuple[Product, str]]:
+  """Yields each product of a network call, and which operand is learned."""
+  length = model.num_prefix_tokens + seq_len
+  size = model.hidden_size
+  tokens = batch * length
+
+  def swiglu_width(over):
+    return layers.swiglu_width(
+      over, expansion=model.mlp_expansion, multiple=model.mlp_multiple
+    )
+
+  def linear(rows, taken, made):  # [rows, taken] -> [rows, made]
+    return Product("nd,df->nf", (rows, taken), (taken, made)), "right"
+
+  for _ in range(model.num_layers):
+    if model.token_mixing == "mlp":
+      width, rows = swiglu_width(length), batch * size
+      # Tokens are the first axis here, [S, B D].
+      up = (length, 2 * width), (length, rows)
+      down = (width, length), (width, rows)
+      yield Product("df,dn->fn", *up), "left"
+      yield Product("df,dn->fn", *down), "left"
+    else:
+      heads, head_size = model.num_heads, size // model.num_heads
+      per_head = (batch, heads, length, head_size)
+      scores = (batch, heads, length, length)
+      yield linear(tokens, size, 3 * size)
+      yield Product("bhqk,bhtk->bhqt", per_head, per_head), "none"
+      yield Product("bhqt,bhtk->bhqk", scores, per_head), "none"
+      yield linear(tokens, size, size)
+    width = swiglu_width(size)
+    yield linear(tokens, size, 2 * width)
+    yield linear(tokens, width, size)
+
+
+def flops(counted: Counted) -> int:
+  """Sums up the FLOPs of all products."""
+  return sum(product.flops * times for product, times in counted.items())
+
+
+def seconds(counted: Counted, dtype: str, *, calls: int = 5) -> float:
+  """Runs each product alone, jitted; returns the seconds of all of them.
+
+  Args:
+    counted: of `of_training` or `of_evaluation`.
+    dtype: of their operands and results.
+    calls: of each product; the fastest counts.
+  """
+  return sum(
+    _fastest(product, dtype, calls) * times
+    for product, times in counted.items()
+  )
+
+
+def _fastest(product: Product, dtype: str, calls: int) -> float:
+  operands: Sequence[jax.Array] = [
+    measure.random_array(shape, dtype, seed)
+    for seed, shape in enumerate((product.left, product.right))
+  ]
+  multiply = jax.jit(lambda *pair: jnp.einsum(product.equation, *pair))
+  timing = measure.time_calls(
+    lambda: multiply(*operands), calls=calls, warm_up=1
+  )
+  return timing.fastest

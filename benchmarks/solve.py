@@ -1,0 +1,82 @@
+r"""Times the evaluation of a batch, with all its supervision steps.
+
+  python -m benchmarks.solve --config=experiments/sudoku.py \
+    --config.eval.batch_size=16 --config.model.compute_dtype=float32
+
+solves random tokens with random weights; nothing is downloaded. The last line
+is one JSON object as that of `benchmarks.train_step`; `seconds_per_step` is
+that of one supervision step, quartiles and fastest too.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from benchmarks import compiled_step, products
+from trm_jax import command_line, cost, sharding
+from trm_jax import program as program_lib
+
+_REMEDY = "lower config.eval.batch_size"
+
+
+def step_of(program: program_lib.Program) -> compiled_step.Step:
+  """Returns the evaluation of a batch of a program."""
+  config = program.config
+  size = config.eval.batch_size
+  function = program.evaluate_batch()
+  batch = program.abstract_batch(size)
+
+  def prepare():
+    state = sharding.create_state(program.init, program.mesh)
+    weights = state.averaged_weights
+    batch = compiled_step.random_batch(program, size)
+    rows = sharding.put_rows(np.ones(size, bool), program.mesh)
+    return lambda: function(weights, batch, rows)
+
+  return compiled_step.Step(
+    function=function,
+    arguments=(
+      program.abstract_state().averaged_weights,
+      batch,
+      jax.ShapeDtypeStruct((size,), bool, sharding=batch.puzzle_ids.sharding),
+    ),
+    prepare=prepare,
+    batch_size=size,
+    flops=cost.evaluate_flops(config, program.sizes.seq_len),
+    products=products.of_evaluation(config, program.sizes.seq_len),
+    remedy=_REMEDY,
+  )
+
+
+def measure(
+  program: program_lib.Program, effort: compiled_step.Effort
+) -> dict[str, Any]:
+  """Measures the evaluation of a batch; raises UserError if too big."""
+  step = step_of(program)
+  timing, fields = compiled_step.measure_step(program, step, effort)
+  steps = program.config.eval.supervision_steps
+  return {
+    "benchmark": "solve",
+    **timing.divided(steps).fields(),
+    "supervision_steps": steps,
+    "seconds_per_batch": timing.median,
+    "puzzles_per_second": step.batch_size / timing.median,
+    "model_tflop_per_batch": step.flops / 1e12,
+    **fields,
+  }
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints one JSON line."""
+  logging.set_verbosity(logging.WARNING)
+  command_line.expect_no_words(argv)
+  program = compiled_step.build_program()
+  print(json.dumps(measure(program, compiled_step.Effort.of_flags())))
+
+
+if __name__ == "__main__":
+  command_line.run(main)

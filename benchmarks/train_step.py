@@ -1,0 +1,81 @@
+r"""Times the supervision step of training that `trm_jax.main` runs.
+
+  python -m benchmarks.train_step --config=experiments/sudoku.py \
+    --config.train.batch_size=16 --config.model.compute_dtype=float32
+
+trains on random tokens; nothing is downloaded. The last line is one JSON
+object: seconds per step, the rate of the network's matrix products (what is
+computed a second time for the backward pass is not counted) and its share of a
+large product's rate in the same process, memory, seconds of compiling. On a CPU
+also the share that XLA's own products at the step's shapes would need.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from benchmarks import compiled_step, products
+from trm_jax import command_line, cost, sharding
+from trm_jax import program as program_lib
+
+_REMEDY = (
+  "raise config.train.microbatches, lower config.train.batch_size, or set"
+  " config.model.remat to 'full'"
+)
+
+
+def step_of(program: program_lib.Program) -> compiled_step.Step:
+  """Returns the training step of a program."""
+  config = program.config
+  size = config.train.batch_size
+  function = program.train_step()
+
+  def prepare():
+    state = sharding.create_state(program.init, program.mesh)
+    batch = compiled_step.random_batch(program, size)
+
+    def call():
+      nonlocal state  # the step takes its buffers over
+      state, sums = function(state, batch)
+      return state, sums
+
+    return call
+
+  return compiled_step.Step(
+    function=function,
+    arguments=(program.abstract_state(), program.abstract_batch(size)),
+    prepare=prepare,
+    batch_size=size,
+    flops=cost.train_flops(config, program.sizes.seq_len),
+    products=products.of_training(config, program.sizes.seq_len),
+    remedy=_REMEDY,
+  )
+
+
+def measure(
+  program: program_lib.Program, effort: compiled_step.Effort
+) -> dict[str, Any]:
+  """Measures the training step of a program; raises UserError if too big."""
+  step = step_of(program)
+  timing, fields = compiled_step.measure_step(program, step, effort)
+  return {
+    "benchmark": "train_step",
+    **timing.fields(),
+    "examples_per_second": step.batch_size / timing.median,
+    "model_tflop_per_step": step.flops / 1e12,
+    **fields,
+  }
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints one JSON line."""
+  logging.set_verbosity(logging.WARNING)
+  command_line.expect_no_words(argv)
+  program = compiled_step.build_program()
+  print(json.dumps(measure(program, compiled_step.Effort.of_flags())))
+
+
+if __name__ == "__main__":
+  command_line.run(main)

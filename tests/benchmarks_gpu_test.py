@@ -1,0 +1,185 @@
+"""All rows for a GPU, with made-up commands: order, budget, table."""
+
+import os
+import re
+
+import pytest
+
+from benchmarks import commands, gpu, gpu_rows
+from trm_jax import config as config_lib
+from trm_jax import errors
+
+
+def _row(name: str, *sizes: int, **fields) -> gpu_rows.Row:
+  attempts = tuple(
+    gpu_rows.Attempt(str(size), (name, str(size))) for size in sizes
+  )
+  return gpu_rows.Row(
+    **{
+      "task": name,
+      "kind": gpu_rows.TRAINING,
+      "settings": "",
+      "attempts": attempts,
+      "ladder": name,
+    }
+    | fields
+  )
+
+
+class _MadeUp:
+  """Runs commands that take a minute each, and a clock that knows it."""
+
+  def __init__(self, **results):
+    self.results = results  # name -> an error, or {size: fields or an error}
+    self.now = 0.0
+    self.ran: list[tuple[str, ...]] = []
+    self.limits: list[float] = []
+
+  def run(self, command, *, seconds, environment):
+    assert environment["PATH"] == os.environ["PATH"]
+    self.ran.append(command)
+    self.limits.append(seconds)
+    self.now += min(60.0, seconds)
+    name, size = command
+    result = self.results.get(name, {})
+    if isinstance(result, dict):
+      result = result.get(int(size), {})
+    if isinstance(result, str):
+      raise commands.MeasuredNothingError(result)
+    return {
+      "seconds_per_step": 0.5,
+      "examples_per_second": 100.0,
+      "peak_gb": 60.0,
+    } | result
+
+  def measure(self, rows, *, minutes, records=()):
+    return list(
+      gpu.measure(
+        rows,
+        records,
+        seconds=60 * minutes,
+        run=self.run,
+        clock=lambda: self.now,
+      )
+    )
+
+
+def test_rows_are_measured_in_order_until_the_time_is_over():
+  rows = [_row(name, 768) for name in ("a", "b", "c", "d")]
+  made_up = _MadeUp()
+  records = made_up.measure(rows, minutes=2.5)
+  assert [record["row"] for record in records] == [
+    "a, training",
+    "b, training",
+    "c, training",
+  ]
+  # The last had half a minute; no row may take for ever.
+  assert made_up.limits == [150.0, 90.0, 30.0]
+  lines = list(gpu.table(rows, records))
+  assert lines[-1].startswith("| d, training |  | not measured |")
+  assert lines[2].startswith("| a, training | 768 | 0.5000 | 100.0 |")
+
+
+def test_the_same_command_again_measures_what_is_missing():
+  rows = [_row(name, 768) for name in ("a", "b", "c")]
+  first = _MadeUp(a="`a` failed with status 1; it ended with: boom")
+  records = first.measure(rows, minutes=2)
+  second = _MadeUp()
+  records += second.measure(rows, minutes=9, records=records)
+  assert [name for name, _ in second.ran] == ["a", "c"]
+  assert all("failed" not in line for line in gpu.table(rows, records))
+  assert not _MadeUp().measure(rows, minutes=9, records=records)
+
+
+def test_what_does_not_fit_is_tried_smaller_and_its_ladder_begins_there():
+  too_big = "`x` failed; error: this does not fit the memory; lower it"
+  rows = [
+    _row("full", 768, 384, 192, ladder="maze"),
+    _row("none", 768, 384, 192, ladder="maze"),
+    _row("other", 768, 384),
+  ]
+  made_up = _MadeUp(
+    full={768: too_big},
+    none={384: "torch.OutOfMemoryError: CUDA out of memory"},
+  )
+  records = made_up.measure(rows, minutes=99)
+  assert made_up.ran == [
+    ("full", "768"),
+    ("full", "384"),
+    ("none", "384"),
+    ("none", "192"),
+    ("other", "768"),
+  ]
+  assert gpu.results(rows, records)["none, training"]["size"] == "192"
+
+
+def test_an_error_of_another_kind_ends_the_row():
+  rows = [_row("a", 768, 384)]
+  records = _MadeUp(a="error: no | such knob").measure(rows, minutes=9)
+  assert len(records) == 1
+  assert "failed: error: no / such knob" in list(gpu.table(rows, records))[-1]
+
+
+def test_a_row_may_have_less_memory_than_the_gpu():
+  rows = [_row("arc", 768, 384, most_gb=80.0)]
+  records = _MadeUp(arc={768: {"peak_gb": 100.0}}).measure(rows, minutes=9)
+  assert [record["size"] for record in records] == ["768", "384"]
+  assert gpu.results(rows, records)["arc, training"]["size"] == "384"
+
+
+def test_training_is_compared_with_the_peer_of_its_task():
+  rows = [
+    _row("a", 768),
+    _row("a", 768, kind=gpu_rows.PEER),
+    _row("a", 768, kind=gpu_rows.EVALUATION),
+    _row("b", 768),
+  ]
+  records = [
+    {"row": row.name, "size": "768", "too_big": False, "result": result}
+    for row, result in zip(
+      rows,
+      [
+        {"seconds_per_step": 1, "examples_per_second": 50.0, "peak_gb": 1.0},
+        {"seconds_per_step": 1, "examples_per_second": 20.0, "peak_gib": 1.0},
+        {"seconds_per_step": 1, "puzzles_per_second": 5.0, "peak_gb": 1.0},
+        {"seconds_per_step": 1, "examples_per_second": 50.0, "peak_gb": 1.0},
+      ],
+      strict=True,
+    )
+  ]
+  last = [
+    line.rstrip("| ").rpartition("|")[2].strip()
+    for line in list(gpu.table(rows, records))[2:]
+  ]
+  assert last[0] == "2.50"
+  assert "2.50" not in last[1:]
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_the_plan_names_rows_once_and_settings_that_exist(tried):
+  rows = gpu_rows.plan(peer=["python", "peer.py"], tried=tried)
+  names = [row.name for row in rows]
+  assert len(set(names)) == len(names)
+  assert {row.kind for row in rows[:5]} == {
+    gpu_rows.TRAINING,
+    gpu_rows.EVALUATION,
+    gpu_rows.PEER,
+  }
+  knobs = set(config_lib.knob_names())
+  for row in rows:
+    assert row.attempts
+    for attempt in row.attempts:
+      set_here = re.findall(r"--config\.([\w.]+)=", " ".join(attempt.command))
+      assert set(set_here) <= knobs
+      assert set_here or row.kind == gpu_rows.PEER
+  assert not any(
+    row.kind == gpu_rows.PEER for row in gpu_rows.plan(peer=[], tried=tried)
+  )
+
+
+def test_broken_results_are_told_with_their_line(tmp_path):
+  path = tmp_path / "results.jsonl"
+  assert gpu.read(path) == []
+  path.write_text('{"row": "a"}\n{"row"')
+  with pytest.raises(errors.UserError, match="line 2: this is no JSON"):
+    gpu.read(path)
