@@ -112,13 +112,13 @@ def plan(*, peer: Sequence[str], tried: bool) -> list[Row]:
     _training(attention, scale),
     *_peer(attention, scale, peer),
     _evaluation(attention, scale),
-    *_variants(mlp, scale, kernels=(None,)),
     _training(
       mlp,
       scale,
       settings="token_multiple=1",
       flags=("--nocompile_seconds", "--config.model.token_multiple=1"),
     ),
+    *_variants(mlp, scale, kernels=(None,)),
     *_variants(mazes, scale, kernels=("cudnn", "xla")),
     *_variants(attention, scale, kernels=("cudnn", "xla")),
   ]

@@ -22,7 +22,7 @@ from trm_jax import program as program_lib
 
 _REMEDY = (
   "raise config.train.microbatches, lower config.train.batch_size, or set"
-  " config.model.remat to 'full'"
+  " config.model.remat to 'full' (and config.model.unroll to False)"
 )
 
 

@@ -37,8 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
   # The calls with gradient one after another instead of in a loop: faster
   # steps on CPU, longer compilation; for remat 'none'.
   config.model.unroll = False
-  # 'mlp': the rows of its weights are filled up to a multiple of this where
-  # they are used; nothing else changes. 0: 8 on GPU, else 1.
+  # 'mlp': weights with a row of S numbers have it filled up to a multiple of
+  # this where they are used; nothing else changes. 0: 8 on GPU, else 1.
   config.model.token_multiple = 0
 
   config.optimizer = ml_collections.ConfigDict()

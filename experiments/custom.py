@@ -43,6 +43,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
     config.model.positions = "rope"
     config.model.num_heads = 2
     config.model.remat = "full"  # 900 cells
+    config.model.unroll = False
     config.optimizer.puzzle_learning_rate = 1e-2
     config.train.batch_size = 32
     config.eval.batch_size = 32

@@ -99,7 +99,14 @@ def _advice(config: config_lib.Config, slice_, report) -> str:
     if size % larger.num_chips == 0
   ][:1]
   if report.step == "train" and config.model.remat != "full":
-    ways.append("--config.model.remat=full")
+    ways.append(
+      "--config.model.remat=full"
+      + (" --config.model.unroll=False" if config.model.unroll else "")
+    )
+  elif report.step == "train":
+    parts = 2 * config.train.microbatches
+    if size % (parts * slice_.num_chips) == 0:
+      ways.append(f"--config.train.microbatches={parts}")
   if size // 2 >= slice_.num_chips:
     ways.append(f"--config.{group}.batch_size={size // 2}")
   return (

@@ -17,7 +17,8 @@ MAX_LINES = 360
 
 # Third-party packages and the only modules (or packages) that import them.
 ONLY_IN = {
-  "orbax": ("trm_jax.checkpointing",),
+  # hosts: its barrier, which waits without a device's time limit.
+  "orbax": ("trm_jax.checkpointing", "trm_jax.hosts"),
   "tensorflow_datasets": ("trm_jax.data.builders",),
   "ml_collections": ("trm_jax.config", "trm_jax.command_line"),
 }

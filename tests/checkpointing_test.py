@@ -146,8 +146,8 @@ def test_what_only_changes_how_long_or_how_fast_may_differ(trained):
   shutil.copytree(workdir, copy)
   other = _set(
     config,
-    train=dict(num_steps=3),
-    model=dict(remat="full"),
+    train=dict(num_steps=3, microbatches=2),
+    model=dict(remat="full", unroll=False, token_multiple=4),
     log=dict(every_steps=2),
     eval=dict(every_steps=1),
     checkpoint=dict(keep_last=1),
@@ -156,6 +156,22 @@ def test_what_only_changes_how_long_or_how_fast_may_differ(trained):
   train.train(other, str(copy))
   state, _ = _final_state(other, copy)
   assert int(state.step) == 3
+
+
+def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
+  config, workdir = trained
+  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    saved = checkpoints.description(2)
+  newer = {"model.unroll", "model.token_multiple", "train.microbatches"}
+  assert newer < saved.settings.keys()
+  older = dataclasses.replace(
+    saved,
+    settings={k: v for k, v in saved.settings.items() if k not in newer},
+  )
+  task = experiment.build(config).task
+  fingerprint = saved.data_fingerprint
+  description.check_training_fits(older, config, task, fingerprint)
+  description.check_evaluation_fits(older, config, task)
 
 
 def test_other_training_puzzles_under_the_same_settings_are_refused(trained):

@@ -10,7 +10,15 @@ import pytest
 
 from experiments import base
 from trm_jax import config as config_lib
-from trm_jax import errors, experiment, halting, program, sharding, types
+from trm_jax import (
+  errors,
+  experiment,
+  halting,
+  program,
+  sharding,
+  train_step,
+  types,
+)
 from trm_jax.data import look, puzzle_set
 from trm_jax.data import task as task_lib
 
@@ -225,6 +233,16 @@ def test_microbatches_train_what_the_whole_batch_does(
     _after_five_steps(num_devices, microbatches=microbatches, **train),
     _after_five_steps(1, **train),
   )
+
+
+def test_parts_of_rows_that_have_no_numbers():
+  """Such as the vectors of puzzles without a prefix token."""
+  rows = jnp.zeros((6, 0)), jnp.arange(6)
+  total, results = train_step._in_parts(
+    lambda part: (jnp.sum(part[1]), part), rows, 3
+  )
+  assert total == 15
+  jax.tree.map(np.testing.assert_array_equal, results, rows)
 
 
 def _temporaries(**train):

@@ -25,6 +25,9 @@ _FREE_IN_TRAINING = frozenset(
     "name",
     "model.remat",
     "model.attention_kernel",
+    "model.unroll",
+    "model.token_multiple",
+    "train.microbatches",
     "train.max_minutes",
     "data.source",
     "data.cache_dir",
@@ -40,6 +43,8 @@ _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 _FREE_IN_EVALUATION = (
   "model.remat",
   "model.attention_kernel",
+  "model.unroll",
+  "model.token_multiple",
   "model.compute_dtype",
 )
 

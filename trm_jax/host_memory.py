@@ -13,16 +13,23 @@ import sys
 
 # Of mallopt, in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel[0-9]*")
-_VFIO = "/dev/vfio/[0-9]*"  # newer TPU machines
+# NVIDIA's, the same under WSL, AMD's, older and newer TPU machines'.
+_ACCELERATORS = (
+  "/dev/nvidia[0-9]*",
+  "/dev/dxg",
+  "/dev/kfd",
+  "/dev/accel[0-9]*",
+  "/dev/vfio/[0-9]*",
+)
 
 
 def keep_freed() -> bool:
   """Lets the C library keep what is freed, for as long as the process lives.
 
-  To be called before any thread is started, so before JAX is used. Does nothing
-  where an accelerator computes, where there is no glibc, and where the user
-  has set one of glibc's own variables (MALLOC_ARENA_MAX and the like).
+  To be called before JAX is used: the threads that it starts shall have no
+  arenas of their own. Does nothing where there is an accelerator (unless
+  JAX_PLATFORMS=cpu), where there is no glibc, and where the user has set one
+  of glibc's own variables (MALLOC_ARENA_MAX and the like).
 
   Returns:
     Whether freed memory is kept.
@@ -45,4 +52,4 @@ def _is_alone() -> bool:
   platforms = os.environ.get("JAX_PLATFORMS")
   if platforms:
     return platforms == "cpu"
-  return not any(glob.glob(path) for path in (*_ACCELERATORS, _VFIO))
+  return not any(glob.glob(path) for path in _ACCELERATORS)

@@ -143,24 +143,24 @@ def from_first(make: Callable[[], Any]) -> Any:
   Raises:
     UserError: on all hosts, if `make` does: none waits for the first in vain.
   """
-  made: dict[str, Any] = {}
+  made = "null"
   if is_first():
     try:
-      made = {"value": make()}
+      made = json.dumps({"value": make()})
     except errors.UserError as error:
-      made = {"error": str(error)}
+      made = json.dumps({"error": str(error)})
   # The devices' own collectives may give up after minutes; this does not.
   ocp.multihost.get_barrier_sync_fn()(
     key=f"trm_jax_from_first_{next(_barriers)}", timeout_ms=_PATIENCE_MS
   )
-  content = np.frombuffer(json.dumps(made).encode(), np.uint8)
+  content = np.frombuffer(made.encode(), np.uint8)
   # An array can only be handed on to hosts that know its size.
   size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
   content = multihost_utils.broadcast_one_to_all(np.resize(content, int(size)))
-  made = json.loads(content.tobytes())
-  if "error" in made:
-    raise errors.UserError(made["error"])
-  return made["value"]
+  found = json.loads(content.tobytes())
+  if "error" in found:
+    raise errors.UserError(found["error"])
+  return found["value"]
 
 
 def all_of(flag: bool) -> list[bool]:

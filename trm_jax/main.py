@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from trm_jax import command_line
+from trm_jax import command_line, host_memory
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the run; by default runs/<config.name>."
@@ -29,17 +29,19 @@ _PROCESS_ID = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
   """Runs the mode; its last line names the exact accuracy."""
   command_line.expect_no_words(argv)
+  host_memory.keep_freed()
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)  # Orbax tells each file it writes
   config = command_line.config()
   workdir = _WORKDIR.value or os.path.join("runs", config.name)
   # Imported late: a mistake in the flags is told before JAX starts.
-  from trm_jax import evaluate, hosts, stopping, train
+  from trm_jax import compilation_cache, evaluate, hosts, stopping, train
 
   stop = stopping.Stop(config.train.max_minutes)
   stop.install()
   hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
+  compilation_cache.enable()
   try:
     if _MODE.value == "train":
       report = train.train(config, workdir, stop)

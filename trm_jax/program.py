@@ -5,6 +5,7 @@ also from those of a machine that is not there (launch/aot.py).
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,10 @@ class Program:
 
   def abstract_state(self) -> train_state.TrainState:
     """Shapes, dtypes and shardings of the state."""
+    return self._abstract_state
+
+  @functools.cached_property
+  def _abstract_state(self) -> train_state.TrainState:
     return sharding.abstract_state(self.init, self.mesh)
 
   def abstract_batch(self, batch_size: int) -> types.Batch:

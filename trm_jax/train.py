@@ -9,11 +9,9 @@ from trm_jax import (
   description,
   errors,
   evaluate,
-  example,
   experiment,
   fallback,
   hosts,
-  plots,
   restore,
   sharding,
   stopping,
@@ -261,21 +259,27 @@ class _Loop:
         f" {folder / writer.TENSORBOARD_FOLDER}"
       )
     if self._run.config.log.plots and hosts.is_first():
-      plots.save_curves(
-        writer.read_metrics(self._workdir), folder / "curves.png"
-      )
-      line(f"curves: {folder / 'curves.png'}")
-      shown = example.pick(
-        self._run.task.look,
-        report.first_batch,
-        sharding.local_rows(report.first_answers, axis=1),
-        self._run.config.eval.report_steps,
-      )
-      shown.save_picture(folder / "example.png")
-      line(f"example: {folder / 'example.png'}")
-      line(shown.text())
+      self._draw(report)
     self._writer.close()
     self._writer.result(step, report.final)
+
+  def _draw(self, report: report_lib.Report) -> None:
+    # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
+    from trm_jax import example, plots
+
+    line = self._writer.line
+    folder = workdir_lib.folder(self._workdir)
+    plots.save_curves(writer.read_metrics(self._workdir), folder / "curves.png")
+    line(f"curves: {folder / 'curves.png'}")
+    shown = example.pick(
+      self._run.task.look,
+      report.first_batch,
+      sharding.local_rows(report.first_answers, axis=1),
+      self._run.config.eval.report_steps,
+    )
+    shown.save_picture(folder / "example.png")
+    line(f"example: {folder / 'example.png'}")
+    line(shown.text())
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -86,7 +86,6 @@ class TrainLog:
     means["examples_per_second"] = self._config.train.batch_size / seconds
     self._sums, self._steps = {}, 0
     left = (self._config.train.num_steps - step) * seconds
-    self._writer.scalars(step, "train", means)
     exact = means["exact_accuracy"]
     halted = (
       f"exact {exact:6.1%} after {means['steps']:4.1f} steps"
@@ -100,4 +99,5 @@ class TrainLog:
       f" | answer loss {means['answer_loss']:.4f}"
       f" | halt loss {means['halt_loss']:.4f} | {halted}"
     )
+    self._writer.scalars(step, "train", means)
     self.restart_clock()

@@ -71,11 +71,11 @@ def make_train_step(
     seed: of the exploration draws.
     mesh: as for `puzzle_embedding.lookup`.
   """
-  # A stream of its own: the initial weights are drawn from the bare seed.
-  exploration_key = jax.random.fold_in(jax.random.key(seed), _EXPLORATION)
 
   def train_step(state, batch):
-    key = jax.random.fold_in(exploration_key, state.step)
+    # A stream of its own: the initial weights are drawn from the bare seed.
+    stream = jax.random.fold_in(jax.random.key(seed), _EXPLORATION)
+    key = jax.random.fold_in(stream, state.step)
     draws = halting.draw_exploration(
       key,
       state.carry.steps.shape[0],
@@ -256,14 +256,19 @@ def _in_parts(
     sums, results = function(part)
     return jax.tree.map(jnp.add, total, sums), results
 
-  parts = jax.tree.map(lambda a: a.reshape(num_parts, -1, *a.shape[1:]), rows)
+  # Not -1: a puzzle vector may have no numbers.
+  parts = jax.tree.map(
+    lambda a: a.reshape(num_parts, len(a) // num_parts, *a.shape[1:]), rows
+  )
   first = jax.tree.map(lambda a: a[0], parts)
   zeros = jax.tree.map(
     lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
     jax.eval_shape(function, first)[0],
   )
   total, results = jax.lax.scan(add, zeros, parts)
-  return total, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+  return total, jax.tree.map(
+    lambda a: a.reshape(num_parts * a.shape[1], *a.shape[2:]), results
+  )
 
 
 def _continue_targets(

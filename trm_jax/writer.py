@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from trm_jax import failures, tensorboard_events
+from trm_jax import failures
 from trm_jax import workdir as workdir_lib
 from trm_jax.data import atomic_file
 
@@ -40,7 +40,9 @@ class Writer:
       active: False on all processes but the first.
     """
     self._active = active
-    self._events: tensorboard_events.Events | None = None
+    self._first_step = first_step
+    self._events_folder: epath.Path | None = None  # where there shall be some
+    self._events: Any = None  # of `tensorboard_events`
     if not active:
       return
     folder = workdir_lib.folder(workdir)
@@ -54,9 +56,8 @@ class Writer:
       if tensorboard and workdir_lib.is_remote(folder):
         self.line(f"no TensorBoard files in a bucket; see {self._path}")
       elif tensorboard:
-        self._events = tensorboard_events.Events(
-          folder / TENSORBOARD_FOLDER, first_step=first_step
-        )
+        self._events_folder = folder / TENSORBOARD_FOLDER
+        self._events_folder.mkdir(exist_ok=True)
 
   def _drop_later_rows(self, first_step: int) -> None:
     """Leaves out unreadable lines and steps that will be made again."""
@@ -86,8 +87,9 @@ class Writer:
     row = {"step": step, "group": group, **_finite(values)}
     with failures.told(f"cannot write {self._path}"):
       self._append(json.dumps(row) + "\n")
-    if self._events:
+    if self._events_folder:
       with failures.told(f"cannot write {TENSORBOARD_FOLDER} files"):
+        self._events = self._events or self._open_events(self._events_folder)
         self._events.scalars(
           step,
           {
@@ -96,6 +98,13 @@ class Writer:
             if math.isfinite(value)
           },
         )
+
+  def _open_events(self, folder: epath.Path) -> Any:
+    # Imported late: it imports PyTorch, where there is one, which takes
+    # seconds. When there are metrics, the device has a step to do meanwhile.
+    from trm_jax import tensorboard_events
+
+    return tensorboard_events.Events(folder, first_step=self._first_step)
 
   def _append(self, line: str) -> None:
     if workdir_lib.is_remote(self._path):

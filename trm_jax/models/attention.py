@@ -13,12 +13,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_kernel as splash_kernel,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_mask as splash_mask,
-)
 
 from trm_jax import chip as chip_lib
 from trm_jax import errors
@@ -84,6 +78,8 @@ class Splash:
     self, query: jax.Array, key: jax.Array, value: jax.Array
   ) -> jax.Array:
     """Computes attention."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
     _, length, num_heads, head_size = query.shape
     block = min(_BLOCK, _padded(length, _LANES))
     padded = _padded(length, block)
@@ -101,14 +97,17 @@ class Splash:
       by_head(query * (1.0 / math.sqrt(head_size))),  # exact for K = 64
       by_head(key),
       by_head(value),
-      splash_kernel.SegmentIds(q=segments, kv=segments),
+      splash_attention.SegmentIds(q=segments, kv=segments),
     )
     return jnp.swapaxes(mixed[:, :, :length], 1, 2)
 
   def _kernel(self, num_heads, length, block):
-    mask = splash_mask.FullMask((length, length))
+    # Imported late: only TPUs run it.
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    mask = splash_attention.FullMask((length, length))
     # Gradients need the backward blocks named, too.
-    sizes = splash_kernel.BlockSizes(
+    sizes = splash_attention.BlockSizes(
       block_q=block,
       block_kv=block,
       block_kv_compute=block,
@@ -118,8 +117,8 @@ class Splash:
       block_q_dq=block,
       block_kv_dq=block,
     )
-    return splash_kernel.make_splash_mha_single_device(
-      splash_mask.MultiHeadMask([mask] * num_heads),
+    return splash_attention.make_splash_mha_single_device(
+      splash_attention.MultiHeadMask([mask] * num_heads),
       block_sizes=sizes,
       interpret=self.interpret,
     )
@@ -161,8 +160,10 @@ def choose(
     raise errors.UserError(
       "config.model.attention_kernel 'cudnn' needs an NVIDIA GPU from Ampere"
       " on, config.model.compute_dtype 'bfloat16', and heads of at most"
-      f" {_CUDNN_HEAD_SIZE} numbers in multiples of {_CUDNN_HEAD_MULTIPLE}"
-      f" (here {head_size}, on {chip.platform}); choose auto or xla"
+      f" {_CUDNN_HEAD_SIZE} numbers in multiples of {_CUDNN_HEAD_MULTIPLE};"
+      f" here {dtype}, {head_size} numbers, on {chip.platform}"
+      + (f" {chip.cuda_capability}" if chip.cuda_capability else "")
+      + "; choose auto or xla"
     )
   if kernel == "auto":
     if chip.platform == "tpu" and length >= _LONG:

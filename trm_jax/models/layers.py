@@ -34,8 +34,8 @@ class Linear(nn.Module):
   size: int  # of what it makes
   dtype: jnp.dtype
   axis: int = -1
-  # With axis 0: rows of zeros fill the weights up to a multiple of so many.
-  # Matrix units want their rows to begin at whole 16 bytes.
+  # With axis 0: zeros fill the weights' rows, of `size` numbers, up to a
+  # multiple of so many. Matrix units want rows to begin at whole 16 bytes.
   multiple: int = 1
 
   @nn.compact
