@@ -146,7 +146,7 @@ def test_what_only_changes_how_long_or_how_fast_may_differ(trained):
   shutil.copytree(workdir, copy)
   other = _set(
     config,
-    train=dict(num_steps=3, microbatches=2),
+    train=dict(num_steps=3),
     model=dict(remat="full", unroll=False, token_multiple=4),
     log=dict(every_steps=2),
     eval=dict(every_steps=1),
@@ -172,6 +172,8 @@ def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
   fingerprint = saved.data_fingerprint
   description.check_training_fits(older, config, task, fingerprint)
   description.check_evaluation_fits(older, config, task)
+  smaller = _set(config, train=dict(microbatches=2))
+  description.check_training_fits(saved, smaller, task, fingerprint)
 
 
 def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
