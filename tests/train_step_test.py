@@ -256,7 +256,8 @@ def test_microbatches_need_less_memory():
 
 
 @pytest.mark.parametrize(
-  ("num_devices", "microbatches", "choices"), [(1, 3, "2 or 4"), (8, 2, "1")]
+  ("num_devices", "microbatches", "choices"),
+  [(1, 3, "2 or 4"), (1, 5, "4 or 8"), (8, 2, "1")],
 )
 def test_microbatches_that_do_not_divide_name_what_does(
   num_devices, microbatches, choices

@@ -132,11 +132,12 @@ def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
   per_device = train.batch_size // mesh.size
   if per_device % train.microbatches:
     choices = [n for n in range(1, per_device + 1) if per_device % n == 0]
-    nearest = sorted(choices, key=lambda n: abs(n - train.microbatches))[:2]
+    lower = [n for n in choices if n < train.microbatches][-1:]
+    higher = [n for n in choices if n > train.microbatches][:1]
     raise errors.UserError(
       f"config.train.microbatches {train.microbatches} does not divide the"
       f" {per_device} slots of a device; choose"
-      f" {' or '.join(map(str, sorted(nearest)))}"
+      f" {' or '.join(map(str, lower + higher))}"
     )
 
 
