@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from benchmarks import machine, measure, products
 from launch import aot_sizes
@@ -55,6 +56,16 @@ class Effort:
       warm_up=measure.WARM_UP.value,
       cold=_COMPILE_SECONDS.value,
     )
+
+
+def print_measurement(
+  argv: Sequence[str],
+  benchmark: Callable[[program_lib.Program, Effort], dict[str, Any]],
+) -> None:
+  """Measures the program that the flags name and prints one JSON line."""
+  logging.set_verbosity(logging.WARNING)
+  command_line.expect_no_words(argv)
+  print(json.dumps(benchmark(build_program(), Effort.of_flags())))
 
 
 def build_program() -> program_lib.Program:

@@ -8,13 +8,11 @@ is one JSON object as that of `benchmarks.train_step`; `seconds_per_step` is
 that of one supervision step, quartiles and fastest too.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from benchmarks import compiled_step, products
 from trm_jax import command_line, cost, sharding
@@ -72,10 +70,7 @@ def measure(
 
 def main(argv: Sequence[str]) -> None:
   """Prints one JSON line."""
-  logging.set_verbosity(logging.WARNING)
-  command_line.expect_no_words(argv)
-  program = compiled_step.build_program()
-  print(json.dumps(measure(program, compiled_step.Effort.of_flags())))
+  compiled_step.print_measurement(argv, measure)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ large product's rate in the same process, memory, seconds of compiling. On a CPU
 also the share that XLA's own products at the step's shapes would need.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
-
-from absl import logging
 
 from benchmarks import compiled_step, products
 from trm_jax import command_line, cost, sharding
@@ -71,10 +68,7 @@ def measure(
 
 def main(argv: Sequence[str]) -> None:
   """Prints one JSON line."""
-  logging.set_verbosity(logging.WARNING)
-  command_line.expect_no_words(argv)
-  program = compiled_step.build_program()
-  print(json.dumps(measure(program, compiled_step.Effort.of_flags())))
+  compiled_step.print_measurement(argv, measure)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ class Splash:
     self, query: jax.Array, key: jax.Array, value: jax.Array
   ) -> jax.Array:
     """Computes attention."""
+    # Imported late, here and below: only TPUs run it.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     _, length, num_heads, head_size = query.shape
@@ -102,7 +103,6 @@ class Splash:
     return jnp.swapaxes(mixed[:, :, :length], 1, 2)
 
   def _kernel(self, num_heads, length, block):
-    # Imported late: only TPUs run it.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     mask = splash_attention.FullMask((length, length))
