@@ -20,7 +20,7 @@ import numpy as np
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import experiment, sharding
-from trm_jax.data import arc_loading, identifiers, puzzle_set
+from trm_jax.data import identifiers, kind, puzzle_set
 from trm_jax.data import task as task_lib
 
 ARC_1_ROWS = 876_406
@@ -34,12 +34,12 @@ def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
   config.model.puzzle_vector_size = WIDTH
   config.model.num_prefix_tokens = WIDTH // config.model.hidden_size
   frozen = config_lib.from_config_dict(config)
-  tokens = np.ones((1, arc_loading.LOOK.rows * arc_loading.LOOK.cols), np.uint8)
+  tokens = np.ones((1, kind.ARC_LOOK.rows * kind.ARC_LOOK.cols), np.uint8)
   puzzles = puzzle_set.PuzzleSet.single(tokens, tokens)
   task = task_lib.Task(
     train=puzzles,
     test=puzzles,
-    look=arc_loading.LOOK,
+    look=kind.ARC_LOOK,
     augmentation=None,
     identifiers=[identifiers.BLANK] * rows,
   )

@@ -78,7 +78,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.test_subset = ""  # variants are drawn. Of this one, which is
   # among them, test outputs are kept for the evaluation
   config.data.identifiers = ""  # 'arc': JSON file that says what the rows of
-  # the puzzle table are; empty: by the variants' plan
+  # the puzzle table are, or the workdir with it; empty: by the variants' plan
+  # Tasks that this list lacks get rows at the end of the trained table of
+  # checkpoint.start_from, which begin as the 'mean' of its rows or as 'zeros'.
+  config.data.new_rows = ""  # empty: such tasks are an error
   config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
   config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'
   config.data.prefetch_threads = 2
@@ -102,8 +105,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval = ml_collections.ConfigDict()
   config.eval.every_steps = 5000  # supervision steps; 0: only at the end
   config.eval.batch_size = 768
-  config.eval.supervision_steps = 16
-  config.eval.report_steps = (1, 2, 4, 8, 16)  # accuracy after so many
+  # 'fixed': all puzzles have all steps; 'adaptive': a puzzle that the network
+  # believes to be solved makes room for the next; 'rollouts': several attempts
+  # from noisy latents at each, of which one is chosen.
+  config.eval.solver = "fixed"
+  config.eval.supervision_steps = 16  # with 'adaptive' at most so many
+  config.eval.halt_threshold = 0.5  # 'adaptive': confidence to stop at
+  config.eval.puzzles_per_slot = 16  # 'adaptive': given to a device at a time
+  config.eval.rollouts = 8  # 'rollouts': attempts at each puzzle, K
+  config.eval.noise = 0.1  # 'rollouts': standard deviation, added before a step
+  config.eval.choice = "confidence"  # 'rollouts': or 'vote', the most frequent
+  config.eval.report_steps = (1, 2, 4, 8, 16)  # 'fixed': accuracy after those
   config.eval.tasks = 0  # evaluate the first so many only; 0: all (a task
   # is a single puzzle where puzzles have no variants)
   config.eval.variants = 0  # vote over the first so many of each; 0: all

@@ -8,7 +8,7 @@ is only known here for what the experiments themselves ask for.
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors, program
-from trm_jax.data import arc_loading, maze, sudoku, tasks
+from trm_jax.data import kind, maze, sudoku, tasks
 
 # Of Kaggle's ARC files with ConceptARC (README.md, "ARC-AGI").
 _ARC_ROWS = {"": 876_406, "2": 1_191_730}
@@ -65,7 +65,7 @@ def _public(
       len(maze.CHARSET) + 1, maze.ROWS * maze.COLS, rows or 1
     )
   if data.task == "arc":
-    look = arc_loading.LOOK
+    look = kind.ARC_LOOK
     return program.Sizes(
       len(look.symbols), look.rows * look.cols, rows or _arc_rows(data)
     )

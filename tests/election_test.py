@@ -155,8 +155,10 @@ def test_pass_at_2_is_what_a_scorer_of_its_own_makes_of_the_submission(
 def _answers(questions, answers, rng):
   return judge.Answers(
     questions=questions,
+    labels=answers.astype(np.int32),
     answers=answers,
     halt_logits=rng.standard_normal(len(questions)).astype(np.float32),
+    steps=np.ones(len(questions), np.int32),
     rows=np.ones(len(questions), bool),
   )
 

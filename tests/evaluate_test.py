@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_model
 
 from trm_jax import (
   evaluate,
@@ -13,66 +14,21 @@ from trm_jax import (
   judge,
   sharding,
   solve,
-  train_state,
   types,
 )
 from trm_jax.data import loader, puzzle_set
-from trm_jax.models import trm
 
-L, V, D, NUM_PUZZLES = 6, 5, 8, 11
+L, V, D = small_model.L, small_model.V, small_model.D
+NUM_PUZZLES = small_model.NUM_PUZZLES
 TRAINED_STEPS = 3
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-
-
-@functools.cache
-def _model():
-  return trm.TinyRecursiveModel(
-    vocab_size=V,
-    seq_len=L,
-    hidden_size=D,
-    num_heads=2,
-    num_layers=1,
-    mlp_expansion=4.0,
-    mlp_multiple=4,
-    token_mixing="mlp",
-    positions="none",
-    rope_base=10000.0,
-    norm_epsilon=1e-5,
-    num_prefix_tokens=1,
-    latent_updates=1,
-    recursion_cycles=2,
-    compute_dtype="float32",
-    remat="none",
-  )
-
-
-@functools.cache
-def _weights():
-  shapes = jax.eval_shape(
-    lambda: train_state.init_params(
-      _model(), jax.random.key(0), puzzle_vector_size=D
-    )
-  )
-  rng = np.random.default_rng(0)
-
-  def normal(shape):
-    return jnp.asarray(rng.standard_normal(shape, np.float32))
-
-  return types.Weights(
-    params=jax.tree.map(
-      lambda leaf: normal(leaf.shape) * leaf.shape[0] ** -0.5,
-      shapes,
-    ),
-    puzzle_table=normal((NUM_PUZZLES, D)),
-    initial_latents=types.Latents(y=normal(D), z=normal(D)),
-  )
 
 
 @functools.cache
 def _evaluate_batch(supervision_steps):
   return jax.jit(
     evaluate_step.make_evaluate_batch(
-      _model(),
+      small_model.model(),
       supervision_steps=supervision_steps,
       answer_loss="stablemax",
       halt_loss_weight=0.5,
@@ -110,16 +66,19 @@ def _observe(inputs, ids, steps):
 
   solved = jax.jit(
     functools.partial(
-      solve.solve_fixed, _model(), supervision_steps=steps, observe=observe
+      solve.solve_fixed,
+      small_model.model(),
+      supervision_steps=steps,
+      observe=observe,
     )
   )
-  return solved(_weights(), np.asarray(inputs, np.int32), ids)
+  return solved(small_model.weights(), np.asarray(inputs, np.int32), ids)
 
 
 def _report(batches, *, steps=TRAINED_STEPS, num_devices=1):
   return evaluate.evaluate(
     _evaluate_batch(steps),
-    _weights(),
+    small_model.weights(),
     batches,
     sharding.make_mesh(num_devices),
     num_puzzles=NUM_PUZZLES,
@@ -244,14 +203,14 @@ def test_more_steps_begin_with_the_fewer_and_go_on():
 
 
 def test_solving_is_a_loop_over_the_model():
-  data, weights = _puzzles(), _weights()
+  data, weights = _puzzles(), small_model.weights()
   observed = _observe(data.inputs, data.puzzle_ids, TRAINED_STEPS)
   shape = (NUM_PUZZLES, 1 + L, D)
   latents = types.Latents(
     y=np.broadcast_to(weights.initial_latents.y, shape),
     z=np.broadcast_to(weights.initial_latents.z, shape),
   )
-  apply = jax.jit(_model().apply)
+  apply = jax.jit(small_model.model().apply)
   for step in range(TRAINED_STEPS):
     output = apply(
       {"params": weights.params},

@@ -21,8 +21,10 @@ STEPS = 2
 def _answers(questions, answers, rows):
   return judge.Answers(
     questions=np.array(questions, np.uint8),
+    labels=np.array(answers, np.int32),
     answers=np.array(answers, np.uint8),
     halt_logits=np.zeros(len(rows), np.float32),
+    steps=np.ones(len(rows), np.int32),
     rows=np.array(rows, bool),
   )
 
@@ -112,10 +114,13 @@ def _evaluate_batch(answers):
     return evaluate_step.BatchResult(
       sums={name: jnp.stack([value] * STEPS) for name, value in sums.items()},
       answers=jnp.stack([tokens] * STEPS),
+      halt_logits=jnp.stack([halt_logits] * STEPS),
       last=judge.Answers(
         questions=batch.inputs.astype(jnp.uint8),
+        labels=batch.labels,
         answers=tokens.astype(jnp.uint8),
         halt_logits=halt_logits,
+        steps=jnp.full(rows.shape, STEPS),
         rows=rows,
       ),
     )

@@ -13,6 +13,8 @@ def _report(**verdict):
     seconds=1.0,
     first_batch={},
     first_answers=None,
+    axis="steps",
+    numbers=(1, 2),
     verdict=report.Verdict(
       **({"metrics": {}, "score": "exact_accuracy"} | verdict)
     ),

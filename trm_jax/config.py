@@ -6,6 +6,7 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -21,6 +22,8 @@ TASKS = (
   "generated_arc",
   "grid",
 )
+
+SOLVERS = ("fixed", "adaptive", "rollouts")  # see solve.py
 
 _LARGEST_SEED = 2**31 - 1
 _LARGEST_SIDE = 30  # of a grid
@@ -160,6 +163,7 @@ class DataConfig:
   subsets: tuple[str, ...]
   test_subset: str
   identifiers: str
+  new_rows: str
   augmentation: str
   num_variants: int
   prefetch_threads: int
@@ -170,6 +174,9 @@ class DataConfig:
     checks.one_of(
       "data.augmentation", self.augmentation, ("none", "fixed", "endless")
     )
+    if self.new_rows:
+      checks.one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
+      checks.one_of("data.task (new_rows)", self.task, ("arc", "generated_arc"))
     for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
       checks.at_least(f"data.{name}", getattr(self, name), 0)
     for name in ("grid_rows", "grid_cols"):
@@ -217,17 +224,31 @@ class EvalConfig:
 
   every_steps: int
   batch_size: int
+  solver: str
   supervision_steps: int
+  halt_threshold: float
+  puzzles_per_slot: int
+  rollouts: int
+  noise: float
+  choice: str
   report_steps: tuple[int, ...]
   tasks: int
   variants: int
   checkpoint: str
 
   def __post_init__(self):
-    checks.at_least("eval.batch_size", self.batch_size, 1)
-    for name in ("every_steps", "tasks", "variants"):
+    checks.one_of("eval.solver", self.solver, SOLVERS)
+    checks.one_of("eval.choice", self.choice, ("confidence", "vote"))
+    for name in (
+      "batch_size",
+      "supervision_steps",
+      "puzzles_per_slot",
+      "rollouts",
+    ):
+      checks.at_least(f"eval.{name}", getattr(self, name), 1)
+    for name in ("every_steps", "tasks", "variants", "noise"):
       checks.at_least(f"eval.{name}", getattr(self, name), 0)
-    checks.at_least("eval.supervision_steps", self.supervision_steps, 1)
+    checks.between("eval.halt_threshold", self.halt_threshold, 0, 1)
     checks.one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
     if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
       raise errors.UserError(
@@ -311,6 +332,19 @@ def flatten(config: Config) -> dict[str, Any]:
     else:
       flat[name] = value
   return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Config:
+  """Returns the settings that `flatten` took apart, also out of JSON.
+
+  Raises:
+    UserError: as `from_config_dict`.
+  """
+  values: dict[str, Any] = {}
+  for name, value in flat.items():
+    group, _, knob = name.rpartition(".")
+    (values.setdefault(group, {}) if group else values)[knob] = value
+  return settings.build(Config, values, "config.")
 
 
 def knob_names() -> tuple[str, ...]:

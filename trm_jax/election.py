@@ -1,5 +1,6 @@
 """An ARC evaluation: all variants of a task vote; killed ones go on."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ SUBMISSION_FILE = "submission.json"
 
 
 def folder(
-  workdir: str, step: int, *, tasks: int = 0, variants: int = 0
+  workdir: str,
+  step: int,
+  *,
+  tasks: int = 0,
+  variants: int = 0,
+  solver: str = "fixed",
 ) -> epath.Path:
   """Where an evaluation keeps votes and submission.
 
@@ -35,12 +41,15 @@ def folder(
     step: supervision step of the weights.
     tasks: `eval.tasks`; a quick look leaves a whole evaluation alone.
     variants: `eval.variants`.
+    solver: `eval.solver`.
   """
   name = f"step_{step}"
   if tasks:
     name += f"_tasks_{tasks}"
   if variants:
     name += f"_variants_{variants}"
+  if solver != "fixed":
+    name += f"_{solver}"
   return workdir_lib.folder(workdir) / "evaluations" / name
 
 
@@ -73,10 +82,14 @@ class Election:
       UserError: the log is damaged or cannot be written.
     """
     assert run.task.ballot is not None
-    self._batch_size = run.config.eval.batch_size
-    quick = run.config.eval
+    self._batch_size = run.eval_batch_size()
+    settings = run.config.eval
     self._folder = folder(
-      workdir, step, tasks=quick.tasks, variants=quick.variants
+      workdir,
+      step,
+      tasks=settings.tasks,
+      variants=settings.variants,
+      solver=settings.solver,
     )
     header = {
       "weights": {
@@ -88,6 +101,7 @@ class Election:
       "compute dtype": run.config.model.compute_dtype,
       "answer loss": run.config.train.answer_loss,
       "halt loss weight": run.config.train.halt_loss_weight,
+      "solver": dataclasses.asdict(run.solving()),
     }
     self._log: vote_log.VoteLog | None = None  # on the first host
     entries = [

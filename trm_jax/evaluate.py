@@ -1,7 +1,7 @@
 """A data set through the solver: accuracy after each supervision step."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -25,6 +25,11 @@ from trm_jax.data import loader
 
 PROGRESS_SECONDS = 10.0
 
+# What the entries of a report count, by the solver.
+_AXES = {"fixed": "steps", "adaptive": "adaptive", "rollouts": "rollouts"}
+
+Watch = Callable[[judge.Answers], None]
+
 
 def evaluate(
   evaluate_batch: evaluate_step.EvaluateBatch,
@@ -34,7 +39,10 @@ def evaluate(
   *,
   num_puzzles: int,
   judged_by: judge.Judge,
+  axis: str = "steps",
+  numbers: tuple[int, ...] | None = None,
   stop: stopping.Stop | None = None,
+  watch: Watch | None = None,
 ) -> report_lib.Report:
   """Evaluates weights on a data set, with progress.
 
@@ -46,7 +54,10 @@ def evaluate(
     mesh: of all devices.
     num_puzzles: of the whole data set, for the progress line.
     judged_by: sees the answers.
+    axis: what the entries of the metrics are, as `Report.axis`.
+    numbers: as `Report.numbers`; by default 1, 2, ...
     stop: asked before each batch, if given.
+    watch: called with each batch's answers, if given.
 
   Returns:
     The report.
@@ -65,6 +76,8 @@ def evaluate(
     sums = jax.device_get(result.sums)
     if judged_by.see(number, sums, result.last):
       totals = metrics.add(totals, sums)
+    if watch:
+      watch(result.last)
     now = time.monotonic()
     done = int(totals["rows"][-1])
     if done < num_puzzles and now - last_line > PROGRESS_SECONDS:
@@ -91,12 +104,15 @@ def evaluate(
   if pending is None or first is None:
     raise ValueError("the data set to evaluate has no batch")
   collect(*pending)
+  num_entries = len(totals["rows"])
   return report_lib.Report(
     num_puzzles=int(totals["rows"][-1]),
     means=metrics.divide(totals),
     seconds=time.monotonic() - start,
     first_batch=first[0],
     first_answers=first[1],
+    axis=axis,
+    numbers=numbers or tuple(range(1, num_entries + 1)),
     verdict=judged_by.verdict(),
   )
 
@@ -111,6 +127,7 @@ class Evaluator:
     learned_before: Sequence[str] = (),
     *,
     stop: stopping.Stop | None = None,
+    watch: Watch | None = None,
   ):
     """Sets up the evaluation; warns on stderr of what its weights have seen.
 
@@ -120,6 +137,7 @@ class Evaluator:
       learned_before: marks of answers that the weights have seen beside those
         of the run's own training set; see `data.leaks`.
       stop: as for `evaluate`.
+      watch: as for `evaluate`.
     """
     self._warnings = list(run.task.warnings)
     warning = run.task.leak([*run.task.learned, *learned_before])
@@ -129,7 +147,9 @@ class Evaluator:
     self._run = run
     self._workdir = workdir
     self._stop = stop
+    self._watch = watch
     self._puzzles = run.test_puzzles()
+    self._batch_size = run.eval_batch_size()
     self._evaluate_batch = run.evaluate_batch()
 
   def __call__(self, weights: types.Weights, step: int) -> report_lib.Report:
@@ -137,10 +157,12 @@ class Evaluator:
     judged_by = self._judge(weights, step)
     batches = loader.eval_batches(
       self._puzzles,
-      batch_size=self._run.config.eval.batch_size,
+      batch_size=self._batch_size,
       shard=(jax.process_index(), jax.process_count()),
       first_batch=judged_by.first_batch,
     )
+    settings = self._run.config.eval
+    is_adaptive = settings.solver == "adaptive"
     report = evaluate(
       self._evaluate_batch,
       weights,
@@ -148,7 +170,10 @@ class Evaluator:
       self._run.mesh,
       num_puzzles=self._puzzles.num_examples,
       judged_by=judged_by,
+      axis=_AXES[settings.solver],
+      numbers=(settings.supervision_steps,) if is_adaptive else None,
       stop=self._stop,
+      watch=self._watch,
     )
     return report.warned(self._warnings)
 
@@ -156,7 +181,11 @@ class Evaluator:
     task = self._run.task
     if task.ballot is not None:
       return election.Election(
-        self._run, self._puzzles, self._workdir, weights, step
+        self._run,
+        self._puzzles,
+        self._workdir,
+        weights,
+        step,
       )
     if task.rules is not None:
       return judge.RulesJudge(task.rules.is_valid, task.rules.what)
@@ -167,6 +196,7 @@ def evaluate_workdir(
   config: config_lib.Config,
   workdir: str,
   stop: stopping.Stop | None = None,
+  watch: Watch | None = None,
 ) -> report_lib.Report:
   """Evaluates a workdir's checkpoint on the settings' test puzzles.
 
@@ -174,6 +204,7 @@ def evaluate_workdir(
     config: `eval.checkpoint` says which; `model` must be the checkpoint's.
     workdir: of a training.
     stop: as for `evaluate`.
+    watch: as for `evaluate`.
 
   Returns:
     The report, which is printed, too.
@@ -186,7 +217,7 @@ def evaluate_workdir(
   run.announce_task()
   trained = restore.averaged_weights(run, workdir)
   hosts.tell(f"evaluating {trained.path}")
-  evaluator = Evaluator(run, workdir, trained.learned, stop=stop)
+  evaluator = Evaluator(run, workdir, trained.learned, stop=stop, watch=watch)
   try:
     report = evaluator(trained.weights, trained.step)
   except stopping.Stopped as stopped:
@@ -195,8 +226,7 @@ def evaluate_workdir(
       f"{stopped}; the same command {goes_on}"
     ) from stopped
   hosts.tell(
-    f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy after"
-    " so many supervision steps:\n"
+    f"{report_lib.format_head(report)}\n"
     + report_lib.format_report(report, config.eval.report_steps)
   )
   return report

@@ -27,6 +27,18 @@ class Experiment(program.Program):
       num_variants=self.config.eval.variants,
     )
 
+  def eval_batch_size(self) -> int:
+    """How many test puzzles the devices are handed at a time.
+
+    With adaptive halting several for each slot, so that slots seldom wait for
+    the last puzzles; no more than there are.
+    """
+    settings = self.config.eval
+    if settings.solver != "adaptive":
+      return settings.batch_size
+    there = -(-self.test_puzzles().num_examples // settings.batch_size)
+    return settings.batch_size * min(settings.puzzles_per_slot, there)
+
   def announce_task(self) -> None:
     """Tells the user what to know of the data, on the first host."""
     warnings = [f"WARNING: {warning}" for warning in self.task.warnings]

@@ -15,8 +15,10 @@ class Answers:
   """What was asked and answered, over all hosts; on each of them."""
 
   questions: jax.Array  # [B, L] uint8 tokens
-  answers: jax.Array  # [B, L] uint8 tokens after the last supervision step
+  labels: jax.Array  # [B, L] int32, or types.IGNORED_LABEL
+  answers: jax.Array  # [B, L] uint8 tokens, those that were given in the end
   halt_logits: jax.Array  # [B] float32
+  steps: jax.Array  # [B] int32, supervision steps that it took
   rows: jax.Array  # [B] bool, False for padding
 
 

@@ -20,6 +20,69 @@ _PER_ROW = ("answer_loss", "halt_loss", "continue_loss", "loss")
 _PER_COUNT = ("exact_accuracy", "cell_accuracy", "halt_accuracy", "steps")
 
 
+def row_values(
+  output: types.Output, labels: jax.Array, row_losses: losses.RowLosses
+) -> dict[str, jax.Array]:
+  """Computes the metrics of each row but for its steps.
+
+  Args:
+    output: of the model.
+    labels: [B, L] int32 or IGNORED_LABEL.
+    row_losses: of the same output.
+
+  Returns:
+    float32 [B] each.
+  """
+  known = labels != types.IGNORED_LABEL
+  num_labels = jnp.sum(known, axis=-1)
+  correct, exact = losses.sequence_is_correct(output.logits, labels)
+  values = {
+    "exact_accuracy": exact,
+    "cell_accuracy": jnp.sum(correct, axis=-1) / jnp.maximum(num_labels, 1),
+    "halt_accuracy": (output.halt_logits >= 0) == exact,
+    "answer_loss": row_losses.answer,
+    "halt_loss": row_losses.halt,
+    "continue_loss": row_losses.continue_,
+    "loss": row_losses.total,
+  }
+  return {name: value.astype(jnp.float32) for name, value in values.items()}
+
+
+def sum_rows(
+  values: Mapping[str, jax.Array],
+  labels: jax.Array,
+  *,
+  steps: jax.Array,
+  counted: jax.Array,
+  rows: jax.Array,
+) -> Sums:
+  """Sums the metrics of rows.
+
+  Args:
+    values: of `row_values`, [B] each.
+    labels: [B, L] int32 or IGNORED_LABEL.
+    steps: [B] int32, supervision steps so far.
+    counted: [B] bool, rows whose accuracy counts: those that halt now
+      (training) or all (evaluation); rows without labels never do.
+    rows: [B] bool, rows whose loss counts: all but padding.
+
+  Returns:
+    float32 scalars: `rows`, `count` and the sums.
+  """
+  counted &= jnp.any(labels != types.IGNORED_LABEL, axis=-1)
+  values = {**values, "steps": steps.astype(jnp.float32)}
+  # `where`, not a product: a NaN in a padding row must not spread, one in a
+  # real row must.
+  sums = {
+    name: jnp.sum(jnp.where(mask, values[name], 0.0))
+    for names, mask in ((_PER_COUNT, counted), (_PER_ROW, rows))
+    for name in names
+  }
+  sums["count"] = jnp.sum(counted.astype(jnp.float32))
+  sums["rows"] = jnp.sum(rows.astype(jnp.float32))
+  return sums
+
+
 def row_sums(
   output: types.Output,
   labels: jax.Array,
@@ -29,51 +92,14 @@ def row_sums(
   counted: jax.Array,
   rows: jax.Array,
 ) -> Sums:
-  """Sums one supervision step's metrics.
-
-  Args:
-    output: of the model.
-    labels: [B, L] int32 or IGNORED_LABEL.
-    row_losses: of the same output.
-    steps: [B] int32, supervision steps so far.
-    counted: [B] bool, rows whose accuracy counts: those that halt now
-      (training) or all (evaluation); rows without labels never do.
-    rows: [B] bool, rows whose loss counts: all but padding.
-
-  Returns:
-    float32 scalars: `rows`, `count` and the sums.
-  """
-  known = labels != types.IGNORED_LABEL
-  num_labels = jnp.sum(known, axis=-1)
-  correct, exact = losses.sequence_is_correct(output.logits, labels)
-  counted = counted & (num_labels > 0)
-  per_count = {
-    "exact_accuracy": exact,
-    "cell_accuracy": jnp.sum(correct, axis=-1) / jnp.maximum(num_labels, 1),
-    "halt_accuracy": (output.halt_logits >= 0) == exact,
-    "steps": steps,
-  }
-  per_row = {
-    "answer_loss": row_losses.answer,
-    "halt_loss": row_losses.halt,
-    "continue_loss": row_losses.continue_,
-    "loss": row_losses.total,
-  }
-  sums = {
-    name: jnp.sum(jnp.where(counted, value.astype(jnp.float32), 0.0))
-    for name, value in per_count.items()
-  }
-  # `where`, not a product: a NaN in a padding row must not spread, one in a
-  # real row must.
-  sums.update(
-    {
-      name: jnp.sum(jnp.where(rows, value, 0.0))
-      for name, value in per_row.items()
-    }
+  """Sums one supervision step's metrics: `sum_rows` of `row_values`."""
+  return sum_rows(
+    row_values(output, labels, row_losses),
+    labels,
+    steps=steps,
+    counted=counted,
+    rows=rows,
   )
-  sums["count"] = jnp.sum(counted.astype(jnp.float32))
-  sums["rows"] = jnp.sum(rows.astype(jnp.float32))
-  return sums
 
 
 def add(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict:

@@ -117,11 +117,32 @@ class Program:
       supervision_steps=self.config.eval.supervision_steps,
       answer_loss=self.config.train.answer_loss,
       halt_loss_weight=self.config.train.halt_loss_weight,
+      solving=self.solving(),
       mesh=self.mesh,
     )
     return jax.jit(
       evaluate_batch, out_shardings=evaluate_step.result_shardings(self.mesh)
     )
+
+  def solving(self) -> evaluate_step.Solving:
+    """How puzzles are solved, as the settings say."""
+    settings = self.config.eval
+    if settings.solver == "adaptive":
+      return evaluate_step.Solving(
+        solver=settings.solver,
+        slots=settings.batch_size,
+        halt_threshold=settings.halt_threshold,
+      )
+    if settings.solver == "rollouts":
+      return evaluate_step.Solving(
+        solver=settings.solver,
+        slots=settings.batch_size,
+        rollouts=settings.rollouts,
+        noise=settings.noise,
+        seed=self.config.seed,
+        choice=settings.choice,
+      )
+    return evaluate_step.Solving()
 
 
 def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:

@@ -1,14 +1,22 @@
-"""Inference, pure: a fixed number of supervision steps on each puzzle."""
+"""Inference, pure: how long to think about each puzzle, and how often.
+
+fixed: so many supervision steps for each. adaptive: a puzzle that the network
+believes to be solved makes room for the next. rollouts: several attempts from
+noisy latents at each puzzle; `choice` picks one of their answers.
+"""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from trm_jax import halting, puzzle_embedding, sharding, types
+from trm_jax import noise as noise_lib
 from trm_jax.models import trm
 
 
@@ -20,6 +28,7 @@ def solve_fixed(
   *,
   supervision_steps: int,
   mesh: Mesh | None = None,
+  noise: noise_lib.Noise | None = None,
   observe: Callable[[types.Output, jax.Array], Any],
 ) -> Any:
   """Thinks for exactly `supervision_steps` steps about each puzzle.
@@ -33,6 +42,7 @@ def solve_fixed(
     puzzle_ids: [B] int32, rows of the puzzle table.
     supervision_steps: at least 1; may exceed the number used in training.
     mesh: as for `puzzle_embedding.lookup`.
+    noise: added before each step, if given.
     observe: called after each step with the model's output and the number
       of steps so far, [] int32; keeps what the caller wants of it.
 
@@ -46,8 +56,10 @@ def solve_fixed(
     in_specs=(copies, rows, rows, rows),
     out_specs=rows,
   )
+  disturb = noise_lib.disturber(noise, inputs, puzzle_ids)
 
   def step(latents, number):
+    latents = disturb(latents, number)
     output = think(weights.params, inputs, vectors, latents)
     return output.latents, observe(output, number)
 
@@ -59,3 +71,219 @@ def solve_fixed(
     step, latents, jnp.arange(1, supervision_steps + 1)
   )
   return observations
+
+
+def solve_rollouts(
+  model: trm.TinyRecursiveModel,
+  weights: types.Weights,
+  inputs: jax.Array,
+  puzzle_ids: jax.Array,
+  *,
+  rollouts: int,
+  noise: float,
+  seed: int,
+  supervision_steps: int,
+  at_a_time: int = 1,
+  mesh: Mesh | None = None,
+  observe: Callable[[types.Output], Any],
+) -> Any:
+  """Attempts each puzzle several times from noisy latents.
+
+  Source: PTRM (arXiv 2605.19943).
+
+  Args:
+    model: the module.
+    weights: of the module.
+    inputs: [B, L] int32 questions.
+    puzzle_ids: [B] int32, rows of the puzzle table.
+    rollouts: attempts at each puzzle, K.
+    noise: standard deviation; 0 for none: all attempts are the same.
+    seed: of the noise.
+    supervision_steps: of each attempt.
+    at_a_time: attempts at all puzzles that are made at once, for few puzzles.
+    mesh: as for `puzzle_embedding.lookup`.
+    observe: called with the model's last output of an attempt, [B, ...].
+
+  Returns:
+    What `observe` returned, stacked on a new leading axis of size K.
+  """
+  at_a_time = min(at_a_time, rollouts)
+  questions, ids = (
+    jnp.repeat(rows, at_a_time, axis=0) for rows in (inputs, puzzle_ids)
+  )
+
+  def attempt(numbers):
+    def see(output, _):
+      by_attempt = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, at_a_time, *leaf.shape[1:]), output
+      )
+      return jax.vmap(observe, in_axes=1)(by_attempt)
+
+    seen = solve_fixed(
+      model,
+      weights,
+      questions,
+      ids,
+      supervision_steps=supervision_steps,
+      mesh=mesh,
+      noise=noise_lib.Noise(
+        scale=noise,
+        seed=seed,
+        attempts=jnp.tile(numbers, inputs.shape[0]),
+      ),
+      observe=see,
+    )
+    return jax.tree.map(lambda leaf: leaf[-1], seen)
+
+  groups = -(-rollouts // at_a_time)
+  numbers = jnp.arange(groups * at_a_time, dtype=jnp.int32)
+  seen = jax.lax.map(attempt, numbers.reshape(groups, at_a_time))
+  return jax.tree.map(
+    lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rollouts], seen
+  )
+
+
+def solve_adaptive(
+  model: trm.TinyRecursiveModel,
+  weights: types.Weights,
+  batch: types.Batch,
+  rows: jax.Array,
+  *,
+  slots: int,
+  threshold: float,
+  max_supervision_steps: int,
+  mesh: Mesh | None = None,
+  observe: Callable[[types.Output, types.Batch], Any],
+) -> tuple[Any, jax.Array]:
+  """Thinks about each puzzle until its answer is believed to be right.
+
+  A slot whose puzzle is done takes the next one that waits, so that the batch
+  stays full and the work follows the puzzles' difficulty. Every device has its
+  own share of puzzles and slots, and none waits for another.
+
+  Args:
+    model: the module.
+    weights: of the module.
+    batch: N puzzles.
+    rows: [N] bool, False for padding, which is not worked on.
+    slots: worked on at a time, over all devices.
+    threshold: confidence in (0, 1) above which a puzzle is done; with 0 after
+      one step, with 1 after `max_supervision_steps`.
+    max_supervision_steps: after so many a puzzle is done in any case.
+    mesh: as for `puzzle_embedding.lookup`; N and slots divide over it.
+    observe: called after each step with the model's output and the puzzles in
+      the slots; returns arrays with a leading axis of slots.
+
+  Returns:
+    What `observe` returned for each puzzle when it was done, [N, ...], zero
+    for padding; and the steps that it took, [N] int32.
+  """
+  by_row, copies = sharding.ROWS, sharding.COPIES
+  work = sharding.on_each_device(
+    functools.partial(
+      _work_off,
+      model,
+      slots=slots if mesh is None else slots // mesh.size,
+      halt_logit=_logit(threshold),
+      max_supervision_steps=max_supervision_steps,
+      observe=observe,
+    ),
+    mesh,
+    in_specs=(copies, copies, by_row, by_row, by_row),
+    out_specs=by_row,
+  )
+  vectors = puzzle_embedding.lookup(
+    weights.puzzle_table, batch.puzzle_ids, mesh=mesh
+  )
+  return work(weights.params, weights.initial_latents, batch, vectors, rows)
+
+
+@flax.struct.dataclass
+class _Desk:
+  """The slots of a device, and what they have found so far."""
+
+  taken: jax.Array  # [] int32, puzzles of the queue that slots have taken
+  held: jax.Array  # [s] int32, the puzzle in each slot; n if it is empty
+  steps: jax.Array  # [s] int32
+  latents: types.Latents  # [s, S, D]
+  found: Any  # of each puzzle when it was done, [n, ...]
+  steps_taken: jax.Array  # [n] int32
+
+
+def _work_off(
+  model: trm.TinyRecursiveModel,
+  params: Any,
+  constants: types.Latents,
+  batch: types.Batch,
+  vectors: jax.Array,
+  rows: jax.Array,
+  *,
+  slots: int,
+  halt_logit: float,
+  max_supervision_steps: int,
+  observe: Callable[[types.Output, types.Batch], Any],
+) -> tuple[Any, jax.Array]:
+  """Works off the puzzles of one device; see `solve_adaptive`."""
+  count = rows.shape[0]
+  waiting = jnp.argsort(~rows, stable=True)  # padding comes last
+  total = jnp.sum(rows, dtype=jnp.int32)
+  fresh = halting.initial_latents(
+    constants, slots, model.total_len, model.dtype
+  )
+
+  def take(numbers):
+    """Returns the puzzles of the queue that have these numbers."""
+    there = waiting.at[numbers].get(mode="clip").astype(jnp.int32)
+    return jnp.where(numbers < total, there, count)
+
+  def think(held, latents):
+    puzzles = jax.tree.map(lambda leaf: leaf.at[held].get(mode="clip"), batch)
+    vector = vectors.at[held].get(mode="clip")
+    output = trm.apply(model, params, puzzles.inputs, vector, latents)
+    return output, observe(output, puzzles)
+
+  def step(desk: _Desk) -> _Desk:
+    output, seen = think(desk.held, desk.latents)
+    steps = desk.steps + 1
+    done = (output.halt_logits > halt_logit) | (steps >= max_supervision_steps)
+    done &= desk.held < count
+    place = jnp.where(done, desk.held, count)  # outside: dropped
+    next_numbers = desk.taken + jnp.cumsum(done, dtype=jnp.int32) - 1
+
+    def renewed(new, old):
+      return jnp.where(done.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return _Desk(
+      taken=desk.taken + jnp.sum(done, dtype=jnp.int32),
+      held=jnp.where(done, take(next_numbers), desk.held),
+      steps=jnp.where(done, 0, steps),
+      latents=jax.tree.map(renewed, fresh, output.latents),
+      found=jax.tree.map(
+        lambda all_, new: all_.at[place].set(new, mode="drop"),
+        desk.found,
+        seen,
+      ),
+      steps_taken=desk.steps_taken.at[place].set(steps, mode="drop"),
+    )
+
+  first = take(jnp.arange(slots, dtype=jnp.int32))
+  _, seen = jax.eval_shape(think, first, fresh)
+  start = _Desk(
+    taken=jnp.asarray(slots, jnp.int32),
+    held=first,
+    steps=jnp.zeros_like(first),
+    latents=fresh,
+    found=jax.tree.map(
+      lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), seen
+    ),
+    steps_taken=jnp.zeros((count,), jnp.int32),
+  )
+  end = jax.lax.while_loop(lambda desk: jnp.any(desk.held < count), step, start)
+  return end.found, end.steps_taken
+
+
+def _logit(probability: float) -> float:
+  """Returns log(p / (1 - p)), of 0 and 1 too."""
+  if probability in (0.0, 1.0):
+    return math.inf if probability else -math.inf
+  return math.log(probability / (1.0 - probability))

@@ -1,7 +1,5 @@
 """Loads the task that the settings name."""
 
-import functools
-
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import (
@@ -9,26 +7,15 @@ from trm_jax.data import (
   augmentation,
   grid_csv,
   grid_symmetries,
-  look,
-  maze,
+  kind,
   maze_generator,
   official,
   official_loading,
-  sudoku,
   sudoku_generator,
   sudoku_symmetries,
 )
 from trm_jax.data import task as task_lib
 from trm_jax.data.builders import csv_puzzles
-
-_MAZE_COLOURS = (
-  "#ffffff",  # padding
-  "#303030",  # wall
-  "#ffffff",  # open
-  "#43a047",  # start
-  "#e65100",  # goal
-  "#1e88e5",  # path
-)
 
 
 def load(data: config_lib.DataConfig) -> task_lib.Task:
@@ -43,15 +30,15 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
   Raises:
     UserError: files are missing or malformed, or settings contradict.
   """
-  kind = data.task.removeprefix("generated_")
-  if data.task != kind:
-    _check_generated(data, kind)
-  if kind != "arc" and (data.identifiers or data.subsets or data.test_subset):
+  name = kind.of(data)
+  if data.task != name:
+    _check_generated(data, name)
+  if name != "arc" and (data.identifiers or data.subsets or data.test_subset):
     raise errors.UserError(
       "config.data.identifiers, config.data.subsets and config.data.test_subset"
       f" have no meaning for the task {data.task!r}; leave them empty"
     )
-  if kind != "grid" and (data.dihedral or data.relabel or data.charset):
+  if name != "grid" and (data.dihedral or data.relabel or data.charset):
     raise errors.UserError(
       "config.data.dihedral, config.data.relabel and config.data.charset are"
       f" for the task 'grid'; {data.task!r} has symmetries of its own, see"
@@ -62,14 +49,14 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     "maze": _maze,
     "grid": _grid,
     "arc": arc_loading.load,
-  }[kind](data)
+  }[name](data)
 
 
-def _check_generated(data: config_lib.DataConfig, kind: str) -> None:
+def _check_generated(data: config_lib.DataConfig, name: str) -> None:
   if data.source:
     raise errors.UserError(
       f"config.data.source has no meaning for the task {data.task!r}; set"
-      f" config.data.task to {kind!r} to train on files"
+      f" config.data.task to {name!r} to train on files"
     )
   if not data.num_train or not data.num_test:
     raise errors.UserError(
@@ -98,14 +85,7 @@ def _from_csv(data: config_lib.DataConfig, load_split):
 
 def _sudoku(data: config_lib.DataConfig) -> task_lib.Task:
   box = {"box_rows": data.box_rows, "box_cols": data.box_cols}
-  side = sudoku.side(**box)
-  shown = look.Look(
-    rows=side,
-    cols=side,
-    symbols=(" ", ".", *(str(digit) for digit in range(1, side + 1))),
-    box_rows=data.box_rows,
-    box_cols=data.box_cols,
-  )
+  shown = kind.sudoku_look(data)
   if data.task == "generated_sudoku":
     train, test = sudoku_generator.generate_split(
       data.num_train,
@@ -134,25 +114,9 @@ def _sudoku(data: config_lib.DataConfig) -> task_lib.Task:
 
 
 def _maze(data: config_lib.DataConfig) -> task_lib.Task:
-  rows, cols = maze.ROWS, maze.COLS
-  if data.task == "generated_maze":
-    rows = data.grid_rows or rows
-    cols = data.grid_cols or cols
-  elif (data.grid_rows or rows, data.grid_cols or cols) != (rows, cols):
-    raise errors.UserError(
-      f"Maze-Hard has {rows} x {cols} cells; leave config.data.grid_rows and"
-      " config.data.grid_cols at 0"
-    )
-  shown = look.Look(
-    rows=rows,
-    cols=cols,
-    symbols=("?", *maze.CHARSET),
-    colours=_MAZE_COLOURS,
-  )
-  rules = task_lib.Rules(
-    is_valid=functools.partial(maze.is_shortest_path, rows=rows, cols=cols),
-    what="valid shortest path",
-  )
+  rows, cols = kind.maze_size(data)
+  shown = kind.maze_look(data)
+  rules = kind.rules_of(data)
   if data.task == "generated_maze":
     train, test = maze_generator.generate_split(
       data.num_train, data.num_test, rows=rows, cols=cols, seed=data.seed
@@ -213,9 +177,7 @@ def _grid(data: config_lib.DataConfig) -> task_lib.Task:
   return task_lib.Task(
     train=puzzles.train,
     test=puzzles.test,
-    look=look.Look(
-      rows=puzzles.rows, cols=puzzles.cols, symbols=("?", *puzzles.charset)
-    ),
+    look=kind.grid_look(puzzles.rows, puzzles.cols, puzzles.charset),
     augmentation=_grid_augmentation(data, puzzles, tokens),
     notes=(
       f"grids of {puzzles.rows} x {puzzles.cols} cells over"

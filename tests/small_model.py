@@ -1,0 +1,58 @@
+"""A small network with random weights, and puzzles for it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trm_jax import train_state, types
+from trm_jax.models import trm
+
+L, V, D, NUM_PUZZLES = 6, 5, 8, 11
+
+
+@functools.cache
+def model(token_mixing="mlp"):
+  return trm.TinyRecursiveModel(
+    vocab_size=V,
+    seq_len=L,
+    hidden_size=D,
+    num_heads=2,
+    num_layers=1,
+    mlp_expansion=4.0,
+    mlp_multiple=4,
+    token_mixing=token_mixing,
+    positions="none",
+    rope_base=10000.0,
+    norm_epsilon=1e-5,
+    num_prefix_tokens=1,
+    latent_updates=1,
+    recursion_cycles=2,
+    compute_dtype="float32",
+    remat="none",
+  )
+
+
+@functools.cache
+def weights(num_rows=NUM_PUZZLES, token_mixing="mlp"):
+  """Random weights; rows of the table past the puzzles' are zero."""
+  shapes = jax.eval_shape(
+    lambda: train_state.init_params(
+      model(token_mixing), jax.random.key(0), puzzle_vector_size=D
+    )
+  )
+  rng = np.random.default_rng(0)
+
+  def normal(shape):
+    return jnp.asarray(rng.standard_normal(shape, np.float32))
+
+  table = normal((NUM_PUZZLES, D))
+  return types.Weights(
+    params=jax.tree.map(
+      lambda leaf: normal(leaf.shape) * leaf.shape[0] ** -0.5,
+      shapes,
+    ),
+    puzzle_table=jnp.pad(table, ((0, num_rows - NUM_PUZZLES), (0, 0))),
+    initial_latents=types.Latents(y=normal(D), z=normal(D)),
+  )

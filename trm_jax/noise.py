@@ -1,0 +1,74 @@
+"""Noise in the latents, so that attempts at a puzzle differ (PTRM), pure."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trm_jax import types
+
+_ODD = np.uint32(2654435761)  # of Knuth's multiplicative hashing
+
+
+@flax.struct.dataclass
+class Noise:
+  """What disturbs the latents before every supervision step.
+
+  Source: PTRM (arXiv 2605.19943). The draws follow from the seed, the puzzle,
+  the attempt and the step, not from the batch that a puzzle is in.
+  """
+
+  scale: float = flax.struct.field(pytree_node=False)  # standard deviation
+  seed: int = flax.struct.field(pytree_node=False)
+  attempts: jax.Array  # [B] int32, number of each row's attempt
+
+
+def disturber(
+  noise: Noise | None, inputs: jax.Array, puzzle_ids: jax.Array
+) -> Callable[[types.Latents, jax.Array], types.Latents]:
+  """Returns what adds noise to the latents before a numbered step.
+
+  Args:
+    noise: None, or of scale 0, for none at all.
+    inputs: [B, L] int32 questions.
+    puzzle_ids: [B] int32.
+
+  Returns:
+    A function of latents, [B, S, D] each, and a step's number, [] int32.
+  """
+  if noise is None or not noise.scale:
+    return lambda latents, _: latents
+  scale = noise.scale
+  keys = jax.vmap(
+    lambda puzzle, attempt: jax.random.fold_in(
+      jax.random.fold_in(jax.random.key(noise.seed), puzzle), attempt
+    )
+  )(_fingerprints(inputs, puzzle_ids), noise.attempts)
+
+  def disturb_row(key, number, y, z):
+    y_key, z_key = jax.random.split(jax.random.fold_in(key, number))
+
+    def noisy(key, row):
+      draw = scale * jax.random.normal(key, row.shape, jnp.float32)
+      return row + draw.astype(row.dtype)
+
+    return types.Latents(y=noisy(y_key, y), z=noisy(z_key, z))
+
+  def disturb(latents, number):
+    return jax.vmap(disturb_row, in_axes=(0, None, 0, 0))(
+      keys, number, latents.y, latents.z
+    )
+
+  return disturb
+
+
+def _fingerprints(inputs: jax.Array, puzzle_ids: jax.Array) -> jax.Array:
+  """Returns a number [B] uint32 for each puzzle, wherever it stands."""
+  # A polynomial of tokens and id at an odd number, modulo 2^32.
+  numbers = jnp.concatenate([inputs, puzzle_ids[:, None]], axis=1)
+  factors = np.full(numbers.shape[1], _ODD).cumprod(dtype=np.uint32)
+  return jnp.sum(
+    numbers.astype(jnp.uint32) * factors[None], axis=1, dtype=jnp.uint32
+  )
