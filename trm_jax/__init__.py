@@ -1,3 +1,16 @@
 """trm_jax: the Tiny Recursive Model (arXiv 2510.04871) in JAX and Flax."""
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
+
+from trm_jax.version import __version__ as __version__
+
+if TYPE_CHECKING:
+  from trm_jax import solver
+
+
+def load(workdir: str) -> "solver.Solver":
+  """Loads a trained network; see `solver.load`."""
+  # Imported late: to ask for the version, JAX need not start.
+  from trm_jax import solver
+
+  return solver.load(workdir)

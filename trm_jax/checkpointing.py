@@ -318,7 +318,9 @@ def _options(
   settings: config_lib.CheckpointConfig | None, scores: scores_lib.Scores
 ) -> ocp.CheckpointManagerOptions:
   if settings is None:
-    return ocp.CheckpointManagerOptions(step_prefix=_PREFIX, read_only=True)
+    return ocp.CheckpointManagerOptions(
+      step_prefix=_PREFIX, read_only=True, create=False, save_interval_steps=0
+    )
   return ocp.CheckpointManagerOptions(
     step_prefix=_PREFIX,
     preservation_policy=policies.AnyPreservationPolicy(

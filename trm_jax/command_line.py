@@ -1,12 +1,13 @@
 """--config and its settings; a user's mistake is one line, no traceback."""
 
+import ast
 import difflib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -17,12 +18,52 @@ from trm_jax import errors
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
 )
+# What --config.group.knob=value said, where --config names no experiment.
+_CHANGES: dict[str, str] = {}
 
 
 def expect_no_words(argv: Sequence[str]) -> None:
   """Raises UserError if something beside flags was typed."""
   if len(argv) > 1:
     raise errors.UserError(f"what is {argv[1]!r}? every setting is a --flag")
+
+
+def has_config() -> bool:
+  """Tells whether --config names an experiment."""
+  return CONFIG.value is not None
+
+
+def changed(saved: config_lib.Config) -> config_lib.Config:
+  """Returns a checkpoint's settings with those that were typed.
+
+  Where no experiment is named, --config.eval.solver=adaptive changes the
+  settings that lie beside the checkpoint.
+
+  Raises:
+    UserError: a setting is misspelt, or of another type.
+  """
+  flat = config_lib.flatten(saved)
+  for name, text in _CHANGES.items():
+    flat[name] = _value(name, text, flat.get(name, ""))
+  return config_lib.unflatten(flat)
+
+
+def _value(name: str, text: str, old: Any) -> Any:
+  """Reads what was typed as a value of the old one's type."""
+  if isinstance(old, str):
+    return text
+  try:
+    value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
+  except (ValueError, SyntaxError) as error:
+    raise errors.UserError(
+      f"config.{name} is {text!r}; it must be of type {type(old).__name__}"
+    ) from error
+  return value
+
+
+def overridden() -> frozenset[str]:
+  """Returns what was said on the command line, e.g. 'model.num_heads'."""
+  return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def config() -> config_lib.Config:
@@ -53,12 +94,17 @@ def run(command: Callable[[Sequence[str]], None]) -> None:
     traceback.print_exc()
     _exit(1)
   except KeyboardInterrupt:
-    print(
-      "interrupted; the same command goes on from the last checkpoint, and an"
-      " ARC evaluation from its last batch",
-      file=sys.stderr,
-    )
+    print(_interrupted(), file=sys.stderr)
     _exit(130)
+
+
+def _interrupted() -> str:
+  if getattr(flags.FLAGS, "mode", "train") not in ("train", "evaluate"):
+    return "interrupted; nothing was written"
+  return (
+    "interrupted; the same command goes on from the last checkpoint, and an"
+    " ARC evaluation from its last batch"
+  )
 
 
 def _exit(status: int) -> NoReturn:
@@ -75,6 +121,8 @@ def _is_one_of_several() -> bool:
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
   """Parses flags; a misspelt knob or file is one clear line."""
+  if not any(re.match(r"--?config(=|$)", argument) for argument in argv):
+    argv = _without_changes(argv)
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
@@ -89,6 +137,21 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     raise errors.UserError(
       f"--config: {type(error).__name__}: {_one_line(str(error))}"
     ) from error
+
+
+def _without_changes(argv: Sequence[str]) -> list[str]:
+  """Takes --config.group.knob=value out, which no experiment's file has."""
+  left = []
+  for argument in argv:
+    match = re.fullmatch(r"--?config\.([\w.]+)(=?)(.*)", argument, re.DOTALL)
+    if not match:
+      left.append(argument)
+      continue
+    name, is_set, text = match.groups()
+    if not is_set:
+      raise errors.UserError(f"config.{name} has no value; add =VALUE to it")
+    _CHANGES[name] = text
+  return left
 
 
 def _one_line(text: str) -> str:

@@ -10,12 +10,12 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import digest, errors
+from trm_jax import version as version_lib
 from trm_jax.data import task as task_lib
 
 # Settings that may differ between a checkpoint and the run that goes on from
@@ -32,11 +32,23 @@ _FREE_IN_TRAINING = frozenset(
     "data.source",
     "data.cache_dir",
     "data.identifiers",
+    "data.new_rows",
     "data.num_test",
     "data.prefetch_threads",
     "data.prefetch_batches",
   )
 )
+# Settings that checkpoints of before they existed do not name, and what they
+# would have been.
+_ADDED_LATER: Mapping[str, Any] = {
+  "data.new_rows": "",
+  "eval.solver": "fixed",
+  "eval.halt_threshold": 0.5,
+  "eval.puzzles_per_slot": 16,
+  "eval.rollouts": 8,
+  "eval.noise": 0.1,
+  "eval.choice": "confidence",
+}
 TABLE = "puzzle_table"  # path of the one array that may have more rows
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 # Evaluation needs the same network only, and not its way to be computed.
@@ -83,6 +95,7 @@ class Description:
       name: digest.Record(**{**record, "shape": tuple(record["shape"])})
       for name, record in rest.pop("arrays", {}).items()
     }
+    rest["settings"] = {**_ADDED_LATER, **rest["settings"]}
     return cls(**rest, arrays=arrays)
 
 
@@ -111,7 +124,7 @@ def describe(
   packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
   versions = {name: importlib.metadata.version(name) for name in packages}
   versions["python"] = platform.python_version()
-  versions["trm_jax"] = trm_jax.__version__
+  versions["trm_jax"] = version_lib.__version__
   return Description(
     settings=config_lib.flatten(config),
     data_fingerprint=data_fingerprint,
@@ -164,18 +177,31 @@ def check_training_fits(
   differences = _differences(saved, config, matters)
   if saved.data_fingerprint != data_fingerprint:
     differences.append("the training puzzles are not the same")
-  _refuse(differences + _other_tokens(saved, task))
+  _refuse(differences + _other_tokens(saved, task.look.symbols))
 
 
 def check_evaluation_fits(
   saved: Description, config: config_lib.Config, task: task_lib.Task
 ) -> None:
   """Raises UserError that names each difference of networks and tokens."""
+  check_network_fits(saved, config, task.look.symbols)
+
+
+def check_network_fits(
+  saved: Description, config: config_lib.Config, symbols: Sequence[str]
+) -> None:
+  """Raises UserError that names each difference of networks and tokens.
+
+  Args:
+    saved: of the checkpoint.
+    config: of what is to be evaluated.
+    symbols: the character of each token there.
+  """
 
   def matters(name):
     return name.startswith("model.") and name not in _FREE_IN_EVALUATION
 
-  _refuse(_differences(saved, config, matters) + _other_tokens(saved, task))
+  _refuse(_differences(saved, config, matters) + _other_tokens(saved, symbols))
 
 
 def check_arrays_fit(
@@ -223,14 +249,13 @@ def _differ_in_zeros(
   return there[1:] == here[1:] and min(there[0], here[0]) >= num_rows
 
 
-def _other_tokens(saved: Description, task: task_lib.Task) -> list[str]:
+def _other_tokens(saved: Description, symbols: Sequence[str]) -> list[str]:
   """Says so if tokens stand for other characters than in the checkpoint."""
-  if saved.vocabulary == list(task.look.symbols):
+  if saved.vocabulary == list(symbols):
     return []
   return [
     f"its tokens are {''.join(saved.vocabulary)!r}, here they are"
-    f" {''.join(task.look.symbols)!r} (config.data.charset sets those of the"
-    " task 'grid')"
+    f" {''.join(symbols)!r} (config.data.charset sets those of the task 'grid')"
   ]
 
 

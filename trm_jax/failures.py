@@ -103,6 +103,8 @@ def hush_orbax() -> None:
 
   def is_told(record: logging.LogRecord) -> bool:
     where = record.pathname + record.getMessage()
+    if "Given directory is read only" in where:
+      return True  # we asked for that
     if logging.getLogger("absl").isEnabledFor(logging.INFO):
       return False
     return "orbax" in where and bool(record.exc_info)

@@ -1,0 +1,218 @@
+r"""What thinking less or more often costs and gains, with a trained network.
+
+  python -m benchmarks.thinking halting --workdir=RUN --num_puzzles=2000
+  python -m benchmarks.thinking rollouts --workdir=RUN --num_puzzles=2000
+
+halting: adaptive halting against a fixed number of steps on the same unseen
+puzzles, for several thresholds: accuracy, share of the network calls, and time
+in turn (fixed, adaptive, fixed, adaptive). rollouts: of the puzzles that the
+fixed number of steps gets wrong, the share solved by one of K noisy attempts as
+it is chosen, for several sigma; and the time of an attempt against that of
+solving once. Puzzles are the test puzzles of the run's task, of a generated
+one as many new ones as wanted. The last line is one JSON object.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from trm_jax import config as config_lib
+from trm_jax import errors, restore, solver
+from trm_jax.data import tasks
+
+THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Puzzles:
+  """Unseen puzzles with their answers."""
+
+  inputs: np.ndarray  # [N, L] uint8
+  labels: np.ndarray  # [N, L] uint8, 0 where there is none
+
+  def right(self, answers: np.ndarray) -> np.ndarray:
+    """Tells which answers [..., N, L] are right, bool [..., N]."""
+    return ((answers == self.labels) | (self.labels == 0)).all(-1)
+
+  def part(self, chosen: np.ndarray) -> "Puzzles":
+    """Returns those that are chosen, bool [N]."""
+    return Puzzles(self.inputs[chosen], self.labels[chosen])
+
+
+def unseen(config: config_lib.Config, num_puzzles: int) -> Puzzles:
+  """Loads so many test puzzles of a run's task."""
+  data = dataclasses.replace(config.data, num_test=num_puzzles)
+  test = tasks.load(data).test
+  numbers = np.arange(min(num_puzzles, test.num_examples))
+  places = np.searchsorted(test.puzzle_indices, numbers, "right") - 1
+  return Puzzles(*test.fetch(numbers, places))
+
+
+def loaded(
+  config: config_lib.Config, workdir: str, **settings: Any
+) -> solver.Solver:
+  """Loads a run's network with other `config.eval` settings."""
+  changed = dataclasses.replace(config.eval, **settings)
+  return solver.load(workdir, dataclasses.replace(config, eval=changed))
+
+
+def timed(solve, inputs: np.ndarray) -> tuple[solver.Solved, float]:
+  """Returns what was solved, and the seconds."""
+  start = time.perf_counter()
+  found = solve.solve_tokens(inputs)
+  return found, time.perf_counter() - start
+
+
+def halting(
+  config: config_lib.Config, workdir: str, puzzles: Puzzles
+) -> dict[str, Any]:
+  """Compares adaptive halting with a fixed number of steps."""
+  steps = config.eval.supervision_steps
+  fixed = loaded(config, workdir, solver="fixed")
+  answers = fixed.solve_tokens(puzzles.inputs).answers  # compiles
+  rows = []
+  print(f"{len(puzzles.inputs)} puzzles, {steps} steps at most")
+  print("threshold   exact   steps  share of calls  times as fast")
+  print(f"    fixed {puzzles.right(answers).mean():7.2%} {steps:7.2f}")
+  for threshold in THRESHOLDS:
+    adaptive = loaded(
+      config, workdir, solver="adaptive", halt_threshold=threshold
+    )
+    adaptive.solve_tokens(puzzles.inputs)  # compiles
+    ratios = []
+    for _ in range(ROUNDS):
+      _, fixed_seconds = timed(fixed, puzzles.inputs)
+      found, adaptive_seconds = timed(adaptive, puzzles.inputs)
+      ratios.append(fixed_seconds / adaptive_seconds)
+    row = {
+      "threshold": threshold,
+      "exact": float(puzzles.right(found.answers).mean()),
+      "steps": float(found.steps.mean()),
+      "share_of_calls": float(found.steps.mean() / steps),
+      "times_as_fast": statistics.median(ratios),
+      "times_as_fast_rounds": ratios,
+    }
+    rows.append(row)
+    print(
+      f"{threshold:9} {row['exact']:7.2%} {row['steps']:7.2f}"
+      f" {row['share_of_calls']:15.1%} {row['times_as_fast']:14.2f}"
+      f"  ({min(ratios):.2f} to {max(ratios):.2f})",
+      flush=True,
+    )
+  return {
+    "fixed": float(puzzles.right(answers).mean()),
+    "fixed_seconds": fixed_seconds,
+    "rows": rows,
+  }
+
+
+def rollouts(
+  config: config_lib.Config, workdir: str, puzzles: Puzzles, attempts: int
+) -> dict[str, Any]:
+  """Tries noisy attempts at what a fixed number of steps gets wrong."""
+  fixed = loaded(config, workdir, solver="fixed")
+  found = fixed.solve_tokens(puzzles.inputs)
+  wrong = puzzles.part(~puzzles.right(found.answers))
+  if not len(wrong.inputs):
+    raise errors.UserError(
+      "the network solves all of these puzzles: nothing is left to try again"
+    )
+  print(f"{len(wrong.inputs)} of {len(puzzles.inputs)} puzzles are wrong")
+  numbers = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= attempts]
+  print("sigma choice      " + "".join(f"{f'K={k}':>8}" for k in numbers))
+  rows = []
+  for sigma in SIGMAS:
+    for choice in ("confidence", "vote"):
+      tried = loaded(
+        config,
+        workdir,
+        solver="rollouts",
+        noise=sigma,
+        rollouts=attempts,
+        choice=choice,
+      )
+      right = wrong.right(_answers(tried, wrong.inputs)).mean(-1)
+      rows.append(
+        {
+          "sigma": sigma,
+          "choice": choice,
+          "solved": {k: float(right[k - 1]) for k in numbers},
+        }
+      )
+      print(
+        f"{sigma:5} {choice:12}"
+        + "".join(f"{right[k - 1]:8.1%}" for k in numbers),
+        flush=True,
+      )
+  return {
+    "wrong": len(wrong.inputs),
+    "rows": rows,
+    "attempt_to_fixed": _time_of_an_attempt(config, workdir, puzzles.inputs),
+  }
+
+
+def _answers(tried: solver.Solver, inputs: np.ndarray) -> np.ndarray:
+  """Returns the answer chosen among the first k attempts, [K, N, L]."""
+  return np.concatenate(
+    [
+      np.asarray(result.answers)[:, :count]
+      for result, count in tried.results(inputs)
+    ],
+    axis=1,
+  )
+
+
+def _time_of_an_attempt(
+  config: config_lib.Config, workdir: str, inputs: np.ndarray
+) -> list[float]:
+  """Returns the time of a noisy attempt over that of solving, by round."""
+  number = 4
+  inputs = inputs[: 2 * config.eval.batch_size]
+  fixed = loaded(config, workdir, solver="fixed")
+  noisy = loaded(config, workdir, solver="rollouts", rollouts=number, noise=0.1)
+  for each in (fixed, noisy):
+    each.solve_tokens(inputs)  # compiles
+  ratios = []
+  for _ in range(ROUNDS):
+    _, fixed_seconds = timed(fixed, inputs)
+    _, noisy_seconds = timed(noisy, inputs)
+    ratios.append(noisy_seconds / number / fixed_seconds)
+  print(
+    f"an attempt takes {statistics.median(ratios):.3f} x as long as solving"
+  )
+  return ratios
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Measures what is asked for."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("what", choices=("halting", "rollouts"))
+  parser.add_argument("--workdir", required=True)
+  parser.add_argument("--num_puzzles", type=int, default=2000)
+  parser.add_argument("--rollouts", type=int, default=32)
+  given = parser.parse_args(arguments)
+  config = restore.saved_config(given.workdir)
+  puzzles = unseen(config, given.num_puzzles)
+  if given.what == "halting":
+    result = halting(config, given.workdir, puzzles)
+  else:
+    result = rollouts(config, given.workdir, puzzles, given.rollouts)
+  print(
+    json.dumps({"command": machine.command(), **machine.fields(), **result})
+  )
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except errors.UserError as error:
+    raise SystemExit(f"error: {error}") from error

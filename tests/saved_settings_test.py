@@ -1,0 +1,117 @@
+"""The settings beside a checkpoint, and what is typed over them."""
+
+import dataclasses
+import json
+import types
+
+import pytest
+import saved_run
+import tiny
+
+from trm_jax import (
+  command_line,
+  config,
+  description,
+  errors,
+  experiment,
+  restore,
+)
+
+
+def _changed(*arguments):
+  command_line._CHANGES.clear()
+  left = command_line._without_changes(list(arguments))
+  try:
+    return command_line.changed(tiny.config()), left
+  finally:
+    command_line._CHANGES.clear()
+
+
+def test_settings_come_back_out_of_a_checkpoint(tmp_path):
+  run = experiment.build(tiny.config())
+  saved_run.save(run, tmp_path, {3: 0.5})
+  assert restore.saved_config(str(tmp_path)) == tiny.config()
+  assert restore.saved_config(str(tmp_path), "best") == tiny.config()
+
+
+def test_settings_survive_json():
+  for one in (tiny.config(), tiny.config()):
+    flat = json.loads(json.dumps(config.flatten(one)))
+    assert config.unflatten(flat) == one
+
+
+def test_what_is_typed_has_the_type_of_what_was_there():
+  changed, left = _changed(
+    "--workdir=RUN",
+    "--config.eval.solver=adaptive",
+    "--config.eval.halt_threshold=0.9",
+    "--config.eval.batch_size=3",
+    "-config.eval.report_steps=(1, 2)",
+    "--config.log.plots=true",
+    "--config.train.frozen_network=False",
+    "--config.name=two words = one name",
+  )
+  assert left == ["--workdir=RUN"]
+  assert changed.name == "two words = one name"
+  assert changed.log.plots is True
+  assert changed.train.frozen_network is False
+  assert changed.eval == dataclasses.replace(
+    tiny.config().eval,
+    solver="adaptive",
+    halt_threshold=0.9,
+    batch_size=3,
+    report_steps=(1, 2),
+  )
+
+
+@pytest.mark.parametrize(
+  ("argument", "text"),
+  [
+    ("config.eval.solvr=x", "did you mean config.eval.solver?"),
+    ("config.evil=x", "there is no setting config.evil"),
+    ("config.eval.rollouts=x", "config.eval.rollouts is 'x'; it must be of"),
+    ("config.eval.rollouts=2.5", "config.eval.rollouts is 2.5; it must be of"),
+    ("config.eval.rollouts=", "config.eval.rollouts is ''; it must be of type"),
+    ("config.eval.rollouts=print(1)", "must be of type int"),
+    ("config.eval.rollouts", "config.eval.rollouts has no value"),
+    ("config.eval.solver=slow", "choose one of fixed, adaptive, rollouts"),
+    ("config.log.plots=2", "config.log.plots is 2; it must be of type bool"),
+  ],
+)
+def test_a_mistake_is_one_line(argument, text):
+  with pytest.raises(errors.UserError) as error:
+    _changed(f"--{argument}")
+  assert text in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+def test_older_checkpoints_have_what_was_added_later():
+  run = experiment.build(tiny.config())
+  saved = description.describe(run.config, run.task, "", 0).to_json()
+  added = description._ADDED_LATER
+  for name in added:
+    del saved["settings"][name]
+  saved["checksum"] = description._checksum(
+    {name: value for name, value in saved.items() if name != "checksum"}
+  )
+  found = description.Description.from_json(saved)
+  assert set(added) <= set(found.settings)
+  assert config.unflatten(found.settings).eval.solver == "fixed"
+
+
+def test_other_settings_than_this_version_knows_are_named(tmp_path):
+  run = experiment.build(tiny.config())
+  saved = description.describe(run.config, run.task, "", 0)
+  strange = dataclasses.replace(saved, settings={**saved.settings, "eval.x": 1})
+  with pytest.raises(errors.UserError, match=r"config\.eval\.x.*--config"):
+    restore.settings_of(strange, "RUN")
+
+
+def test_ctrl_c_promises_only_what_holds(monkeypatch):
+  for mode, text in (
+    ("predict", "nothing was written"),
+    ("train", "goes on from the last checkpoint"),
+  ):
+    fake = types.SimpleNamespace(FLAGS=types.SimpleNamespace(mode=mode))
+    monkeypatch.setattr(command_line, "flags", fake)
+    assert text in command_line._interrupted()

@@ -1,0 +1,89 @@
+"""A solver that is no network, for tests of what surrounds it."""
+
+import dataclasses
+
+import numpy as np
+from etils import epath
+
+from trm_jax import config as config_lib
+from trm_jax import solver as solver_lib
+from trm_jax.data import kind, look, sudoku, sudoku_solver
+from trm_jax.data import task as task_lib
+
+STEPS = 3  # that every puzzle takes
+
+
+@dataclasses.dataclass
+class StandIn:
+  """Has what `solver.Solver` offers to those who predict."""
+
+  config: config_lib.Config
+  look: look.Look
+  rules: task_lib.Rules | None
+  identifiers: list[str]
+  path: epath.Path
+
+  def solve_tokens(self, inputs, puzzle_ids=None):
+    if puzzle_ids is None:
+      puzzle_ids = np.zeros(len(inputs), np.int32)
+    answers = [
+      self.answer(*pair) for pair in zip(inputs, puzzle_ids, strict=True)
+    ]
+    return solver_lib.Solved(
+      answers=np.array([answer for answer, _ in answers], np.uint8).reshape(
+        inputs.shape
+      ),
+      confidence=np.array([sure for _, sure in answers], np.float32),
+      steps=np.full(len(inputs), STEPS, np.int32),
+    )
+
+  def trace_tokens(self, inputs, puzzle_ids=None, *, supervision_steps=None):
+    solved = self.solve_tokens(inputs, puzzle_ids)
+    return solver_lib.Trace(
+      answers=np.stack([inputs, solved.answers]),
+      confidence=np.stack([solved.confidence / 2, solved.confidence]),
+    )
+
+  def answer(self, tokens, puzzle_id):
+    """Returns an answer and the confidence in it."""
+    raise NotImplementedError
+
+
+class Echo(StandIn):
+  """Answers the question itself, half sure of it."""
+
+  def answer(self, tokens, puzzle_id):
+    return tokens, 0.5
+
+
+class SudokuStandIn(StandIn):
+  """Solves Sudokus by search."""
+
+  def answer(self, tokens, puzzle_id):
+    data = self.config.data
+    board = sudoku_solver.Board(
+      (tokens - sudoku.BLANK).tolist(),
+      box_rows=data.box_rows,
+      box_cols=data.box_cols,
+    )
+    assert board.count(1) == 1
+    return np.array(board.digits) + sudoku.BLANK, 0.75
+
+
+def changed(config: config_lib.Config, group: str, **changes):
+  """Returns settings with changes in one group."""
+  return dataclasses.replace(
+    config,
+    **{group: dataclasses.replace(getattr(config, group), **changes)},
+  )
+
+
+def of(cls, config: config_lib.Config, *, look=None, identifiers=("<blank>",)):
+  """Builds a stand-in for the puzzles of the settings."""
+  return cls(
+    config=config,
+    look=look or kind.look_of(config.data, (), 0),
+    rules=kind.rules_of(config.data),
+    identifiers=list(identifiers),
+    path=epath.Path("runs/stand_in"),
+  )

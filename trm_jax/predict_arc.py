@@ -1,0 +1,303 @@
+"""People's ARC tasks through a trained network: variants vote, as in training.
+
+The network sees no demonstrations. What it knows of a task stands in the rows
+of the puzzle table that were trained on them, one for each variant.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from trm_jax import errors, hosts, portions, predict_pictures, tally, voting
+from trm_jax import solver as solver_lib
+from trm_jax.data import (
+  answers,
+  arc,
+  arc_plan,
+  arc_questions,
+  arc_set,
+  arc_tasks,
+  identifiers,
+  selection,
+)
+
+NUM_ATTEMPTS = 2  # as Kaggle takes them
+
+_BLANK_ROW = 0  # of the puzzle table, of what has none of its own
+_SUBSET = "input"  # all tasks are of one
+_NUM_NAMED = 5  # tasks that a line names
+_DIGITS = 6  # of fractions; no more are exact
+_IDENTIFIERS = "the checkpoint's list of identifiers"
+
+
+def predict_tasks(
+  solver: solver_lib.Solver, input_path: str, output_path: str, pictures: str
+) -> None:
+  """Answers the test inputs of ARC tasks with two attempts each.
+
+  All variants of a task for which the table has rows (`eval.variants`: the
+  first so many) answer, are turned back and vote, as in an evaluation. A task
+  that is not in the table is answered as it is, with the blank row; a line
+  warns of that.
+
+  Written is Kaggle's submission, {NAME: [{"attempt_1": grid, "attempt_2":
+  grid}, ...]}, of the tasks that could be read, and nothing else: scorers take
+  each key beside the grids for an attempt, or refuse it. Votes, confidence and
+  steps stand in a second file beside it, NAME_details.json of NAME.json; they
+  are also told on stderr.
+
+  Args:
+    solver: The trained network.
+    input_path: As for `arc_questions.read`.
+    output_path: As for `answers.writing`; printed is the submission alone.
+    pictures: As for `predict.predict_file`; drawn are the first test inputs of
+      the originals.
+
+  Raises:
+    UserError: if nothing can be read or written; or, when the answers have been
+      written, if some tasks could not be read.
+  """
+  with answers.writing(output_path, input_path=input_path) as file:
+    given = arc_questions.read(input_path)
+    if not given.tasks:
+      raise errors.UserError(_faults(given))
+    table = _Table.of(solver.identifiers, given.tasks)
+    if table.missing:
+      hosts.note(_warning(table.missing))
+    outcomes = {
+      outcome.result.name: outcome for outcome in _vote(solver, table)
+    }
+    ordered = [outcomes[task.name] for task in given.tasks]
+    submission = voting.submission(outcome.result for outcome in ordered)
+    file.write(json.dumps(submission).encode())
+    if not answers.is_standard(output_path):
+      details = _details(ordered, table, given.faults)
+      with answers.writing(
+        _beside(output_path), input_path=input_path
+      ) as beside:
+        beside.write(json.dumps(details, indent=1).encode())
+  place = answers.place(output_path)
+  hosts.note(
+    f"{len(ordered):,} task{'s' * (len(ordered) != 1)} answered by"
+    f" {solver.path}: {place}"
+  )
+  if pictures:
+    predict_pictures.draw(solver, _puzzles(table), pictures)
+  if given.faults:
+    raise errors.UserError(
+      f"{_faults(given)}; the others' answers are in {place}"
+    )
+
+
+def _faults(given: arc_questions.Tasks) -> str:
+  faults = list(given.faults.values())
+  total = len(faults) + len(given.tasks)
+  if total == 1:
+    return faults[0]
+  names = ", ".join(list(given.faults)[:_NUM_NAMED])
+  more = ", ..." if len(faults) > _NUM_NAMED else ""
+  return (
+    f"{len(faults):,} of {total:,} tasks could not be read: {names}{more}"
+    f" (first {faults[0]})"
+  )
+
+
+def _warning(missing: Sequence[str]) -> str:
+  names = ", ".join(missing[:_NUM_NAMED])
+  more = ", ..." if len(missing) > _NUM_NAMED else ""
+  return (
+    f"WARNING: the puzzle table has no row for {len(missing):,} of the tasks"
+    f" ({names}{more}): they are answered with the blank one, which is hardly"
+    " ever right; experiments/arc_adapt.py adds rows for new tasks and trains"
+    " them"
+  )
+
+
+# --- variants ----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+  """What the puzzle table knows of some tasks.
+
+  Attributes:
+    tasks: The tasks.
+    names: Of the rows that are of use, as in a list of identifiers of its own.
+    rows: Which rows of the whole table these are, int32 [len(names)]; the blank
+      one for a task that has none.
+    missing: Names of the tasks that have none.
+  """
+
+  tasks: tuple[arc_tasks.ArcTask, ...]
+  names: tuple[str, ...]
+  rows: np.ndarray
+  missing: tuple[str, ...]
+
+  @classmethod
+  def of(
+    cls, all_names: Sequence[str], tasks: tuple[arc_tasks.ArcTask, ...]
+  ) -> "_Table":
+    """Looks tasks up in a table by the names of its rows."""
+    wanted = {task.name for task in tasks}
+    found = [
+      row
+      for row, name in enumerate(all_names)
+      if name.partition(arc.SEPARATOR)[0] in wanted
+    ]
+    names = [all_names[row] for row in found]
+    known = set(names)
+    missing = [task.name for task in tasks if task.name not in known]
+    blanks = [_BLANK_ROW] * len(missing)
+    return cls(
+      tasks=tasks,
+      names=(identifiers.BLANK, *names, *missing),
+      rows=np.array([_BLANK_ROW, *found, *blanks], np.int32),
+      missing=tuple(missing),
+    )
+
+  def plan(self) -> arc_plan.Plan:
+    """Returns the variants; its rows are places in `names`."""
+    return arc_plan.from_identifiers(
+      self.names, {_SUBSET: self.tasks}, where=_IDENTIFIERS
+    )
+
+
+# --- votes -------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+  """The answers to a task.
+
+  Attributes:
+    result: Attempts and votes.
+    steps: Supervision steps on average, of each test input.
+  """
+
+  result: voting.TaskResult
+  steps: tuple[float, ...]
+
+
+def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
+  """Yields the tasks' outcomes, in the order of the table; tells each."""
+  tasks = {_SUBSET: table.tasks}
+  whole = arc_set.test_set(tasks, table.plan(), test_subset=_SUBSET)
+  variants = selection.select(
+    whole, num_groups=0, num_variants=solver.config.eval.variants
+  )
+  votes = tally.Tally(
+    whole.tasks,
+    puzzle_indices=variants.puzzle_indices,
+    group_indices=variants.group_indices,
+    transforms=whole.transforms[variants.puzzles],
+    colours=whole.colours[variants.puzzles],
+    num_attempts=NUM_ATTEMPTS,
+  )
+  steps = np.empty(variants.num_examples, np.int32)
+  portion = portions.Portions(solver, "grids", variants.num_examples)
+  num_finished = 0
+  for start in range(0, variants.num_examples, portion.size):
+    examples = np.arange(
+      start, min(start + portion.size, variants.num_examples)
+    )
+    puzzles = (
+      np.searchsorted(variants.puzzle_indices, examples, side="right") - 1
+    )
+    inputs, _ = variants.fetch(examples, puzzles)
+    rows = table.rows[variants.puzzle_ids[puzzles]]
+    solved = portion.solve(inputs, rows)
+    steps[examples] = solved.steps
+    for result in votes.add(
+      start, inputs, solved.answers, _logits(solved.confidence)
+    ):
+      bounds = variants.group_indices[num_finished : num_finished + 2]
+      taken = slice(*variants.puzzle_indices[bounds])
+      means = steps[taken].reshape(-1, len(result.inputs)).mean(axis=0)
+      outcome = _Outcome(result=result, steps=tuple(means.tolist()))
+      num_finished += 1
+      _tell(outcome)
+      yield outcome
+
+
+def _logits(confidence: np.ndarray) -> np.ndarray:
+  """Returns what the sigmoid was taken of; votes count by that."""
+  exact = confidence.astype(np.float64)
+  with np.errstate(divide="ignore"):  # certain: infinite, and certain again
+    return np.log(exact) - np.log1p(-exact)
+
+
+# --- what is told ------------------------------------------------------------
+
+
+def _ranked(result: voting.InputResult) -> list[tuple[int, float]]:
+  """Returns votes and mean confidence of each attempt."""
+  last = len(result.leaders) - 1
+  return [result.leaders[min(i, last)] for i in range(NUM_ATTEMPTS)]
+
+
+def _tell(outcome: _Outcome) -> None:
+  for number, (result, steps) in enumerate(
+    zip(outcome.result.inputs, outcome.steps, strict=True), 1
+  ):
+    (first, sure), (second, less_sure) = _ranked(result)
+    then = ""
+    if result.num_candidates > 1:
+      then = f", then {second:,} ({less_sure:.1%})"
+    hosts.note(
+      f"{outcome.result.name} test {number}: {first:,} of {result.num_votes:,}"
+      f" votes (confidence {sure:.1%}){then}, "
+      f"{steps:.1f} supervision steps on average"
+    )
+
+
+def _beside(output_path: str) -> str:
+  """Returns where details are to stand: NAME_details.json for NAME.json."""
+  path = epath.Path(output_path)
+  name = path.name.removesuffix(".gz").removesuffix(".json")
+  return str(path.with_name(f"{name}_details.json"))
+
+
+def _details(
+  outcomes: Sequence[_Outcome], table: _Table, faults: dict[str, str]
+) -> dict[str, Any]:
+  """Returns what stands beside the submission, of JSON's types, by task."""
+  answered = {
+    outcome.result.name: {
+      "in_table": outcome.result.name not in table.missing,
+      "test": [
+        {
+          "attempts": [
+            {"votes": votes, "confidence": round(confidence, _DIGITS)}
+            for votes, confidence in _ranked(result)
+          ],
+          "votes": result.num_votes,
+          "candidates": result.num_candidates,
+          "steps": round(steps, _DIGITS),
+        }
+        for result, steps in zip(
+          outcome.result.inputs, outcome.steps, strict=True
+        )
+      ],
+    }
+    for outcome in outcomes
+  }
+  return answered | {name: {"error": fault} for name, fault in faults.items()}
+
+
+def _puzzles(table: _Table) -> list[predict_pictures.Puzzle]:
+  """Lists the first test inputs of the originals, to be drawn."""
+  row_of = dict(zip(table.names, table.rows.tolist(), strict=True))
+  puzzles = [
+    predict_pictures.Puzzle(
+      name=f"{task.name}_test_{number}",
+      tokens=arc.encode(pair.input),
+      row=row_of[task.name],
+    )
+    for task in table.tasks
+    for number, pair in enumerate(task.test, 1)
+  ]
+  return puzzles[: predict_pictures.MOST]

@@ -1,0 +1,74 @@
+"""Pictures of the first puzzles being solved: all steps, and a GIF."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from trm_jax import hosts
+from trm_jax import solver as solver_lib
+
+MOST = 20  # puzzles that are drawn
+
+_MOST_STEPS = 8  # in a picture that does not move
+
+
+@dataclasses.dataclass(frozen=True)
+class Puzzle:
+  """What is to be drawn.
+
+  Attributes:
+    name: Of the files.
+    tokens: The question, uint8 [L].
+    row: Of the puzzle table.
+  """
+
+  name: str
+  tokens: np.ndarray
+  row: int = 0
+
+
+def draw(
+  solver: solver_lib.Solver, puzzles: Sequence[Puzzle], folder: str
+) -> None:
+  """Draws NAME.png and NAME.gif of how each of the first `MOST` is solved.
+
+  Shown is what is answered after each of a fixed number of steps; a solver that
+  stops early or tries several times may have written another answer.
+
+  Args:
+    solver: The trained network.
+    puzzles: In order.
+    folder: Where to; is made if it is not there.
+
+  Raises:
+    UserError: if a picture cannot be written.
+  """
+  # Imported late: only who wants pictures needs what draws them.
+  from trm_jax import pictures
+
+  chosen = puzzles[:MOST]
+  trace = solver.trace_tokens(
+    np.stack([puzzle.tokens for puzzle in chosen]),
+    np.array([puzzle.row for puzzle in chosen], np.int32),
+  )
+  path = epath.Path(folder).expanduser()
+  for number, puzzle in enumerate(chosen):
+    thinking = pictures.Thinking(
+      look=solver.look,
+      question=puzzle.tokens,
+      answers=trace.answers[:, number],
+      confidence=trace.confidence[:, number],
+      solution=None,
+    )
+    # A task may be called like a path that leads elsewhere.
+    name = re.sub(r"[^\w-]", "_", puzzle.name)
+    pictures.save_steps(
+      thinking,
+      path / f"{name}.png",
+      steps=thinking.telling_steps(_MOST_STEPS),
+    )
+    pictures.save_gif(thinking, path / f"{name}.gif")
+  hosts.note(f"pictures of the first {len(chosen)} (at most {MOST}): {path}")

@@ -1,0 +1,326 @@
+"""A trained network, ready to solve puzzles; no data set is needed for it.
+
+solver = trm_jax.load("runs/sudoku")
+for answer in solver.solve(["53..7....6..195....98....6.8...6...3..."]):
+  print(answer.text, answer.confidence, answer.steps, answer.valid)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from trm_jax import (
+  checkpointing,
+  description,
+  errors,
+  evaluate_step,
+  program,
+  restore,
+  sharding,
+  types,
+)
+from trm_jax import config as config_lib
+from trm_jax.data import answers, kind, look, questions
+from trm_jax.data import identifiers as identifiers_lib
+from trm_jax.data import task as task_lib
+
+_TOKENS = "carry/batch/inputs"  # name of a checkpoint's array that has L
+
+
+@dataclasses.dataclass(frozen=True)
+class Solved:
+  """Answers to N puzzles, in NumPy."""
+
+  answers: np.ndarray  # [N, L] uint8 tokens
+  confidence: np.ndarray  # [N] float32, that the answer is right
+  steps: np.ndarray  # [N] int32, supervision steps that it took
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """Answers to N puzzles after each of K supervision steps, in NumPy."""
+
+  answers: np.ndarray  # [K, N, L] uint8 tokens
+  confidence: np.ndarray  # [K, N] float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """The answer to a puzzle that was handed in."""
+
+  text: str  # a character per cell, row after row
+  grid: np.ndarray  # [rows, cols] of characters
+  confidence: float  # that it is right
+  steps: int  # supervision steps that it took
+  valid: bool | None  # by the rules of the game; None: there are none
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+  """A trained network."""
+
+  config: config_lib.Config
+  look: look.Look
+  rules: task_lib.Rules | None  # what makes an answer right
+  identifiers: list[str]  # what each row of the puzzle table stands for
+  step: int  # supervision step of the weights
+  path: epath.Path  # the checkpoint
+  weights: types.Weights  # the averaged ones
+  program: program.Program
+
+  def solve(self, grids: Sequence[Any]) -> list[Answer]:
+    """Solves puzzles as people write them: Sudokus, mazes, own grids.
+
+    Args:
+      grids: strings of a character per cell, or lists of rows; Sudokus also
+        as numbers, 0 for a blank cell.
+
+    Returns:
+      An answer to each.
+
+    Raises:
+      UserError: a puzzle is malformed, or of ARC, whose tasks need their
+        demonstrations: see `predict`.
+    """
+    if kind.of(self.config.data) == "arc":
+      raise errors.UserError(
+        "an ARC grid means nothing without its task: use --mode=predict with"
+        " the task's JSON"
+      )
+    inputs = [
+      questions.tokens_of(
+        grid, self.look, self.config.data, where=f"puzzle {number}"
+      )
+      for number, grid in enumerate(grids, 1)
+    ]
+    if not inputs:
+      return []
+    tokens = np.stack(inputs)
+    solved = self.solve_tokens(tokens)
+    valid = self.rules.is_valid(tokens, solved.answers) if self.rules else None
+    texts = answers.texts(solved.answers, self.look)
+    size = self.look.rows, self.look.cols
+    return [
+      Answer(
+        text=text,
+        grid=np.array(list(text)).reshape(size),
+        confidence=float(solved.confidence[i]),
+        steps=int(solved.steps[i]),
+        valid=None if valid is None else bool(valid[i]),
+      )
+      for i, text in enumerate(texts)
+    ]
+
+  def solve_tokens(
+    self, inputs: np.ndarray, puzzle_ids: np.ndarray | None = None
+  ) -> Solved:
+    """Solves any number of puzzles as `config.eval` says.
+
+    Args:
+      inputs: [N, L] tokens.
+      puzzle_ids: [N], rows of the puzzle table; by default row 0.
+
+    Returns:
+      The answers.
+    """
+    results = []
+    for result, count in self.results(inputs, puzzle_ids):
+      last = result.last
+      results.append(
+        (last.answers[:count], last.halt_logits[:count], last.steps[:count])
+      )
+    if not results:
+      return Solved(
+        answers=np.zeros((0, self.program.sizes.seq_len), np.uint8),
+        confidence=np.zeros(0, np.float32),
+        steps=np.zeros(0, np.int32),
+      )
+    tokens, halt_logits, steps = map(np.concatenate, zip(*results, strict=True))
+    return Solved(tokens, _confidence(halt_logits), steps)
+
+  def trace_tokens(
+    self,
+    inputs: np.ndarray,
+    puzzle_ids: np.ndarray | None = None,
+    *,
+    supervision_steps: int | None = None,
+  ) -> Trace:
+    """Returns what is answered after each supervision step, none left out.
+
+    Args:
+      inputs: [N, L] tokens, at least one row.
+      puzzle_ids: [N], rows of the puzzle table; by default row 0.
+      supervision_steps: K; by default `config.eval.supervision_steps`.
+    """
+    settings = dataclasses.replace(
+      self.config.eval,
+      solver="fixed",
+      supervision_steps=supervision_steps or self.config.eval.supervision_steps,
+      report_steps=(),
+    )
+    results = [
+      (result.answers[:, :count], result.halt_logits[:, :count])
+      for result, count in self.results(inputs, puzzle_ids, settings)
+    ]
+    tokens, halt_logits = (
+      np.concatenate(part, axis=1) for part in zip(*results, strict=True)
+    )
+    return Trace(tokens.astype(np.uint8), _confidence(halt_logits))
+
+  def results(
+    self,
+    inputs: np.ndarray,
+    puzzle_ids: np.ndarray | None = None,
+    settings: config_lib.EvalConfig | None = None,
+  ) -> Iterator[tuple[evaluate_step.BatchResult, int]]:
+    """Yields batch after batch, and how many of its rows are no padding.
+
+    Args:
+      inputs: [N, L] tokens.
+      puzzle_ids: [N], rows of the puzzle table; by default row 0.
+      settings: how to solve; by default `config.eval`.
+    """
+    settings = settings or self.config.eval
+    mesh = self.program.mesh
+    size = batch_size(settings, len(inputs), mesh.size)
+    solve = self._solve_batch(settings, size)
+    if puzzle_ids is None:
+      puzzle_ids = np.zeros(len(inputs), np.int32)
+    for start in range(0, len(inputs), size):
+      count = min(size, len(inputs) - start)
+      fill = size - count
+      tokens = np.pad(inputs[start : start + count], ((0, fill), (0, 0)))
+      host_batch = {
+        "inputs": tokens.astype(np.int32),
+        "labels": np.full(tokens.shape, types.IGNORED_LABEL, np.int32),
+        "puzzle_ids": np.pad(puzzle_ids[start : start + count], (0, fill)),
+      }
+      host_batch["puzzle_ids"] = host_batch["puzzle_ids"].astype(np.int32)
+      result = solve(
+        self.weights,
+        sharding.put_batch(host_batch, mesh),
+        sharding.put_rows(np.arange(size) < count, mesh),
+      )
+      yield jax.device_get(result), count
+
+  def _solve_batch(
+    self, settings: config_lib.EvalConfig, size: int
+  ) -> evaluate_step.EvaluateBatch:
+    """Returns the compiled solution of batches; the same as evaluation's."""
+    # Fewer puzzles than there is room for have as many slots.
+    slots = min(size, settings.batch_size)
+    settings = dataclasses.replace(settings, batch_size=slots)
+    if settings not in self._compiled:
+      config = dataclasses.replace(self.config, eval=settings)
+      built = dataclasses.replace(self.program, config=config)
+      self._compiled[settings] = built.evaluate_batch()
+    return self._compiled[settings]
+
+  @functools.cached_property
+  def _compiled(
+    self,
+  ) -> dict[config_lib.EvalConfig, evaluate_step.EvaluateBatch]:
+    return {}
+
+
+def batch_size(
+  settings: config_lib.EvalConfig, num_puzzles: int, num_devices: int
+) -> int:
+  """Returns how many puzzles are handed in at a time.
+
+  A power of two where there are few, so that little is compiled; for adaptive
+  halting several for each slot; a share for every device.
+
+  Args:
+    settings: the solver's.
+    num_puzzles: in all.
+    num_devices: on which they are solved.
+  """
+  most = settings.batch_size
+  if settings.solver == "adaptive":
+    most *= settings.puzzles_per_slot
+  few = 1 << max(num_puzzles - 1, 0).bit_length()
+  return -(-min(most, few) // num_devices) * num_devices
+
+
+def _confidence(halt_logits: np.ndarray) -> np.ndarray:
+  """Returns the sigmoid; of logits beyond float32's range, too."""
+  clipped = np.clip(halt_logits.astype(np.float32), -80, 80)
+  return 1 / (1 + np.exp(-clipped))
+
+
+def load(workdir: str, config: config_lib.Config | None = None) -> Solver:
+  """Loads a trained network.
+
+  Args:
+    workdir: of a training, or of an import.
+    config: settings to use; `eval` says how puzzles are solved and which
+      checkpoint is read, the network must be the checkpoint's. By default
+      those that lie beside the checkpoint.
+
+  Returns:
+    The solver, on all devices.
+
+  Raises:
+    UserError: there is no such checkpoint, or one of another network.
+  """
+  which = config.eval.checkpoint if config else "latest"
+  with checkpointing.Checkpoints(workdir) as checkpoints:
+    return restore.chosen(
+      checkpoints,
+      functools.partial(_read, checkpoints, workdir, config),
+      which,
+      workdir,
+    )
+
+
+def _read(
+  checkpoints: checkpointing.Checkpoints,
+  workdir: str,
+  config: config_lib.Config | None,
+  step: int,
+) -> Solver:
+  """Reads the checkpoint of a step."""
+  saved = checkpoints.description(step)
+  used = config or restore.settings_of(saved, workdir)
+  if _TOKENS not in saved.arrays or saved.num_puzzle_ids is None:
+    raise errors.UserError(
+      f"the checkpoint {checkpoints.path(step)} is of a version that did not"
+      " note what it takes to solve single puzzles; train on for a step"
+    )
+  seq_len = saved.arrays[_TOKENS].shape[1]
+  shown = kind.look_of(used.data, saved.vocabulary, seq_len)
+  description.check_network_fits(saved, used, shown.symbols)
+  mesh = sharding.make_mesh()
+  built = program.build(
+    used,
+    program.Sizes(
+      vocab_size=len(saved.vocabulary),
+      seq_len=seq_len,
+      num_puzzle_ids=saved.num_puzzle_ids,
+    ),
+    mesh,
+  )
+  names = identifiers_lib.read(restore.identifiers_path(workdir))
+  if identifiers_lib.digest(names) != saved.identifiers:
+    raise errors.UserError(
+      f"{restore.identifiers_path(workdir)} is not the list of the rows of the"
+      " puzzle table"
+    )
+  return Solver(
+    config=used,
+    look=shown,
+    rules=kind.rules_of(used.data),
+    identifiers=names,
+    step=step,
+    path=checkpoints.path(step),
+    weights=checkpoints.restore_weights(
+      step, built.abstract_state().averaged_weights
+    ),
+    program=built,
+  )
