@@ -3,14 +3,12 @@
 import json
 import math
 
-import numpy as np
 import pytest
-from matplotlib import figure, image
+from matplotlib import image
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from trm_jax import errors, example, plots, writer
-from trm_jax.data import look
+from trm_jax import errors, plots, writer
 
 
 def _events(folder):
@@ -107,53 +105,3 @@ def test_curves_leave_out_what_was_not_measured(tmp_path):
   pixels = image.imread(path)
   assert pixels.shape[0] > 100
   assert pixels[..., :3].std() > 0.01  # something is drawn
-
-
-def test_a_wrong_digit_is_red_a_clue_black_and_bold():
-  question = np.array([2, 1, 1, 1] * 4)
-  solution = np.array([2, 3, 4, 5] * 4)
-  answer = solution.copy()
-  answer[1] = 5
-  axes = figure.Figure().subplots()
-  shown = look.Look(rows=4, cols=4, symbols=tuple(" .1234"))
-  plots._draw_symbols(axes, question, answer, answer != solution, shown)
-  first, second, third = axes.texts[:3]
-  assert (first.get_text(), first.get_color()) == ("1", plots._CLUE)
-  assert first.get_weight() == "bold"
-  assert (second.get_text(), second.get_color()) == ("4", plots._WRONG)
-  assert (third.get_text(), third.get_color()) == ("3", plots._RIGHT)
-
-
-def test_a_wrong_colour_is_marked_and_the_solution_beside_it(tmp_path):
-  shown = look.Look(
-    rows=2, cols=3, symbols=tuple("abc"), colours=("#000000", "#ffffff", "#00f")
-  )
-  solution = np.array([0, 1, 2, 0, 1, 2])
-  path = tmp_path / "grids.png"
-  pictures = {}
-  for name, answer in (("right", solution), ("wrong", solution[::-1])):
-    plots.save_grids(
-      solution, {"step 1": answer}, solution, look=shown, path=path
-    )
-    pictures[name] = image.imread(path)
-  assert pictures["right"].shape == pictures["wrong"].shape
-  assert np.any(pictures["right"] != pictures["wrong"])
-
-
-def test_the_example_is_the_solved_puzzle_that_took_longest():
-  shown = look.Look(rows=1, cols=2, symbols=tuple("0123456789"))
-  solution = np.array([[2, 3], [3, 2], [2, 2], [3, 3]])
-  wrong = np.array([9, 9])
-  answers = np.stack([solution] * 3)
-  answers[0, 1] = wrong  # solved at step 2
-  answers[:2, 2] = wrong  # at step 3
-  answers[:, 3] = wrong  # never
-  batch = {
-    "inputs": solution,
-    "labels": solution,
-    "mask": np.array([True] * 4),
-  }
-  picked = example.pick(shown, batch, answers, (1, 3))
-  np.testing.assert_array_equal(picked.solution, solution[2])
-  np.testing.assert_array_equal(picked.answers[1], wrong)
-  np.testing.assert_array_equal(picked.answers[3], solution[2])

@@ -89,6 +89,9 @@ def format_report(report: Report, steps: Iterable[int]) -> str:
   lines = [f"{name:>8}  exact    cells    halt     answer loss"]
   for number in report.shown(steps):
     after = report.after(number)
+    if not after["count"]:
+      lines.append(f"{number:8d}  no right answers are known")
+      continue
     lines.append(
       f"{number:8d} {after['exact_accuracy']:7.2%}"
       f" {after['cell_accuracy']:8.2%} {after['halt_accuracy']:8.2%}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 from etils import epath
 
@@ -13,11 +14,12 @@ from trm_jax import (
   fallback,
   types,
 )
+from trm_jax import config as config_lib
 from trm_jax import workdir as workdir_lib
-from trm_jax.data import arc, official
+from trm_jax.data import arc, arc_loading, official
 from trm_jax.data import identifiers as identifiers_lib
 
-IDENTIFIERS_FILE = "identifiers.json"
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +29,21 @@ class Trained:
   weights: types.Weights  # the averaged ones
   step: int  # supervision step they are of
   path: epath.Path  # the checkpoint's folder
+  num_rows: int  # of the puzzle table there, that mean something
   learned: tuple[str, ...]  # marks of the answers that were seen; data/leaks
 
 
-def averaged_weights(run: experiment.Experiment, workdir: str) -> Trained:
+def averaged_weights(
+  run: experiment.Experiment, workdir: str, *, may_grow: bool = False
+) -> Trained:
   """Reads what a workdir's checkpoint would be evaluated with.
 
   Args:
     run: the experiment; `eval.checkpoint` says whether to read the newest
       checkpoint or the best.
     workdir: of a training.
+    may_grow: whether the run's puzzle table may have more rows, at its end;
+      they are zero.
 
   Returns:
     The weights and where they are from.
@@ -49,7 +56,7 @@ def averaged_weights(run: experiment.Experiment, workdir: str) -> Trained:
 
     def read(step):
       saved = checkpoints.description(step)
-      check_rows(saved, run, workdir)
+      check_rows(saved, run, workdir, may_grow=may_grow)
       description.check_evaluation_fits(saved, run.config, run.task)
       return Trained(
         weights=checkpoints.restore_weights(
@@ -57,25 +64,46 @@ def averaged_weights(run: experiment.Experiment, workdir: str) -> Trained:
         ),
         step=step,
         path=checkpoints.path(step),
+        num_rows=saved.num_puzzle_ids or run.task.num_puzzle_ids,
         learned=tuple(saved.learned),
       )
 
-    if run.config.eval.checkpoint == "best":
-      trained = _best(checkpoints, read, workdir)
-    else:
-      trained = fallback.newest(checkpoints, read)
-  if trained is None:
+    return chosen(checkpoints, read, run.config.eval.checkpoint, workdir)
+
+
+def chosen(
+  checkpoints: checkpointing.Checkpoints,
+  read: Callable[[int], _T],
+  which: str,
+  workdir: str,
+) -> _T:
+  """Reads the newest checkpoint that is whole, or the best one.
+
+  Args:
+    checkpoints: of the workdir.
+    read: reads what is wanted of the checkpoint of a step.
+    which: 'latest' or 'best'.
+    workdir: for messages.
+
+  Raises:
+    UserError: there is no such checkpoint, or what `read` raises.
+  """
+  if which == "best":
+    found = _best(checkpoints, read, workdir)
+  else:
+    found = fallback.newest(checkpoints, read)
+  if found is None:
     raise errors.UserError(
       f"{workdir} holds no checkpoint yet; train first, or name another workdir"
     )
-  return trained
+  return found
 
 
 def _best(
   checkpoints: checkpointing.Checkpoints,
-  read: Callable[[int], Trained],
+  read: Callable[[int], _T],
   workdir: str,
-) -> Trained | None:
+) -> _T | None:
   """Reads the best checkpoint and no other; None if there is none at all."""
   if checkpoints.latest_step is None:
     return None
@@ -96,14 +124,30 @@ def _best(
 
 def identifiers_path(workdir: str) -> epath.Path:
   """Where a run says what the rows of its puzzle table are."""
-  return workdir_lib.folder(workdir) / IDENTIFIERS_FILE
+  return workdir_lib.folder(workdir) / arc_loading.IDENTIFIERS_FILE
 
 
 def check_rows(
-  saved: description.Description, run: experiment.Experiment, workdir: str
+  saved: description.Description,
+  run: experiment.Experiment,
+  workdir: str,
+  *,
+  may_grow: bool = False,
 ) -> None:
-  """Raises UserError unless the table's rows stand for the same puzzles."""
+  """Raises UserError unless the table's rows stand for the same puzzles.
+
+  Args:
+    saved: of a checkpoint.
+    run: the experiment.
+    workdir: of the checkpoint.
+    may_grow: whether the run may have more rows, after those.
+  """
+  here = run.task.identifiers
   if saved.identifiers == run.task.identifiers_digest:
+    return
+  if may_grow and saved.identifiers == identifiers_lib.digest(
+    here[: saved.num_puzzle_ids]
+  ):
     return
   message = f"the puzzle table of {workdir} has rows for other puzzles"
   path = identifiers_path(workdir)
@@ -113,13 +157,13 @@ def check_rows(
       f"{message}; which ones is not known: {path} is"
       f" {'not the list of them' if there else 'missing'}"
     )
-  message += _first_difference(there, run.task.identifiers)
+  message += _first_difference(there, here)
   # Sudokus and mazes have no rows of their own, and the official builders'
   # data sets have them written down.
   if (
     run.task.ballot
     and not official.is_official(run.config.data.source)
-    and _originals(run.task.identifiers) <= set(there)
+    and (may_grow or _originals(here) <= set(there))
   ):
     message += f"; --config.data.identifiers={path} lines the rows up"
   raise errors.UserError(message)
@@ -134,3 +178,33 @@ def _first_difference(there: list[str], here: list[str]) -> str:
     if name != other:
       return f": row {row} is {name!r} there, {other!r} here"
   return f": it has {len(there):,} rows, here there are {len(here):,}"
+
+
+def saved_config(workdir: str, which: str = "latest") -> config_lib.Config:
+  """Returns the settings that lie beside a workdir's checkpoint.
+
+  Args:
+    workdir: of a training.
+    which: 'latest' or 'best', as `eval.checkpoint`.
+
+  Raises:
+    UserError: there is no such checkpoint, or it has other settings than this
+      version knows.
+  """
+  with checkpointing.Checkpoints(workdir) as checkpoints:
+    saved = chosen(checkpoints, checkpoints.description, which, workdir)
+  return settings_of(saved, workdir)
+
+
+def settings_of(
+  saved: description.Description, workdir: str
+) -> config_lib.Config:
+  """Returns the settings of a checkpoint; errors as of `saved_config`."""
+  try:
+    return config_lib.unflatten(saved.settings)
+  except errors.UserError as error:
+    raise errors.UserError(
+      f"the checkpoint in {workdir}, written by trm_jax"
+      f" {saved.versions.get('trm_jax', 'unknown')}, has other settings than"
+      f" this version ({error}); name its experiment by --config"
+    ) from error

@@ -1,5 +1,6 @@
 """The training loop: restore, evaluate, save, next batch, step, log."""
 
+import dataclasses
 import math
 
 import jax
@@ -12,11 +13,13 @@ from trm_jax import (
   experiment,
   fallback,
   hosts,
+  new_rows,
   restore,
   sharding,
   stopping,
   train_log,
   train_state,
+  types,
   writer,
 )
 from trm_jax import config as config_lib
@@ -58,8 +61,8 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
 
   Before the workdir is made: a mistake leaves no folder behind.
   """
-  other = run.config.checkpoint.start_from
-  if not other:
+  other, adds = run.config.checkpoint.start_from, run.config.data.new_rows
+  if not other and not adds:
     return None
   if hosts.from_first(lambda: checkpointing.has_checkpoint(workdir)):
     hosts.tell(
@@ -67,12 +70,46 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
       " has no effect"
     )
     return None
+  if not other:
+    raise errors.UserError(
+      f"config.data.new_rows {adds!r} adds rows to a trained table: name the"
+      " workdir of its run by config.checkpoint.start_from"
+    )
   try:
-    trained = restore.averaged_weights(run, other)
+    trained = restore.averaged_weights(run, other, may_grow=bool(adds))
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
   hosts.tell(f"starting from {trained.path}")
-  return trained
+  return _with_new_rows(run, trained) if adds else trained
+
+
+def _with_new_rows(
+  run: experiment.Experiment, trained: restore.Trained
+) -> restore.Trained:
+  """Begins the rows of the puzzle table that the checkpoint does not have."""
+  how, num_rows = run.config.data.new_rows, run.task.num_puzzle_ids
+  if trained.num_rows == num_rows:
+    raise errors.UserError(
+      f"config.data.new_rows {how!r}: there is nothing to add, all tasks of the"
+      f" data have rows in the puzzle table of {trained.path}; to train those,"
+      " set config.data.new_rows to ''"
+    )
+  hosts.tell(
+    f"{num_rows - trained.num_rows:,} new rows after the puzzle table's"
+    f" {trained.num_rows:,} begin as"
+    f" {'the mean of those' if how == 'mean' else how}"
+  )
+  weights = types.Weights(
+    params=trained.weights.params,
+    puzzle_table=new_rows.begin(
+      trained.weights.puzzle_table,
+      first=trained.num_rows,
+      num_rows=num_rows,
+      how=how,
+    ),
+    initial_latents=trained.weights.initial_latents,
+  )
+  return dataclasses.replace(trained, weights=weights)
 
 
 class _Loop:
@@ -222,8 +259,7 @@ class _Loop:
         self._checkpoints.note_score(step, report.score)
       self._writer.scalars(step, "eval", report.final)
     self._writer.line(
-      f"step {step}: evaluation of {report.num_puzzles:,} puzzles"
-      f" ({report.seconds:.1f} s)\n"
+      f"step {step}: evaluation of {report_lib.format_head(report)}\n"
       + report_lib.format_report(report, self._run.config.eval.report_steps)
     )
     self._log.restart_clock()
@@ -275,7 +311,9 @@ class _Loop:
       self._run.task.look,
       report.first_batch,
       sharding.local_rows(report.first_answers, axis=1),
-      self._run.config.eval.report_steps,
+      report.shown(self._run.config.eval.report_steps),
+      axis=report.axis,
+      numbers=report.numbers,
     )
     shown.save_picture(folder / "example.png")
     line(f"example: {folder / 'example.png'}")

@@ -1,11 +1,10 @@
 """Loads ARC: tasks, the plan of their variants, and what is needed to vote."""
 
-import pathlib
-
 import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax import workdir as workdir_lib
 from trm_jax.data import (
   arc,
   arc_generator,
@@ -15,8 +14,8 @@ from trm_jax.data import (
   arc_tasks,
   augmentation,
   identifiers,
+  kind,
   leaks,
-  look,
   official,
   official_loading,
 )
@@ -24,37 +23,10 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.builders import arc as arc_builders
 from trm_jax.data.builders import prepared
 
+IDENTIFIERS_FILE = "identifiers.json"  # of a workdir
+
 _PLANS = "arc_plans"
 _NUM_NAMED = 5  # tasks of few variants that a note names
-
-
-def _cut(tokens: np.ndarray) -> np.ndarray:
-  """Keeps of an answer, [900], the grid that it is read as."""
-  (grid,) = arc.crop(tokens[None])
-  return arc.encode(grid)
-
-
-LOOK = look.Look(
-  rows=arc.SIDE,
-  cols=arc.SIDE,
-  symbols=(" ", "|", *(str(colour) for colour in range(arc.NUM_COLOURS))),
-  # Padding and ends, then the colours in which ARC's tasks are always shown.
-  colours=(
-    "#ffffff",
-    "#d0d0d0",
-    "#000000",
-    "#0074d9",
-    "#ff4136",
-    "#2ecc40",
-    "#ffdc00",
-    "#aaaaaa",
-    "#f012be",
-    "#ff851b",
-    "#7fdbff",
-    "#870c25",
-  ),
-  cut=_cut,
-)
 
 
 def load(data: config_lib.DataConfig) -> task_lib.Task:
@@ -72,6 +44,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
   if official.is_official(data.source):
     return _load_official(data)
   _check(data)
+  _check_new_rows(data)
   if data.task == "generated_arc":
     tasks = arc_generator.generate(
       data.num_train, data.num_test, seed=data.seed
@@ -96,7 +69,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
   return task_lib.Task(
     train=train,
     test=test,
-    look=LOOK,
+    look=kind.ARC_LOOK,
     augmentation=None,  # the variants are puzzles of their own
     identifiers=plan.identifiers(),
     ballot=task_lib.Ballot(
@@ -131,6 +104,15 @@ def _check(data: config_lib.DataConfig) -> None:
     )
 
 
+def _check_new_rows(data: config_lib.DataConfig) -> None:
+  if data.new_rows and not data.identifiers:
+    raise errors.UserError(
+      f"config.data.new_rows {data.new_rows!r} adds rows to a trained table:"
+      " name the workdir of its run by --config.checkpoint.start_from (and, if"
+      " the experiment is not arc_adapt.py, by --config.data.identifiers)"
+    )
+
+
 def _check_subsets(data: config_lib.DataConfig, there: tuple[str, ...]) -> None:
   if data.subsets != there:
     raise errors.UserError(
@@ -144,11 +126,32 @@ def _num_variants(data: config_lib.DataConfig) -> int:
 
 
 def _plan(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
-  if data.identifiers:
-    path = pathlib.Path(data.identifiers).expanduser()
-    return arc_plan.from_identifiers(
-      identifiers.read(path), tasks, where=str(path)
+  if not data.identifiers:
+    return _drawn(data, tasks)
+  names, where = _listed(data)
+  if data.new_rows:
+    lacking = arc_plan.without_rows(names, tasks)
+    if any(lacking.values()):
+      names += _drawn(data, lacking).identifiers()[1:]
+  return arc_plan.from_identifiers(names, tasks, where=where)
+
+
+def _listed(data: config_lib.DataConfig) -> tuple[list[str], str]:
+  """Reads what the rows of the puzzle table are; also says where."""
+  path = workdir_lib.folder(data.identifiers)
+  if path.is_dir():
+    path /= IDENTIFIERS_FILE
+  if not path.exists():
+    raise errors.UserError(
+      f"config.data.identifiers: there is no {path}; expected the workdir of a"
+      f" run or its {IDENTIFIERS_FILE} (a run that has begun keeps a list of"
+      " all its rows in its own --workdir)"
     )
+  return identifiers.read(path), str(path)
+
+
+def _drawn(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
+  """Draws variants of the tasks; those of files only once."""
   if data.task == "generated_arc":
     return arc_plan.build(
       tasks,
@@ -200,7 +203,12 @@ def _notes(
 
 def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
   """Loads a folder of the official builder, whose variants are written out."""
-  task = official_loading.load(data, LOOK, rules=None)
+  if data.new_rows:
+    raise errors.UserError(
+      f"config.data.new_rows: {data.source} is a data set of the official"
+      " builder, whose rows are written down; name a folder of ARC's JSON files"
+    )
+  task = official_loading.load(data, kind.ARC_LOOK, rules=None)
   ballot = official_loading.ballot(data.source, task.test, task.identifiers)
   names = {name.split(arc.SEPARATOR)[0] for name in task.identifiers[1:]}
   tested = {member.name for member in ballot.tasks}

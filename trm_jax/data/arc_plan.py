@@ -177,6 +177,25 @@ def _indices(parts: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
   return np.cumsum([0, *map(len, parts)], dtype=np.int64)
 
 
+def without_rows(
+  names: Sequence[str], tasks: Tasks
+) -> dict[str, list[arc_tasks.ArcTask]]:
+  """Returns the tasks of which not a single variant is in a list.
+
+  Args:
+    names: What each row of a puzzle table stands for.
+    tasks: Of every subset.
+
+  Returns:
+    Those of the tasks, of every subset, that need rows of their own.
+  """
+  known = {name.split(arc.SEPARATOR)[0] for name in names}
+  return {
+    subset: [task for task in members if task.name not in known]
+    for subset, members in tasks.items()
+  }
+
+
 def from_identifiers(names: Sequence[str], tasks: Tasks, *, where: str) -> Plan:
   """Makes the plan that another program's puzzle table was trained with.
 

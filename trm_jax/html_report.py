@@ -1,0 +1,196 @@
+"""One HTML file about an evaluation, which opens without server or network."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from trm_jax import config as config_lib
+from trm_jax import (
+  election,
+  errors,
+  evaluate,
+  exhibition,
+  experiment,
+  gallery,
+  hosts,
+  html_facts,
+  html_numbers,
+  html_parts,
+  html_puzzles,
+  restore,
+  stopping,
+  vote_log,
+  voting,
+  writer,
+)
+from trm_jax import report as report_lib
+from trm_jax import version as version_lib
+from trm_jax import workdir as workdir_lib
+from trm_jax.data import atomic_file
+
+REPORT_FILE = "report.html"
+_WITHOUT_NOISE = (
+  "The steps are those of an attempt without noise that came to the answer."
+)
+# Of each kind are kept: of ARC's, many may be variants of one task.
+_KEPT = 40
+
+
+def write(
+  config: config_lib.Config,
+  workdir: str,
+  output: str = "",
+  stop: stopping.Stop | None = None,
+) -> report_lib.Report:
+  """Evaluates a workdir's checkpoint and writes a page about it.
+
+  Args:
+    config: as for `evaluate.evaluate_workdir`.
+    workdir: of a training.
+    output: the file to write; by default report.html in the workdir.
+    stop: as for `evaluate.evaluate`.
+
+  Returns:
+    The evaluation, which is printed, too.
+
+  Raises:
+    UserError: as for `evaluate.evaluate_workdir`, or the file cannot be
+      written.
+    Stopped: it is to end early; nothing is written.
+  """
+  if jax.process_count() > 1:
+    raise errors.UserError(
+      "--mode=report is for a single process; the votes of an evaluation that"
+      " several have made are used if config.eval is the same"
+    )
+  folder = workdir_lib.folder(workdir)
+  path = workdir_lib.folder(output) if output else folder / REPORT_FILE
+  run = experiment.build(config)
+  run.announce_task()
+  trained = restore.averaged_weights(run, workdir)
+  hosts.tell(f"evaluating {trained.path}")
+  seen = gallery.Gallery(keep=_KEPT)
+  evaluator = evaluate.Evaluator(
+    run, workdir, trained.learned, stop=stop, watch=seen.see
+  )
+  report = evaluator(trained.weights, trained.step)
+  hosts.tell(
+    f"{report_lib.format_head(report)}\n"
+    + report_lib.format_report(report, config.eval.report_steps)
+  )
+  kept = seen.seen
+  page = assemble(
+    config,
+    report,
+    _facts(workdir, trained, run),
+    seen=kept,
+    shown=exhibition.choose(run, trained, seen.exhibits, len(kept.steps)),
+    voted=_voted(run, workdir, trained.step),
+    rows=writer.read_metrics(workdir),
+  )
+  with atomic_file.writing(path) as file:
+    file.write(page.encode())
+  hosts.tell(f"report: {path}")
+  return report
+
+
+def assemble(
+  config: config_lib.Config,
+  report: report_lib.Report,
+  facts: html_facts.Facts,
+  *,
+  seen: gallery.Seen,
+  shown: exhibition.Exhibition,
+  voted: Sequence[html_puzzles.Voted],
+  rows: Sequence[Mapping[str, Any]],
+) -> str:
+  """Writes the page; sections of which nothing is known are left out.
+
+  Args:
+    config: of the evaluation.
+    report: what it found.
+    facts: what it was of.
+    seen: the puzzles that were solved now.
+    shown: some of them.
+    voted: the tasks of ARC.
+    rows: of metrics.jsonl.
+  """
+  num_puzzles = report.num_puzzles
+  sections = [
+    html_numbers.accuracy(config, report),
+    html_numbers.belief(seen, num_puzzles),
+  ]
+  if len(set(seen.steps.tolist())) > 1:
+    sections.append(html_numbers.steps_used(seen, num_puzzles))
+  if shown.film is not None:
+    sections.append(html_puzzles.film(shown.film))
+  notes = html_numbers.coverage(len(seen.steps), num_puzzles)
+  if report.axis == "rollouts":
+    notes.append(html_parts.element("p", _WITHOUT_NOISE, class_="soft"))
+  sections.append(html_puzzles.best_and_worst(shown.kinds, notes))
+  if voted:
+    sections.append(html_puzzles.votes(voted))
+  sections += html_numbers.training(rows)
+  sections.append(html_facts.evaluated(config, report, facts))
+  return html_parts.page(
+    f"{config.name}: evaluation of step {facts.step:,}",
+    html_facts.head(config, report, facts),
+    sections,
+  )
+
+
+def _facts(
+  workdir: str, trained: restore.Trained, run: experiment.Experiment
+) -> html_facts.Facts:
+  weights = trained.weights
+  device = jax.devices()[0]
+  packages = ("jax", "flax", "numpy")
+  return html_facts.Facts(
+    workdir=str(workdir_lib.folder(workdir)),
+    step=trained.step,
+    checkpoint=str(trained.path),
+    num_parameters=sum(leaf.size for leaf in jax.tree.leaves(weights.params)),
+    # The table may have been padded to divide over the devices.
+    table_shape=(run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1]),
+    device=f"{run.mesh.size} x {device.device_kind} ({device.platform})",
+    versions={
+      "trm_jax": version_lib.__version__,
+      **{name: importlib.metadata.version(name) for name in packages},
+      "Python": platform.python_version(),
+    },
+  )
+
+
+def _voted(
+  run: experiment.Experiment, workdir: str, step: int
+) -> list[html_puzzles.Voted]:
+  """Reads the votes that the evaluation has just counted, if any."""
+  if run.task.ballot is None:
+    return []
+  settings = run.config.eval
+  folder = election.folder(
+    workdir,
+    step,
+    tasks=settings.tasks,
+    variants=settings.variants,
+    solver=settings.solver,
+  )
+  tasks = {task.name: task for task in run.task.ballot.tasks}
+  return [
+    html_puzzles.Voted(task=tasks[result.name], result=result)
+    for result in _read_votes(folder / election.LOG_FILE)
+  ]
+
+
+def _read_votes(path: epath.Path) -> list[voting.TaskResult]:
+  """Returns all results of a log that is whole: `Election` has closed it."""
+  _, *lines = path.read_text().splitlines()  # the first is the header
+  entries = [
+    vote_log.Entry.from_json(json.loads(line)["content"]) for line in lines
+  ]
+  return [result for entry in entries for result in entry.results]
