@@ -4,13 +4,15 @@ import functools
 import json
 import os
 import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tiny
 
+from trm_jax import config as config_lib
 from trm_jax import train_state, types
+from trm_jax.interop import torch_weights
 from trm_jax.models import trm
 
 BASE_TOLERANCE = 1e-5
@@ -27,15 +29,6 @@ OUR_METRICS = {
   "q_halt_accuracy": "halt_accuracy",
   "q_halt_loss": "halt_loss",
   "steps": "steps",
-}
-
-_MODULES = {
-  "self_attn.qkv_proj": ("attention", "qkv"),
-  "self_attn.o_proj": ("attention", "out"),
-  "mlp_t.gate_up_proj": ("token_mlp", "gate_up"),
-  "mlp_t.down_proj": ("token_mlp", "down"),
-  "mlp.gate_up_proj": ("channel_mlp", "gate_up"),
-  "mlp.down_proj": ("channel_mlp", "down"),
 }
 
 
@@ -126,44 +119,64 @@ def build_model(config, **overrides) -> trm.TinyRecursiveModel:
   return trm.TinyRecursiveModel(**(arguments | overrides))
 
 
+def run_config(official) -> config_lib.Config:
+  """Our experiment for an official config: grids of 3 x 4 cells."""
+  config = tiny.config_dict()
+  config.data.task = "grid"
+  config.data.grid_rows, config.data.grid_cols = 3, official["seq_len"] // 3
+  config.data.charset = "0123456789ABCDEF"[: official["vocab_size"] - 1]
+  is_mlp = official["mlp_t"]
+  config.model.update(
+    hidden_size=official["hidden_size"],
+    num_heads=official["num_heads"],
+    num_layers=official["L_layers"],
+    mlp_expansion=float(official["expansion"]),
+    mlp_multiple=256,
+    token_mixing="mlp" if is_mlp else "attention",
+    positions=official["pos_encodings"],
+    rope_base=official["rope_theta"],
+    norm_epsilon=official["rms_norm_eps"],
+    puzzle_vector_size=official["puzzle_emb_ndim"],
+    num_prefix_tokens=num_prefix_tokens(official),
+    latent_updates=official["L_cycles"],
+    recursion_cycles=official["H_cycles"],
+    compute_dtype=official["forward_dtype"],
+  )
+  config.train.max_supervision_steps = official["halt_max_steps"]
+  config.train.halt_rule = halt_rule(official)
+  config.eval.supervision_steps = official["halt_max_steps"]
+  config.eval.report_steps = (1,)
+  return config_lib.from_config_dict(config)
+
+
+def _names(state_dict):
+  """The names without the prefix of the wrapper around the model."""
+  return {
+    torch_weights.without_prefix(name): value
+    for name, value in state_dict.items()
+  }
+
+
 def params_path(name: str) -> tuple[str, ...] | None:
   """Our path of an official parameter; None if it is no parameter of ours."""
-  name = name.removeprefix("inner.")
-  fixed = {
-    "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
-    "embed_pos.embedding_weight": ("position_embedding", "embedding"),
-    "lm_head.weight": ("answer_head", "kernel"),
-    "q_head.weight": ("halt_head", "kernel"),
-    "q_head.bias": ("halt_head", "bias"),
-  }
-  if name in fixed:
-    return fixed[name]
-  match = re.fullmatch(r"L_level\.layers\.(\d+)\.(.+)\.weight", name)
-  if match:
-    block, module = match.groups()
-    return ("network", f"layers_{block}", *_MODULES[module], "kernel")
-  return None
+  return torch_weights.path_of(torch_weights.without_prefix(name))
 
 
 def to_ours(name: str, value: np.ndarray) -> np.ndarray:
-  """Official linear weights are [out, in], ours [in, out]."""
-  path = params_path(name)
-  assert path is not None, name
-  return value.T if path[-1] == "kernel" else value
+  """An official parameter or gradient in our layout."""
+  assert params_path(name) is not None, name
+  return torch_weights.in_our_layout(torch_weights.without_prefix(name), value)
 
 
 def params_of(state_dict):
   """Our parameter tree of an official state dict (gradients, too)."""
-  params: dict = {}
-  for name, value in state_dict.items():
-    path = params_path(name)
-    if path is None:
-      continue
-    node = params
-    for part in path[:-1]:
-      node = node.setdefault(part, {})
-    node[path[-1]] = jnp.asarray(to_ours(name, value), jnp.float32)
-  return params
+  return jax.tree.map(jnp.asarray, torch_weights.params_of(_names(state_dict)))
+
+
+def weights_of(state_dict) -> types.Weights:
+  """All of ours that an official state dict has."""
+  weights = torch_weights.weights_of(_names(state_dict))
+  return jax.tree.map(jnp.asarray, weights)
 
 
 def get(params, path):
@@ -172,10 +185,9 @@ def get(params, path):
   return params
 
 
-def table_of(state_dict, batch_size=None):
+def table_of(state_dict):
   """The puzzle table; width 0 where the model has none."""
-  table = state_dict.get("inner.puzzle_emb.weights")
-  return jnp.asarray(np.zeros((1, 0), np.float32) if table is None else table)
+  return weights_of(state_dict).puzzle_table
 
 
 def vectors_of(state_dict, puzzle_ids):
@@ -186,10 +198,7 @@ def vectors_of(state_dict, puzzle_ids):
 
 
 def constants_of(state_dict) -> types.Latents:
-  return types.Latents(
-    y=jnp.asarray(state_dict["inner.H_init"]),
-    z=jnp.asarray(state_dict["inner.L_init"]),
-  )
+  return weights_of(state_dict).initial_latents
 
 
 def latents_of(case, prefix, dtype=jnp.float32) -> types.Latents:

@@ -155,7 +155,9 @@ def init_state(
     init = jax.nn.initializers.variance_scaling(
       model.hidden_size, "fan_out", "truncated_normal"
     )
-    return init(key, (1, model.hidden_size), jnp.float32)[0]
+    drawn = init(key, (1, model.hidden_size), jnp.float32)[0]
+    # As they are used; the official code keeps them so, too.
+    return drawn.astype(model.dtype).astype(jnp.float32)
 
   return TrainState(
     step=jnp.zeros([], jnp.int32),

@@ -1,0 +1,1 @@
+"""Weights and solvers, from other programs and for them."""

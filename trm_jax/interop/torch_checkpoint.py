@@ -1,0 +1,270 @@
+"""Official PyTorch checkpoints into a workdir, and out of it again.
+
+An imported workdir is as one of a training that has ended: it can be evaluated,
+predicted with, and started from (config.checkpoint.start_from). There is no
+optimizer state in an official checkpoint, so no training goes on in it.
+
+What is exported has the names that the official code looks for when it compiles
+its model, which it does unless told otherwise. Import of an export has the same
+numbers, bit for bit.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Set
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from trm_jax import (
+  checkpointing,
+  errors,
+  failures,
+  hosts,
+  program,
+  restore,
+  sharding,
+  train_state,
+  types,
+)
+from trm_jax import config as config_lib
+from trm_jax import description as description_lib
+from trm_jax import solver as solver_lib
+from trm_jax import version as version_lib
+from trm_jax import workdir as workdir_lib
+from trm_jax.data import atomic_file, kind, look, official
+from trm_jax.data import identifiers as identifiers_lib
+from trm_jax.interop import (
+  torch_config,
+  torch_file,
+  torch_found,
+  torch_safetensors,
+  torch_source,
+  torch_weights,
+)
+
+FINGERPRINT = "imported"  # instead of the training puzzles', which are unknown
+
+_OFFICIAL_MULTIPLE = 256  # of the inner widths of MLPs; no setting there
+_WRITERS = {
+  "torch": torch_file.write,
+  "safetensors": torch_safetensors.write,
+}
+
+
+def import_checkpoint(
+  config: config_lib.Config,
+  overridden: Set[str],
+  source: str,
+  workdir: str,
+) -> None:
+  """Makes a workdir of an official checkpoint.
+
+  Args:
+    config: the experiment that it is of; no data of it are read.
+    overridden: settings said on the command line, as "model.latent_updates".
+    source: the checkpoint, as for `torch_source.locate`.
+    workdir: a folder without checkpoints; made if missing.
+
+  Raises:
+    UserError: the checkpoint cannot be read, or is not of this experiment;
+      each difference is named.
+  """
+  if jax.process_count() > 1:
+    raise errors.UserError("import in one process; several would write alike")
+  if checkpointing.has_checkpoint(workdir):
+    raise errors.UserError(
+      f"{workdir} has a checkpoint already, which is not replaced; name another"
+      " --workdir"
+    )
+  found = torch_found.read(source)
+  shown = _look(config.data)
+  names, names_from = _identifiers(config.data, found.source)
+  sizes = program.Sizes(
+    vocab_size=len(shown.symbols),
+    seq_len=shown.rows * shown.cols,
+    num_puzzle_ids=len(names),
+  )
+  torch_found.check(
+    found, config, sizes, rows_of=names_from, overridden=overridden
+  )
+  step = found.source.step
+  description = description_lib.Description(
+    settings=config_lib.flatten(_settled(config, workdir)),
+    data_fingerprint=FINGERPRINT,
+    vocabulary=list(shown.symbols),
+    identifiers=identifiers_lib.digest(names),
+    learned=[],
+    next_batch=step,
+    versions={"trm_jax": version_lib.__version__, "imported from": source},
+    num_puzzle_ids=len(names),
+  )
+  weights = torch_weights.weights_of(found.state_dict)
+  state = _state(config, sizes, weights, step)
+  identifiers_lib.write(restore.identifiers_path(workdir), names)
+  with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
+    checkpoints.save(state, description, step=step)
+    checkpoints.wait()
+    path = checkpoints.path(step)
+  hosts.tell(f"took {found.taken} of {found.source.weights}")
+  if kind.of(config.data) == "arc":
+    hosts.note(
+      "which of ARC's test answers these weights have seen is not known: an"
+      " evaluation cannot warn of them"
+    )
+  hosts.tell(f"imported as {path}; --mode=evaluate and --mode=predict use it")
+
+
+def _look(data: config_lib.DataConfig) -> look.Look:
+  """Returns the look of the settings' puzzles, from the settings alone."""
+  if kind.of(data) != "grid":
+    return kind.look_of(data, (), 0)
+  if not data.charset or not data.grid_rows or not data.grid_cols:
+    raise errors.UserError(
+      "what the tokens of your own grids are is not in a checkpoint: set"
+      " config.data.charset, config.data.grid_rows and config.data.grid_cols"
+    )
+  return kind.grid_look(data.grid_rows, data.grid_cols, data.charset)
+
+
+def _identifiers(
+  data: config_lib.DataConfig, found: torch_source.Source
+) -> tuple[list[str], str]:
+  """Returns what the rows of the puzzle table are, and what says so."""
+  path = found.identifiers
+  if data.identifiers:
+    path = workdir_lib.folder(data.identifiers)
+    if path.is_dir():
+      path /= torch_source.IDENTIFIERS_FILE
+  if path is not None:
+    names = identifiers_lib.read(path)
+    identifiers_lib.check(names, where=str(path))
+    return names, str(path)
+  if kind.of(data) == "arc":
+    raise errors.UserError(
+      "what the rows of an ARC checkpoint's puzzle table are stands in"
+      f" {torch_source.IDENTIFIERS_FILE} of the data set that it was trained"
+      f" on: put it beside {found.weights}, or name it by"
+      " --config.data.identifiers=FILE"
+    )
+  return [identifiers_lib.BLANK], f"the task {data.task!r}"
+
+
+def _settled(config: config_lib.Config, workdir: str) -> config_lib.Config:
+  """Returns the settings to keep; ARC's variants are those of the table."""
+  data = config.data
+  if kind.of(data) == "arc" and not official.is_official(data.source):
+    path = str(restore.identifiers_path(workdir))
+    data = dataclasses.replace(data, identifiers=path)
+  return dataclasses.replace(config, data=data)
+
+
+def _state(
+  config: config_lib.Config,
+  sizes: program.Sizes,
+  weights: types.Weights,
+  step: int,
+) -> train_state.TrainState:
+  """Returns the state of a training with these weights and empty slots."""
+  mesh = sharding.make_mesh()
+  # Nothing is ever in its slots: the fewest do.
+  train = dataclasses.replace(
+    config.train, batch_size=mesh.size, microbatches=1
+  )
+  built = program.build(dataclasses.replace(config, train=train), sizes, mesh)
+  state = sharding.create_state(built.init, mesh)
+  fill = len(state.puzzle_table) - len(weights.puzzle_table)
+  table: Any = np.pad(weights.puzzle_table, ((0, fill), (0, 0)))
+  weights = dataclasses.replace(weights, puzzle_table=table)
+  state = dataclasses.replace(state.started_from(weights), step=jnp.int32(step))
+  return jax.device_put(state, sharding.state_shardings(state, mesh))
+
+
+def export_checkpoint(
+  solver: solver_lib.Solver, output: str, format: str
+) -> None:
+  """Writes an official checkpoint, and what belongs beside it.
+
+  That is all_config.yaml and identifiers.json. The initial latents are
+  bfloat16, as official ones are, if that has all their bits, else float32.
+
+  Args:
+    solver: the trained network.
+    output: the file to write, officially named step_<N>.
+    format: 'torch' or 'safetensors'.
+
+  Raises:
+    UserError: it cannot be written, or beside it lie the files of another
+      checkpoint.
+  """
+  path = _place(output, format)
+  state_dict = torch_weights.state_dict_of(
+    jax.device_get(solver.weights), num_puzzle_ids=len(solver.identifiers)
+  )
+  beside = {
+    torch_config.FILE: torch_config.written(solver.config),
+    torch_source.IDENTIFIERS_FILE: json.dumps(solver.identifiers).encode(),
+  }
+  for name, content in beside.items():
+    _write_beside(path.parent / name, content)
+  _WRITERS[format](
+    path,
+    {torch_weights.PREFIX + name: value for name, value in state_dict.items()},
+  )
+  hosts.tell(f"wrote {path}, and beside it {' and '.join(beside)}")
+  for note in _notes(solver.config.model, state_dict):
+    hosts.note(note)
+
+
+def _place(output: str, format: str) -> epath.Path:
+  """Returns the file to write."""
+  is_named_so = output.endswith(torch_safetensors.SUFFIX)
+  if not output or output == "-" or is_named_so != (format == "safetensors"):
+    example = "exported/step_1000"
+    if format == "safetensors":
+      example += torch_safetensors.SUFFIX
+    raise errors.UserError(
+      f"name the file to export to, as --output={example}; not {output!r}"
+    )
+  path = workdir_lib.folder(output)
+  if path.is_dir():
+    raise errors.UserError(
+      f"{path} is a folder; name a file in it, as {path}/step_1000"
+    )
+  return path
+
+
+def _write_beside(path: epath.Path, content: bytes) -> None:
+  """Writes a file unless it is there; one of another checkpoint is kept."""
+  with failures.told(f"cannot read {path}"):
+    there = path.read_bytes() if path.exists() else None
+  if there is None:
+    with atomic_file.writing(path) as file:
+      file.write(content)
+  elif there != content:
+    raise errors.UserError(
+      f"{path} is of another checkpoint; export to a folder of its own"
+    )
+
+
+def _notes(
+  model: config_lib.ModelConfig, state_dict: Mapping[str, np.ndarray]
+) -> list[str]:
+  """Returns what the official code does not do with these weights."""
+  notes = []
+  if model.mlp_multiple != _OFFICIAL_MULTIPLE:
+    notes.append(
+      f"config.model.mlp_multiple is {model.mlp_multiple}: the official code"
+      f" knows {_OFFICIAL_MULTIPLE} only and cannot load these weights"
+    )
+  latents = state_dict[torch_weights.INITIAL_Y]
+  if model.compute_dtype == "bfloat16" and latents.dtype == np.float32:
+    notes.append(
+      "the initial latents have more digits than bfloat16 and are float32 in"
+      " the file, so that nothing is lost; the official code then computes in"
+      " float32"
+    )
+  return notes

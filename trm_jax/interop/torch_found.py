@@ -1,0 +1,85 @@
+"""An official checkpoint as it was found, and whether it fits an experiment."""
+
+import dataclasses
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from trm_jax import config as config_lib
+from trm_jax import errors, program
+from trm_jax.interop import (
+  torch_config,
+  torch_fit,
+  torch_source,
+  torch_weights,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What an official checkpoint holds."""
+
+  source: torch_source.Source
+  state_dict: Mapping[str, np.ndarray]  # by names without prefix
+  taken: str  # of what there was, in words
+  arch: Mapping[str, Any] | None  # the network's settings, if they are there
+  arch_from: str  # what they stand in
+
+
+def read(source: str) -> Found:
+  """Reads a checkpoint and what lies beside it; raises as its parts do."""
+  located = torch_source.locate(source)
+  tree = located.tree()
+  state_dict, taken = torch_weights.find(tree, where=str(located.weights))
+  arch, arch_from = torch_config.find(tree), "its own settings"
+  if located.config is not None:
+    arch, arch_from = torch_config.read(located.config), torch_config.FILE
+  return Found(located, state_dict, taken, arch, arch_from)
+
+
+def check(
+  found: Found,
+  config: config_lib.Config,
+  sizes: program.Sizes,
+  *,
+  rows_of: str,
+  overridden: Set[str],
+) -> None:
+  """Raises UserError that names everything that does not fit, if there is.
+
+  Args:
+    found: the checkpoint.
+    config: the experiment.
+    sizes: of its puzzles.
+    rows_of: what says how many rows the puzzle table has.
+    overridden: settings said on the command line.
+  """
+  in_weights = torch_fit.differences(
+    found.state_dict, config, sizes, rows_of=rows_of
+  )
+  in_settings, unsaid = [], ""
+  if found.arch is not None:
+    in_settings = torch_config.differences(found.arch, config)
+  else:
+    unsaid = torch_config.unsaid(
+      overridden, has_heads=config.model.token_mixing == "attention"
+    )
+  if not (in_weights or in_settings or unsaid):
+    return
+  # What stands in both is told once.
+  told = {difference.setting for difference in in_settings} - {""}
+  in_weights = [d for d in in_weights if d.setting not in told]
+  texts = [d.text for d in in_weights]
+  texts += [f"in {found.arch_from} {d.text}" for d in in_settings]
+  flags = " ".join(d.flag for d in (*in_weights, *in_settings) if d.flag)
+  if flags:
+    texts.append(f"as it was trained: {flags}")
+  if unsaid:
+    texts.append(
+      f"no {torch_config.FILE} lies beside it, and weights do not show how they"
+      f" are to be applied: {unsaid}"
+    )
+  raise errors.UserError(
+    f"{found.source.weights} does not fit the experiment: {'; '.join(texts)}"
+  )

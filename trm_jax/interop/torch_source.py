@@ -1,0 +1,160 @@
+"""Where a checkpoint is: a file, a folder, or a repository of Hugging Face."""
+
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from trm_jax import errors, failures
+from trm_jax import workdir as workdir_lib
+from trm_jax.interop import torch_config, torch_file, torch_safetensors
+
+IDENTIFIERS_FILE = "identifiers.json"
+
+_HUB = "hf:"
+_STEP = re.compile(r"step_(\d{1,9})(?:\D|$)")
+_LOOKS_LIKE_WEIGHTS = re.compile(
+  r"step_\d+$|\.(safetensors|pt|pth|bin|ckpt)$", re.IGNORECASE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint's files; those beside it need not be there."""
+
+  weights: epath.Path
+  config: epath.Path | None  # all_config.yaml
+  identifiers: epath.Path | None  # what the rows of the puzzle table are
+
+  @property
+  def step(self) -> int:
+    """Supervision step that the file's name tells, as step_<N>; else 0."""
+    match = _STEP.match(self.weights.name)
+    return int(match.group(1)) if match else 0
+
+  def tree(self) -> Any:
+    """Reads the weights' file, whatever is in it; nothing of it is run.
+
+    Raises:
+      UserError: it is damaged, or of no kind that is known.
+    """
+    if self.weights.name.endswith(torch_safetensors.SUFFIX):
+      return torch_safetensors.read(self.weights)
+    return torch_file.read(self.weights)
+
+
+def locate(source: str) -> Source:
+  """Finds a checkpoint.
+
+  Args:
+    source: of a file or a folder, or hf:OWNER/NAME[/FILE_OR_FOLDER], which is
+      downloaded to where huggingface_hub keeps such files.
+
+  Raises:
+    UserError: there is none or several, or the hub cannot be reached.
+  """
+  if not source:
+    raise errors.UserError(
+      "name the checkpoint to import: --source=FILE, a folder, or hf:OWNER/NAME"
+    )
+  if source.startswith(_HUB):
+    return _on_hub(source)
+  path = workdir_lib.folder(source)
+  with failures.told(f"cannot read {path}"):
+    if path.is_dir():
+      names = [entry.name for entry in path.iterdir() if entry.is_file()]
+      path = path / _only(names, source)
+    elif not path.exists():
+      raise errors.UserError(f"there is no file {path}")
+
+    def beside(name):
+      other = path.parent / name
+      return other if other.exists() else None
+
+    return Source(path, beside(torch_config.FILE), beside(IDENTIFIERS_FILE))
+
+
+def _only(names: Sequence[str], where: str) -> str:
+  """Returns the one file of weights among names."""
+  found = sorted(filter(_LOOKS_LIKE_WEIGHTS.search, names))
+  if len(found) == 1:
+    return found[0]
+  if not found:
+    raise errors.UserError(
+      f"{where} has no file of weights: none is named step_<N> or ends in"
+      " .safetensors, .pt, .pth, .bin or .ckpt; name the file itself"
+    )
+  raise errors.UserError(
+    f"{where} has {len(found)} files of weights, {', '.join(found[:5])}"
+    f"{', ...' if len(found) > 5 else ''}: name one of them"
+  )
+
+
+def _on_hub(source: str) -> Source:
+  """Downloads a checkpoint and what lies beside it."""
+  owner, _, rest = source.removeprefix(_HUB).partition("/")
+  name, _, inside = rest.partition("/")
+  if not owner or not name:
+    raise errors.UserError(
+      f"--source={source} names no repository; write hf:OWNER/NAME, or"
+      " hf:OWNER/NAME/FILE"
+    )
+  hub = _hub()
+  repository = f"{owner}/{name}"
+  with _reaching(source):
+    files = hub.list_repo_files(repository)
+  inside = inside.rstrip("/")
+  if inside not in files:
+    folder = f"{inside}/" if inside else ""
+    in_folder = [
+      file.removeprefix(folder) for file in files if file.startswith(folder)
+    ]
+    if not in_folder:
+      raise errors.UserError(f"{repository} on Hugging Face has no {inside}")
+    inside = folder + _only(in_folder, source)
+
+  def fetch(file):
+    if file not in files:
+      return None
+    with _reaching(source):
+      return epath.Path(hub.hf_hub_download(repository, file))
+
+  folder = inside.rpartition("/")[0]
+  beside = f"{folder}/" if folder else ""
+  weights = fetch(inside)
+  assert weights is not None
+  return Source(
+    weights,
+    fetch(beside + torch_config.FILE),
+    fetch(beside + IDENTIFIERS_FILE),
+  )
+
+
+def _hub() -> Any:
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise errors.UserError(
+      "a source on Hugging Face needs a package that is not installed:"
+      " pip install huggingface_hub"
+    ) from error
+  # It tells each of its retries; what it raises in the end is told.
+  logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+  return huggingface_hub
+
+
+@contextlib.contextmanager
+def _reaching(source: str) -> Iterator[None]:
+  """Makes one line of whatever the hub or the network says."""
+  try:
+    yield
+  except Exception as error:
+    raise errors.UserError(
+      f"cannot get {source} from Hugging Face ({failures.reason(error)});"
+      " download the file, and all_config.yaml beside it, where it can be"
+      " reached, and name its path"
+    ) from error
