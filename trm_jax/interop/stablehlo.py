@@ -1,0 +1,311 @@
+"""A solver that JAX alone can run, on any kind of device.
+
+`jax.export` writes the program as StableHLO, for any number of puzzles. The
+weights, which may be gigabytes, lie beside it and are an argument. A folder
+holds both, and nothing in it is Python:
+
+  solver.stablehlo  (weights, questions, puzzle_ids) -> answers, confidence,
+                    steps
+  weights.npz       the weights, by name
+  about.json        what goes in and out, tokens, settings, versions
+  identifiers.json  what each row of the puzzle table stands for
+
+examples/load_exported.py solves a puzzle with it, without trm_jax.
+"""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax import export
+
+from trm_jax import choice, digest, errors, failures, hosts, solve, types
+from trm_jax import config as config_lib
+from trm_jax import solver as solver_lib
+from trm_jax import version as version_lib
+from trm_jax import workdir as workdir_lib
+from trm_jax.data import atomic_file
+from trm_jax.models import attention, trm
+
+PROGRAM_FILE = "solver.stablehlo"
+WEIGHTS_FILE = "weights.npz"
+ABOUT_FILE = "about.json"
+IDENTIFIERS_FILE = "identifiers.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+_KIND = "a solver exported by trm_jax"
+_FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, IDENTIFIERS_FILE))
+# What there is to know of each way to solve, of config.eval.
+_SETTINGS = {
+  "fixed": ("solver", "supervision_steps"),
+  "adaptive": ("solver", "supervision_steps", "halt_threshold"),
+  "rollouts": ("solver", "supervision_steps", "rollouts", "noise", "choice"),
+}
+
+# (weights by name, questions [b, L], puzzle_ids [b]) -> answers [b, L],
+# confidence [b], steps [b]
+Solve = Callable[
+  [Mapping[str, jax.Array], jax.Array, jax.Array],
+  tuple[jax.Array, jax.Array, jax.Array],
+]
+
+
+def export_solver(solver: solver_lib.Solver, output: str) -> None:
+  """Writes a solver for programs that have JAX and not trm_jax.
+
+  Puzzles are solved as `config.eval` says.
+
+  Args:
+    solver: the trained network.
+    output: the folder to write; an exported solver that is there is replaced.
+
+  Raises:
+    UserError: the folder holds something else or cannot be written, a package
+      is missing, or several processes were started.
+  """
+  if importlib.util.find_spec("flatbuffers") is None:
+    raise errors.UserError(
+      "exporting needs a package that is not installed: pip install flatbuffers"
+    )
+  if jax.process_count() > 1:
+    raise errors.UserError("export in one process; several would write alike")
+  path = _place(output)
+  weights = _on_host(solver)
+  exported = export_program(solver.program.model, weights, solver.config)
+  program = exported.serialize()
+  about = json.dumps(_about(solver, exported), indent=2).encode()
+  rows = json.dumps(solver.identifiers).encode()
+  _write(
+    path,
+    {
+      PROGRAM_FILE: lambda file: file.write(program),
+      WEIGHTS_FILE: lambda file: np.savez(file, **weights),
+      ABOUT_FILE: lambda file: file.write(about),
+      IDENTIFIERS_FILE: lambda file: file.write(rows),
+    },
+  )
+  size = sum(leaf.nbytes for leaf in weights.values())
+  hosts.tell(
+    f"wrote {path}: a program of {len(program) / 1e3:.0f} kB for"
+    f" {', '.join(PLATFORMS)}, and {size / 1e6:.1f} MB of weights"
+  )
+
+
+def export_program(
+  model: trm.TinyRecursiveModel,
+  weights: Mapping[str, Any],
+  config: config_lib.Config,
+) -> export.Exported:
+  """Exports a solver for every platform and any number of puzzles.
+
+  Args:
+    model: the module; it is exported without kernels of a certain chip.
+    weights: arrays by name, as in `digest.named_leaves`, or their shapes.
+    config: says how puzzles are solved.
+
+  Returns:
+    The program, to be called as `Solve`.
+  """
+  portable = model.clone(
+    attend=attention.plain, token_multiple=1, remat="none", unroll=False
+  )
+  (count,) = export.symbolic_shape("b")
+  return export.export(
+    jax.jit(solve_function(portable, config)), platforms=PLATFORMS
+  )(
+    {
+      name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+      for name, leaf in weights.items()
+    },
+    jax.ShapeDtypeStruct((count, model.seq_len), jnp.int32),
+    jax.ShapeDtypeStruct((count,), jnp.int32),
+  )
+
+
+def solve_function(
+  model: trm.TinyRecursiveModel, config: config_lib.Config
+) -> Solve:
+  """Returns the solver of the settings as a pure function of plain arrays."""
+  solve_puzzles = {
+    "fixed": _fixed,
+    "adaptive": _adaptive,
+    "rollouts": _rollouts,
+  }[config.eval.solver]
+
+  def function(weights, questions, puzzle_ids):
+    answers, halt_logits, steps = solve_puzzles(
+      model, config, _from_names(weights), questions, puzzle_ids
+    )
+    return answers, jax.nn.sigmoid(halt_logits), steps
+
+  return function
+
+
+def _see(output: types.Output, *_) -> tuple[jax.Array, jax.Array]:
+  answers = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
+  return answers, output.halt_logits
+
+
+def _fixed(model, config, weights, questions, puzzle_ids):
+  steps = config.eval.supervision_steps
+  seen = solve.solve_fixed(
+    model,
+    weights,
+    questions,
+    puzzle_ids,
+    supervision_steps=steps,
+    observe=_see,
+  )
+  answers, halt_logits = (leaf[-1] for leaf in seen)
+  return answers, halt_logits, jnp.full_like(puzzle_ids, steps)
+
+
+def _adaptive(model, config, weights, questions, puzzle_ids):
+  """Gives each puzzle a slot of its own; ends when the last one is done."""
+  (answers, halt_logits), steps = solve.solve_adaptive(
+    model,
+    weights,
+    types.Batch(
+      inputs=questions,
+      labels=jnp.full_like(questions, types.IGNORED_LABEL),
+      puzzle_ids=puzzle_ids,
+    ),
+    jnp.ones_like(puzzle_ids, bool),
+    slots=puzzle_ids.shape[0],
+    threshold=config.eval.halt_threshold,
+    max_supervision_steps=config.eval.supervision_steps,
+    observe=_see,
+  )
+  return answers, halt_logits, steps
+
+
+def _rollouts(model, config, weights, questions, puzzle_ids):
+  steps = config.eval.supervision_steps
+  answers, halt_logits = solve.solve_rollouts(
+    model,
+    weights,
+    questions,
+    puzzle_ids,
+    rollouts=config.eval.rollouts,
+    noise=config.eval.noise,
+    seed=config.seed,
+    supervision_steps=steps,
+    observe=_see,
+  )
+  chosen = choice.choose(config.eval.choice, answers, halt_logits)[-1:]
+  return (
+    jnp.take_along_axis(answers, chosen[..., None], axis=0)[0],
+    jnp.take_along_axis(halt_logits, chosen, axis=0)[0],
+    jnp.full_like(puzzle_ids, steps),
+  )
+
+
+def _from_names(weights: Mapping[str, jax.Array]) -> types.Weights:
+  tree = traverse_util.unflatten_dict(dict(weights), sep="/")
+  return types.Weights(
+    params=tree["params"],
+    puzzle_table=tree["puzzle_table"],
+    initial_latents=types.Latents(**tree["initial_latents"]),
+  )
+
+
+def _on_host(solver: solver_lib.Solver) -> dict[str, Any]:
+  """Returns the weights by name, the table without the rows that fill it up."""
+  weights = digest.named_leaves(jax.device_get(solver.weights))
+  table = weights["puzzle_table"]
+  return weights | {"puzzle_table": table[: len(solver.identifiers)]}
+
+
+def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
+  """Returns what a program has to know that calls the solver."""
+  weights, questions, puzzle_ids = jax.tree.unflatten(
+    exported.in_tree, exported.in_avals
+  )[0]
+  answers, confidence, steps = exported.out_avals
+  names = _SETTINGS[solver.config.eval.solver]
+  return {
+    "what": _KIND,
+    "name": solver.config.name,
+    "task": solver.config.data.task,
+    "step": solver.step,
+    "tokens": list(solver.look.symbols),
+    "rows": solver.look.rows,
+    "cols": solver.look.cols,
+    "settings": {name: getattr(solver.config.eval, name) for name in names},
+    "arguments": {
+      "weights": {name: _array(leaf) for name, leaf in weights.items()},
+      "questions": _array(questions, "tokens, row after row of the grid"),
+      "puzzle_ids": _array(
+        puzzle_ids,
+        f"rows of the puzzle table, see {IDENTIFIERS_FILE}; others give a"
+        " confidence of NaN",
+      ),
+    },
+    "results": {
+      "answers": _array(answers, "tokens"),
+      "confidence": _array(confidence, "that the answer is right, 0 to 1"),
+      "steps": _array(steps, "supervision steps that it took"),
+    },
+    "platforms": list(exported.platforms),
+    "packages": {"jax": f">={jax.__version__}", "flatbuffers": ""},
+    "written_by": {"trm_jax": version_lib.__version__, "jax": jax.__version__},
+  }
+
+
+def _array(aval: Any, meaning: str = "") -> dict[str, Any]:
+  shape = [d if isinstance(d, int) else str(d) for d in aval.shape]
+  described = {"shape": shape, "dtype": str(aval.dtype)}
+  return described | ({"meaning": meaning} if meaning else {})
+
+
+def _place(output: str) -> pathlib.Path:
+  """Returns the folder to write, which may hold an exported solver already."""
+  if not output or output == "-" or workdir_lib.is_remote(output):
+    raise errors.UserError(
+      "name the folder of this machine to export to, e.g."
+      f" --output=exported; not {output!r}"
+    )
+  path = pathlib.Path(workdir_lib.folder(output))
+  try:
+    there = {entry.name for entry in path.iterdir()} if path.exists() else set()
+  except OSError as error:
+    raise _cannot_write(path, error) from error
+  others = there - _FILES
+  if others:
+    raise errors.UserError(
+      f"{path} holds {min(others)!r}, so it is no exported solver and is not"
+      " replaced; name another --output"
+    )
+  return path
+
+
+def _write(
+  path: pathlib.Path, writers: Mapping[str, Callable[[IO], Any]]
+) -> None:
+  """Writes a folder that takes its place only when all is written."""
+  draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+  old = draft.with_name(f"{draft.name}.old")
+  try:
+    for name, write in writers.items():
+      with atomic_file.writing(draft / name) as file:
+        write(file)
+    if path.exists():
+      path.rename(old)
+    draft.rename(path)
+  except OSError as error:
+    raise _cannot_write(path, error) from error
+  finally:
+    shutil.rmtree(draft, ignore_errors=True)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def _cannot_write(path: pathlib.Path, error: OSError) -> errors.UserError:
+  return errors.UserError(f"cannot write {path}: {failures.reason(error)}")
