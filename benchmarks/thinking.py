@@ -61,8 +61,7 @@ def loaded(
   config: config_lib.Config, workdir: str, **settings: Any
 ) -> solver.Solver:
   """Loads a run's network with other `config.eval` settings."""
-  changed = dataclasses.replace(config.eval, **settings)
-  return solver.load(workdir, dataclasses.replace(config, eval=changed))
+  return solver.load(workdir, config, **settings)
 
 
 def timed(solve, inputs: np.ndarray) -> tuple[solver.Solved, float]:
@@ -73,7 +72,7 @@ def timed(solve, inputs: np.ndarray) -> tuple[solver.Solved, float]:
 
 
 def halting(
-  config: config_lib.Config, workdir: str, puzzles: Puzzles
+  config: config_lib.Config, workdir: str, puzzles: Puzzles, rounds: int
 ) -> dict[str, Any]:
   """Compares adaptive halting with a fixed number of steps."""
   steps = config.eval.supervision_steps
@@ -89,7 +88,7 @@ def halting(
     )
     adaptive.solve_tokens(puzzles.inputs)  # compiles
     ratios = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
       _, fixed_seconds = timed(fixed, puzzles.inputs)
       found, adaptive_seconds = timed(adaptive, puzzles.inputs)
       ratios.append(fixed_seconds / adaptive_seconds)
@@ -199,11 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument("--workdir", required=True)
   parser.add_argument("--num_puzzles", type=int, default=2000)
   parser.add_argument("--rollouts", type=int, default=32)
+  parser.add_argument("--rounds", type=int, default=ROUNDS)
   given = parser.parse_args(arguments)
   config = restore.saved_config(given.workdir)
   puzzles = unseen(config, given.num_puzzles)
   if given.what == "halting":
-    result = halting(config, given.workdir, puzzles)
+    result = halting(config, given.workdir, puzzles, given.rounds)
   else:
     result = rollouts(config, given.workdir, puzzles, given.rollouts)
   print(

@@ -49,6 +49,22 @@ def test_votes_beat_any_confidence():
   assert choice.by_confidence(logits)[-1].tolist() == [0]
 
 
+def test_many_votes_leave_the_tie_to_the_confidence():
+  """Of 600 votes each, the answer is given that is surer by a little."""
+  answers = np.repeat(np.array([[[1]], [[2]]]), 600, axis=0)
+  logits = np.repeat(np.array([[1.0], [1.0002]], np.float32), 600, axis=0)
+  assert choice.by_vote(answers, logits)[-1].tolist() == [600]
+
+
+def test_means_of_the_same_numbers_are_a_tie_in_any_order():
+  rng = np.random.default_rng(0)
+  for _ in range(50):
+    logits = rng.standard_normal(8).astype(np.float32)
+    answers = np.array([1] * 8 + [2] * 8).reshape(16, 1, 1)
+    both = np.concatenate([logits, rng.permutation(logits)])[:, None]
+    assert choice.by_vote(answers, both)[-1].tolist() == [0]
+
+
 def test_an_unknown_choice_is_refused():
   with pytest.raises(ValueError, match="unknown choice 'votes'"):
     choice.choose("votes", ANSWERS, HALT_LOGITS)

@@ -25,6 +25,7 @@ def _config(**evaluation):
   config.eval.supervision_steps = 2
   config.eval.report_steps = (1, 2)
   config.model.recursion_cycles = 1
+  config.model.compute_dtype = "float32"  # rounding must not change votes
   config.eval.update(evaluation)
   return config_lib.from_config_dict(config)
 
@@ -244,3 +245,50 @@ def test_unknown_solutions_still_give_a_submission(tmp_path, monkeypatch):
   assert report.verdict.metrics == {}
   assert np.isnan(report.score)
   assert np.isfinite(report.final["loss"])
+
+
+# --- other solvers ---------------------------------------------------------
+
+ADAPTIVE = (("solver", "adaptive"), ("halt_threshold", 1.0))
+
+
+def test_adaptive_halting_that_never_halts_early_votes_the_same(
+  tmp_path, whole, monkeypatch, capsys
+):
+  """Its batches hold several puzzles for each slot; also after a kill."""
+  settings = dict(ADAPTIVE) | {"puzzles_per_slot": 2}
+  assert _run(**settings).eval_batch_size() == 24
+  _killed_after(tmp_path, monkeypatch, 1, **settings)
+  report = _evaluate(tmp_path, **settings)
+  assert "going on with the evaluation" in capsys.readouterr().out
+  workdir, expected = whole
+  assert _submission(tmp_path, solver="adaptive_1") == _submission(workdir)
+  assert report.verdict.metrics == expected.verdict.metrics
+  assert (report.axis, report.numbers) == ("adaptive", (2,))
+  for name, values in expected.means.items():
+    np.testing.assert_allclose(
+      report.means[name], values[-1:], rtol=1e-5, err_msg=name
+    )
+
+
+def test_one_rollout_without_noise_votes_the_same(tmp_path, whole):
+  settings = {"solver": "rollouts", "rollouts": 1, "noise": 0.0}
+  report = _evaluate(tmp_path, **settings)
+  workdir, expected = whole
+  assert _submission(tmp_path, solver="rollouts_1_0_confidence") == _submission(
+    workdir
+  )
+  assert report.verdict.metrics == expected.verdict.metrics
+
+
+def test_solvers_and_their_settings_keep_votes_of_their_own(
+  tmp_path, monkeypatch, capsys, whole
+):
+  settings = dict(ADAPTIVE) | {"puzzles_per_slot": 2}
+  _killed_after(tmp_path, monkeypatch, 1, **settings)
+  _evaluate(tmp_path)
+  _evaluate(tmp_path, **settings | {"halt_threshold": 0.5})
+  assert "counted anew" not in capsys.readouterr().out
+  _evaluate(tmp_path, **settings)
+  assert "going on with the evaluation" in capsys.readouterr().out
+  assert _submission(tmp_path) == _submission(whole[0])

@@ -85,6 +85,12 @@ def test_a_mistake_is_one_line(argument, text):
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("steps", "shown"), [(3, (1, 3)), (32, (1, 4, 32))])
+def test_other_steps_are_reported_as_far_as_they_go(steps, shown):
+  changed, _ = _changed(f"--config.eval.supervision_steps={steps}")
+  assert changed.eval.report_steps == shown
+
+
 def test_older_checkpoints_have_what_was_added_later():
   run = experiment.build(tiny.config())
   saved = description.describe(run.config, run.task, "", 0).to_json()
@@ -109,7 +115,7 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
 
 def test_ctrl_c_promises_only_what_holds(monkeypatch):
   for mode, text in (
-    ("predict", "nothing was written"),
+    ("predict", "what was not announced as written is not there"),
     ("train", "goes on from the last checkpoint"),
   ):
     fake = types.SimpleNamespace(FLAGS=types.SimpleNamespace(mode=mode))

@@ -10,7 +10,7 @@ import saved_run
 import tiny
 
 import trm_jax
-from trm_jax import errors, experiment, restore, solver, types
+from trm_jax import errors, experiment, restore, solve, solver, types
 from trm_jax.data import sudoku_generator
 
 STEP = 7
@@ -32,10 +32,7 @@ def _inputs(count=11):
   return test.inputs
 
 
-def _load(workdir, **settings):
-  config = restore.saved_config(workdir)
-  settings = dataclasses.replace(config.eval, **settings)
-  return solver.load(workdir, dataclasses.replace(config, eval=settings))
+_load = solver.load
 
 
 @pytest.mark.parametrize("name", ["fixed", "adaptive", "rollouts"])
@@ -94,6 +91,30 @@ def test_the_solver_of_rollouts_takes_the_surest_attempt(workdir):
 
 def loaded_fixed(workdir):
   return solver.load(workdir).solve_tokens(_inputs())
+
+
+def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
+  at_once = []
+  solve_rollouts = solve.solve_rollouts
+
+  def spy(*args, **kwargs):
+    at_once.append(kwargs["at_a_time"])
+    return solve_rollouts(*args, **kwargs)
+
+  monkeypatch.setattr(solve, "solve_rollouts", spy)
+  loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
+  for count in (1, 11, 30, 2):  # on eight devices
+    loaded.solve_tokens(_inputs(30)[:count])
+  assert at_once == [4, 2, 1]  # compiled once for each size
+
+
+def test_settings_from_python(workdir):
+  loaded = trm_jax.load(workdir, solver="adaptive", halt_threshold=0.25)
+  assert loaded.config.eval.halt_threshold == 0.25
+  longer = trm_jax.load(workdir, supervision_steps=9)
+  assert longer.solve_tokens(_inputs()).steps.tolist() == [9] * 11
+  with pytest.raises(errors.UserError, match=r"did you mean config\.eval\."):
+    trm_jax.load(workdir, halt_treshold=0.25)
 
 
 def test_no_puzzles_have_no_answers(workdir):

@@ -1,6 +1,6 @@
 """trm_jax: the Tiny Recursive Model (arXiv 2510.04871) in JAX and Flax."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trm_jax.version import __version__ as __version__
 
@@ -8,9 +8,15 @@ if TYPE_CHECKING:
   from trm_jax import solver
 
 
-def load(workdir: str) -> "solver.Solver":
-  """Loads a trained network; see `solver.load`."""
+def load(workdir: str, **settings: Any) -> "solver.Solver":
+  """Loads a trained network; see `solver.load`.
+
+  Args:
+    workdir: of a training, or of an import.
+    **settings: of `config.eval`, over those beside the checkpoint, e.g.
+      solver="adaptive", halt_threshold=0.9.
+  """
   # Imported late: to ask for the version, JAX need not start.
   from trm_jax import solver
 
-  return solver.load(workdir)
+  return solver.load(workdir, **settings)

@@ -44,8 +44,10 @@ def by_vote(answers: jax.Array, halt_logits: jax.Array) -> jax.Array:
   votes = jnp.cumsum(same, axis=0)  # of the attempts 0 to k, for i's answer
   mean = jnp.cumsum(same * confidence[:, None], axis=0) / jnp.maximum(votes, 1)
   seen = jnp.tril(jnp.ones((count, count), bool))[:, :, None]  # i <= k
-  # Fewer votes never win: a mean confidence is at most 1.
-  merit = jnp.where(seen, 2 * votes + mean, -1.0)
+  votes = jnp.where(seen, votes, 0.0)
+  leads = votes == jnp.max(votes, axis=1, keepdims=True)
+  # Equal means may be summed in another order: what is alike is a tie.
+  merit = jnp.where(leads, jnp.round(mean * 1e6), -1.0)
   return jnp.argmax(merit, axis=1).astype(jnp.int32)
 
 

@@ -43,9 +43,15 @@ def changed(saved: config_lib.Config) -> config_lib.Config:
     UserError: a setting is misspelt, or of another type.
   """
   flat = config_lib.flatten(saved)
-  for name, text in _CHANGES.items():
-    flat[name] = _value(name, text, flat.get(name, ""))
-  return config_lib.unflatten(flat)
+  changes = {
+    name: _value(name, text, flat.get(name, ""))
+    for name, text in _CHANGES.items()
+  }
+  steps = changes.get("eval.supervision_steps")
+  if isinstance(steps, int) and "eval.report_steps" not in changes:
+    shown = [step for step in saved.eval.report_steps if step < steps]
+    changes["eval.report_steps"] = (*shown, steps)
+  return config_lib.changed(saved, changes)
 
 
 def _value(name: str, text: str, old: Any) -> Any:
@@ -99,8 +105,8 @@ def run(command: Callable[[Sequence[str]], None]) -> None:
 
 
 def _interrupted() -> str:
-  if getattr(flags.FLAGS, "mode", "train") not in ("train", "evaluate"):
-    return "interrupted; nothing was written"
+  if flags.FLAGS.mode in ("predict", "import", "export"):
+    return "interrupted; what was not announced as written is not there"
   return (
     "interrupted; the same command goes on from the last checkpoint, and an"
     " ARC evaluation from its last batch"

@@ -325,26 +325,17 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 def flatten(config: Config) -> dict[str, Any]:
   """Returns {"model.hidden_size": 512, ...}."""
-  flat: dict[str, Any] = {}
-  for name, value in dataclasses.asdict(config).items():
-    if isinstance(value, dict):
-      flat.update({f"{name}.{key}": knob for key, knob in value.items()})
-    else:
-      flat[name] = value
-  return flat
+  return settings.flatten(config)
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
-  """Returns the settings that `flatten` took apart, also out of JSON.
+  """Undoes `flatten`; raises UserError as `from_config_dict`."""
+  return settings.unflatten(Config, flat, "config.")
 
-  Raises:
-    UserError: as `from_config_dict`.
-  """
-  values: dict[str, Any] = {}
-  for name, value in flat.items():
-    group, _, knob = name.rpartition(".")
-    (values.setdefault(group, {}) if group else values)[knob] = value
-  return settings.build(Config, values, "config.")
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+  """Returns the settings with others for some, e.g. "eval.solver"."""
+  return unflatten(flatten(config) | dict(changes))
 
 
 def knob_names() -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def folder(
   *,
   tasks: int = 0,
   variants: int = 0,
-  solver: str = "fixed",
+  solver: str = "",
 ) -> epath.Path:
   """Where an evaluation keeps votes and submission.
 
@@ -41,14 +41,14 @@ def folder(
     step: supervision step of the weights.
     tasks: `eval.tasks`; a quick look leaves a whole evaluation alone.
     variants: `eval.variants`.
-    solver: `eval.solver`.
+    solver: label of `evaluate_step.Solving`.
   """
   name = f"step_{step}"
   if tasks:
     name += f"_tasks_{tasks}"
   if variants:
     name += f"_variants_{variants}"
-  if solver != "fixed":
+  if solver:
     name += f"_{solver}"
   return workdir_lib.folder(workdir) / "evaluations" / name
 
@@ -89,7 +89,7 @@ class Election:
       step,
       tasks=settings.tasks,
       variants=settings.variants,
-      solver=settings.solver,
+      solver=run.solving().label,
     )
     header = {
       "weights": {
@@ -101,8 +101,9 @@ class Election:
       "compute dtype": run.config.model.compute_dtype,
       "answer loss": run.config.train.answer_loss,
       "halt loss weight": run.config.train.halt_loss_weight,
-      "solver": dataclasses.asdict(run.solving()),
     }
+    if run.solving().label:
+      header["solver"] = dataclasses.asdict(run.solving())
     self._log: vote_log.VoteLog | None = None  # on the first host
     entries = [
       vote_log.Entry.from_json(entry)

@@ -1,5 +1,6 @@
 """A data set through the solver: accuracy after each supervision step."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -192,12 +193,21 @@ class Evaluator:
     return judge.NoJudge()
 
 
-def evaluate_workdir(
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """A checkpoint, and what was found about it."""
+
+  run: experiment.Experiment
+  trained: restore.Trained
+  report: report_lib.Report
+
+
+def restore_and_evaluate(
   config: config_lib.Config,
   workdir: str,
   stop: stopping.Stop | None = None,
   watch: Watch | None = None,
-) -> report_lib.Report:
+) -> Evaluation:
   """Evaluates a workdir's checkpoint on the settings' test puzzles.
 
   Args:
@@ -207,7 +217,7 @@ def evaluate_workdir(
     watch: as for `evaluate`.
 
   Returns:
-    The report, which is printed, too.
+    What was found; the report is printed, too.
 
   Raises:
     UserError: no checkpoint, or one of another network.
@@ -229,4 +239,13 @@ def evaluate_workdir(
     f"{report_lib.format_head(report)}\n"
     + report_lib.format_report(report, config.eval.report_steps)
   )
-  return report
+  return Evaluation(run=run, trained=trained, report=report)
+
+
+def evaluate_workdir(
+  config: config_lib.Config,
+  workdir: str,
+  stop: stopping.Stop | None = None,
+) -> report_lib.Report:
+  """Returns the report alone; see `restore_and_evaluate`."""
+  return restore_and_evaluate(config, workdir, stop).report

@@ -26,6 +26,15 @@ class Solving:
   seed: int = 0  # of the noise
   choice: str = "confidence"  # rollouts: or 'vote'
 
+  @property
+  def label(self) -> str:
+    """What tells evaluations of other solvers apart; "" for fixed steps."""
+    return {
+      "fixed": "",
+      "adaptive": f"adaptive_{self.halt_threshold:g}",
+      "rollouts": f"rollouts_{self.rollouts}_{self.noise:g}_{self.choice}",
+    }[self.solver]
+
 
 @flax.struct.dataclass
 class BatchResult:

@@ -36,8 +36,9 @@ class Experiment(program.Program):
     settings = self.config.eval
     if settings.solver != "adaptive":
       return settings.batch_size
-    there = -(-self.test_puzzles().num_examples // settings.batch_size)
-    return settings.batch_size * min(settings.puzzles_per_slot, there)
+    there = self.test_puzzles().num_examples
+    rounded_up = -(-there // settings.batch_size) * settings.batch_size
+    return min(program.puzzles_at_a_time(settings), rounded_up)
 
   def announce_task(self) -> None:
     """Tells the user what to know of the data, on the first host."""

@@ -101,6 +101,15 @@ def _initialize(
     ) from error
 
 
+def check_alone(what: str) -> None:
+  """Raises UserError if several processes were started to do the same."""
+  if _were_started_together():
+    raise errors.UserError(
+      f"{what} is done by one process alone, and several were started; start"
+      " one, outside of srun or mpirun"
+    )
+
+
 def _were_started_together() -> bool:
   """Tells whether srun or mpirun has started several processes."""
   # In a batch script, outside of srun, SLURM_NTASKS is set but not this.

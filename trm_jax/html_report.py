@@ -31,7 +31,7 @@ from trm_jax import (
 from trm_jax import report as report_lib
 from trm_jax import version as version_lib
 from trm_jax import workdir as workdir_lib
-from trm_jax.data import atomic_file
+from trm_jax.data import answers, atomic_file
 
 REPORT_FILE = "report.html"
 _WITHOUT_NOISE = (
@@ -50,17 +50,18 @@ def write(
   """Evaluates a workdir's checkpoint and writes a page about it.
 
   Args:
-    config: as for `evaluate.evaluate_workdir`.
+    config: as for `evaluate.restore_and_evaluate`.
     workdir: of a training.
-    output: the file to write; by default report.html in the workdir.
+    output: the file to write, in a folder that is there; by default report.html
+      in the workdir.
     stop: as for `evaluate.evaluate`.
 
   Returns:
     The evaluation, which is printed, too.
 
   Raises:
-    UserError: as for `evaluate.evaluate_workdir`, or the file cannot be
-      written.
+    UserError: as for `evaluate.restore_and_evaluate`, or the file cannot be
+      written; where it is clear by then, before any work is done.
     Stopped: it is to end early; nothing is written.
   """
   if jax.process_count() > 1:
@@ -68,21 +69,10 @@ def write(
       "--mode=report is for a single process; the votes of an evaluation that"
       " several have made are used if config.eval is the same"
     )
-  folder = workdir_lib.folder(workdir)
-  path = workdir_lib.folder(output) if output else folder / REPORT_FILE
-  run = experiment.build(config)
-  run.announce_task()
-  trained = restore.averaged_weights(run, workdir)
-  hosts.tell(f"evaluating {trained.path}")
+  path = _place(workdir, output)
   seen = gallery.Gallery(keep=_KEPT)
-  evaluator = evaluate.Evaluator(
-    run, workdir, trained.learned, stop=stop, watch=seen.see
-  )
-  report = evaluator(trained.weights, trained.step)
-  hosts.tell(
-    f"{report_lib.format_head(report)}\n"
-    + report_lib.format_report(report, config.eval.report_steps)
-  )
+  found = evaluate.restore_and_evaluate(config, workdir, stop, seen.see)
+  run, trained, report = found.run, found.trained, found.report
   kept = seen.seen
   page = assemble(
     config,
@@ -94,9 +84,23 @@ def write(
     rows=writer.read_metrics(workdir),
   )
   with atomic_file.writing(path) as file:
-    file.write(page.encode())
+    # A name may have a byte in it that is no character.
+    file.write(page.encode(errors="replace"))
   hosts.tell(f"report: {path}")
   return report
+
+
+def _place(workdir: str, output: str) -> epath.Path:
+  """Returns where to write the page, checked before any work."""
+  if not output:
+    return workdir_lib.folder(workdir) / REPORT_FILE
+  if answers.is_standard(output):
+    raise errors.UserError(
+      "--output is '-', but a report is not printed: name a file, or none for"
+      f" {REPORT_FILE} in the workdir"
+    )
+  path = answers.place_for(output, hint="name a file in it")
+  return workdir_lib.folder(path)
 
 
 def assemble(
@@ -178,7 +182,7 @@ def _voted(
     step,
     tasks=settings.tasks,
     variants=settings.variants,
-    solver=settings.solver,
+    solver=run.solving().label,
   )
   tasks = {task.name: task for task in run.task.ballot.tasks}
   return [

@@ -68,8 +68,9 @@ def main(argv: Sequence[str]) -> None:
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
-  from trm_jax import compilation_cache
+  from trm_jax import compilation_cache, hosts
 
+  hosts.check_alone(mode)
   compilation_cache.enable()
   if mode == "import":
     from trm_jax.interop import torch_checkpoint
@@ -116,6 +117,13 @@ def _check_flags(mode: str) -> None:
       raise errors.UserError(f"--mode={mode} needs --{flag.name}=...")
     if flag.name not in needed + possible and flag.present:
       raise errors.UserError(f"--{flag.name} has no meaning in --mode={mode}")
+  if mode in ("predict", "import", "export"):
+    for several in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+      if several.present:
+        raise errors.UserError(
+          f"--{several.name} has no meaning in --mode={mode}, which one process"
+          " does alone"
+        )
 
 
 def _workdir(name: str = "") -> str:
@@ -143,7 +151,9 @@ def _train_or_evaluate(mode: str) -> None:
   hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
   compilation_cache.enable()
-  config = config or command_line.changed(restore.saved_config(workdir))
+  if config is None:
+    config = command_line.changed(restore.saved_config(workdir))
+    stop.limit(config.train.max_minutes)
   try:
     if mode == "train":
       report = train.train(config, workdir, stop)

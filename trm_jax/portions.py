@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from trm_jax import errors, failures, hosts
+from trm_jax import errors, failures, hosts, program
 from trm_jax import solver as solver_lib
 
 _SECONDS = 10.0  # between two lines of progress
@@ -27,10 +27,7 @@ class Portions:
       what: is solved, e.g. "puzzles".
       total: how many there are, if that is known.
     """
-    settings = solver.config.eval
-    self.size = settings.batch_size
-    if settings.solver == "adaptive":
-      self.size *= settings.puzzles_per_slot
+    self.size = program.puzzles_at_a_time(solver.config.eval)
     self._solver = solver
     self._what = what
     self._of = "" if total is None else f" of {total:,}"

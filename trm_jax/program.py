@@ -145,6 +145,16 @@ class Program:
     return evaluate_step.Solving()
 
 
+def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
+  """Returns how many puzzles to solve the devices are handed at most.
+
+  With adaptive halting several for each slot, so that slots seldom wait for
+  the last puzzles.
+  """
+  per_slot = settings.puzzles_per_slot if settings.solver == "adaptive" else 1
+  return settings.batch_size * per_slot
+
+
 def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
   """Raises UserError unless batches divide over devices and microbatches."""
   train, evaluate = config.train, config.eval

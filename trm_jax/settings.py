@@ -44,6 +44,26 @@ def build(kind: Any, values: Mapping[str, Any], path: str) -> Any:
   return kind(**built)
 
 
+def flatten(settings: Any) -> dict[str, Any]:
+  """Returns {"group.name": value, ...} of a dataclass of dataclasses."""
+  flat: dict[str, Any] = {}
+  for name, value in dataclasses.asdict(settings).items():
+    if isinstance(value, dict):
+      flat.update({f"{name}.{key}": knob for key, knob in value.items()})
+    else:
+      flat[name] = value
+  return flat
+
+
+def unflatten(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
+  """Builds what `flatten` took apart, also out of JSON; as `build`."""
+  values: dict[str, Any] = {}
+  for name, value in flat.items():
+    group, _, knob = name.rpartition(".")
+    (values.setdefault(group, {}) if group else values)[knob] = value
+  return build(kind, values, path)
+
+
 def _typed(path: str, kind: Any, value: Any) -> Any:
   """Returns the value as the field's type, or says what it should be."""
   if typing.get_origin(kind) is tuple:

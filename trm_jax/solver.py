@@ -1,7 +1,7 @@
 """A trained network, ready to solve puzzles; no data set is needed for it.
 
 solver = trm_jax.load("runs/sudoku")
-for answer in solver.solve(["53..7....6..195....98....6.8...6...3..."]):
+for answer in solver.solve([PUZZLE]):  # a string of 81 characters
   print(answer.text, answer.confidence, answer.steps, answer.valid)
 """
 
@@ -37,8 +37,13 @@ class Solved:
   """Answers to N puzzles, in NumPy."""
 
   answers: np.ndarray  # [N, L] uint8 tokens
-  confidence: np.ndarray  # [N] float32, that the answer is right
+  halt_logits: np.ndarray  # [N] float32
   steps: np.ndarray  # [N] int32, supervision steps that it took
+
+  @property
+  def confidence(self) -> np.ndarray:
+    """That the answer is right, [N] float32 in 0..1."""
+    return _confidence(self.halt_logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,18 +135,18 @@ class Solver:
     """
     results = []
     for result, count in self.results(inputs, puzzle_ids):
-      last = result.last
+      last = jax.device_get(result.last)
       results.append(
         (last.answers[:count], last.halt_logits[:count], last.steps[:count])
       )
     if not results:
       return Solved(
         answers=np.zeros((0, self.program.sizes.seq_len), np.uint8),
-        confidence=np.zeros(0, np.float32),
+        halt_logits=np.zeros(0, np.float32),
         steps=np.zeros(0, np.int32),
       )
     tokens, halt_logits, steps = map(np.concatenate, zip(*results, strict=True))
-    return Solved(tokens, _confidence(halt_logits), steps)
+    return Solved(tokens, halt_logits, steps)
 
   def trace_tokens(
     self,
@@ -164,7 +169,7 @@ class Solver:
       report_steps=(),
     )
     results = [
-      (result.answers[:, :count], result.halt_logits[:, :count])
+      jax.device_get((result.answers[:, :count], result.halt_logits[:, :count]))
       for result, count in self.results(inputs, puzzle_ids, settings)
     ]
     tokens, halt_logits = (
@@ -180,6 +185,8 @@ class Solver:
   ) -> Iterator[tuple[evaluate_step.BatchResult, int]]:
     """Yields batch after batch, and how many of its rows are no padding.
 
+    One batch behind, so that the devices work while the host looks.
+
     Args:
       inputs: [N, L] tokens.
       puzzle_ids: [N], rows of the puzzle table; by default row 0.
@@ -191,6 +198,7 @@ class Solver:
     solve = self._solve_batch(settings, size)
     if puzzle_ids is None:
       puzzle_ids = np.zeros(len(inputs), np.int32)
+    pending: tuple[evaluate_step.BatchResult, int] | None = None
     for start in range(0, len(inputs), size):
       count = min(size, len(inputs) - start)
       fill = size - count
@@ -206,15 +214,20 @@ class Solver:
         sharding.put_batch(host_batch, mesh),
         sharding.put_rows(np.arange(size) < count, mesh),
       )
-      yield jax.device_get(result), count
+      if pending:
+        yield pending
+      pending = result, count
+    if pending:
+      yield pending
 
   def _solve_batch(
     self, settings: config_lib.EvalConfig, size: int
   ) -> evaluate_step.EvaluateBatch:
     """Returns the compiled solution of batches; the same as evaluation's."""
-    # Fewer puzzles than there is room for have as many slots.
-    slots = min(size, settings.batch_size)
-    settings = dataclasses.replace(settings, batch_size=slots)
+    if settings.solver == "adaptive":
+      # Fewer puzzles than there is room for have as many slots.
+      slots = min(size, settings.batch_size)
+      settings = dataclasses.replace(settings, batch_size=slots)
     if settings not in self._compiled:
       config = dataclasses.replace(self.config, eval=settings)
       built = dataclasses.replace(self.program, config=config)
@@ -241,9 +254,7 @@ def batch_size(
     num_puzzles: in all.
     num_devices: on which they are solved.
   """
-  most = settings.batch_size
-  if settings.solver == "adaptive":
-    most *= settings.puzzles_per_slot
+  most = program.puzzles_at_a_time(settings)
   few = 1 << max(num_puzzles - 1, 0).bit_length()
   return -(-min(most, few) // num_devices) * num_devices
 
@@ -254,7 +265,9 @@ def _confidence(halt_logits: np.ndarray) -> np.ndarray:
   return 1 / (1 + np.exp(-clipped))
 
 
-def load(workdir: str, config: config_lib.Config | None = None) -> Solver:
+def load(
+  workdir: str, config: config_lib.Config | None = None, **settings: Any
+) -> Solver:
   """Loads a trained network.
 
   Args:
@@ -262,13 +275,22 @@ def load(workdir: str, config: config_lib.Config | None = None) -> Solver:
     config: settings to use; `eval` says how puzzles are solved and which
       checkpoint is read, the network must be the checkpoint's. By default
       those that lie beside the checkpoint.
+    **settings: of `config.eval`, instead of those there.
 
   Returns:
     The solver, on all devices.
 
   Raises:
-    UserError: there is no such checkpoint, or one of another network.
+    UserError: there is no such checkpoint, or one of another network, or a
+      setting is misspelt or impossible.
   """
+  if settings:
+    if "supervision_steps" in settings:
+      settings = {"report_steps": (), **settings}
+    config = config_lib.changed(
+      config or restore.saved_config(workdir),
+      {f"eval.{name}": value for name, value in settings.items()},
+    )
   which = config.eval.checkpoint if config else "latest"
   with checkpointing.Checkpoints(workdir) as checkpoints:
     return restore.chosen(

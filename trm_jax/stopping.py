@@ -29,10 +29,14 @@ class Stop:
     Args:
       max_minutes: from now on; 0 for no limit.
     """
-    self._end = time.monotonic() + 60.0 * max_minutes if max_minutes else None
+    self.limit(max_minutes)
     self._signalled = False
     self._asked: jax.Array | None = None
     self._agreed = _NO
+
+  def limit(self, max_minutes: float) -> None:
+    """Sets the limit, counted from now on; 0 for none."""
+    self._end = time.monotonic() + 60.0 * max_minutes if max_minutes else None
 
   def install(self) -> None:
     """Catches SIGTERM; after `hosts.join`, which catches it, too."""

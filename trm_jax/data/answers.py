@@ -50,16 +50,8 @@ def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
         f"cannot write to standard output: {failures.reason(error)}"
       ) from error
     return
-  path = epath.Path(output_path).expanduser()
-  if os.path.exists(path) and not os.path.isfile(path):
-    raise errors.UserError(
-      f"--output is {output_path!r}, which is no file; '-' prints the answers"
-    )
-  if "://" not in output_path and not path.parent.is_dir():
-    raise errors.UserError(
-      f"--output is {output_path!r}, but there is no folder {path.parent}"
-    )
-  if _is_same(input_path, path):
+  path = place_for(output_path, hint="'-' prints the answers")
+  if is_same(input_path, path):
     raise errors.UserError(
       f"--output is {output_path!r}, which is the --input: name another file"
     )
@@ -71,12 +63,35 @@ def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
         yield zipped
 
 
+def place_for(output_path: str, *, hint: str) -> epath.Path:
+  """Returns the path of a file to be written, checked before any work.
+
+  Args:
+    output_path: As it was typed, not "-".
+    hint: What to do where it is no file.
+
+  Raises:
+    UserError: if it can be no file, or has no folder.
+  """
+  path = epath.Path(output_path).expanduser()
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise errors.UserError(
+      f"--output is {output_path!r}, which is no file; {hint}"
+    )
+  if "://" not in output_path and not path.parent.is_dir():
+    raise errors.UserError(
+      f"--output is {output_path!r}, but there is no folder {path.parent}"
+    )
+  return path
+
+
 def is_standard(output_path: str) -> bool:
   """Tells whether answers are to be printed."""
   return output_path == question_rows.STANDARD
 
 
-def _is_same(a: epath.PathLike, b: epath.PathLike) -> bool:
+def is_same(a: epath.PathLike, b: epath.PathLike) -> bool:
+  """Tells whether two paths lead to one file that is there."""
   both_exist = os.path.exists(a) and os.path.exists(b)
   return both_exist and os.path.samefile(a, b)
 

@@ -48,7 +48,9 @@ def read(source: str) -> Tasks:
   """
   path = pathlib.Path(os.path.expanduser(source))
   if source == question_rows.STANDARD:
-    return _parse(sys.stdin.buffer.read(), "standard input", _NAMELESS)
+    with failures.told("standard input cannot be read"):
+      content = sys.stdin.buffer.read()
+    return _parse(content, "standard input", _NAMELESS)
   if os.path.isdir(path):
     return _read_folder(path)
   if not os.path.exists(path):

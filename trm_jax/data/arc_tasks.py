@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ NUM_COLOURS = 10
 
 # Between the name and the symmetry in the identifier of a varied task.
 _RESERVED = "|||"
+# JSON and names of files may have halves of characters, which UTF-8 has not.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +74,10 @@ def parse_task(
     UserError: that names file, task and pair, for anything that is not as it
       should, or if two sources of an output disagree.
   """
-  if not name or _RESERVED in name:
+  if not name or _RESERVED in name or _SURROGATE.search(name):
     raise errors.UserError(
-      f"{where}: {name!r} cannot be the name of a task: it is empty or has "
-      f"{_RESERVED!r} in it"
+      f"{where}: {name!r} cannot be the name of a task: it is empty, or has "
+      f"{_RESERVED!r} or half of a character in it"
     )
   where = f"{where} task {name!r}"
   if not isinstance(value, dict):

@@ -97,18 +97,42 @@ def read_lines(path: pathlib.Path) -> Iterator[str]:
   Raises:
     UserError: with file name and line, if it cannot be read or is not UTF-8.
   """
+  for number, line in enumerate(read_bytes(path), 1):
+    try:
+      yield decode(line, number)
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f"{path.name} line {number}: not UTF-8 text"
+      ) from error
+
+
+def decode(line: bytes, number: int, faulty: str = "strict") -> str:
+  """Returns a line as text.
+
+  Args:
+    line: In UTF-8.
+    number: From 1; spreadsheets put a byte order mark in front of the first.
+    faulty: What becomes of other bytes: `errors` of `bytes.decode`.
+  """
+  return line.decode("utf-8-sig" if number == 1 else "utf-8", faulty)
+
+
+def read_bytes(path: pathlib.Path) -> Iterator[bytes]:
+  """Yields the lines of a file, with their ends.
+
+  Args:
+    path: A file, gzipped if it is called `.gz`.
+
+  Raises:
+    UserError: with file name and line, if it cannot be read.
+  """
   opener = gzip.open if path.suffix == ".gz" else open
   number = 0
   try:
     with opener(path, "rb") as file:
       for line in file:
         number += 1
-        # Spreadsheets put a byte order mark in front of the first line.
-        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-  except UnicodeDecodeError as error:
-    raise errors.UserError(
-      f"{path.name} line {number}: not UTF-8 text"
-    ) from error
+        yield line
   except (EOFError, zlib.error, OSError) as error:
     raise errors.UserError(
       f"{path.name} line {number + 1}: cannot be read, "

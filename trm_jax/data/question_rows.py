@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 
-from trm_jax import errors
+from trm_jax import errors, failures
 from trm_jax.data import puzzle_csv
 
 STANDARD = "-"  # in place of a path: standard input or output
@@ -43,7 +43,8 @@ def find(source: str, *, size: int) -> Iterator[Row]:
         CSV as above;
       - "-" for standard input, with one or the other;
       - a puzzle itself, if there is no file of that name.
-      Empty lines are passed over; nothing is ever stripped from a puzzle.
+      Empty lines are passed over; nothing is ever stripped from a puzzle. A
+      row is one line: what is quoted ends on its line, too.
     size: Characters of a puzzle, which tell it from a header or a name.
 
   Returns:
@@ -51,7 +52,8 @@ def find(source: str, *, size: int) -> Iterator[Row]:
 
   Raises:
     UserError: if there is no such input, it has no rows or is not what its name
-      says; the rest of it, while rows are taken from what is returned.
+      says; while rows are taken from what is returned, if the file is damaged.
+      A line that is not UTF-8 or not CSV is the fault of one row.
   """
   path = os.path.expanduser(source)
   if source == STANDARD:
@@ -62,7 +64,7 @@ def find(source: str, *, size: int) -> Iterator[Row]:
     )
   if os.path.exists(path):
     file = pathlib.Path(path)
-    return _rows(puzzle_csv.read_lines(file), file.name, size)
+    return _rows(puzzle_csv.read_bytes(file), file.name, size)
   if len(source) == size:
     return iter([Row(where="--input", text=source)])
   raise errors.UserError(
@@ -71,27 +73,54 @@ def find(source: str, *, size: int) -> Iterator[Row]:
   )
 
 
-def _stdin_lines() -> Iterator[str]:
-  """Yields the lines of standard input; as `puzzle_csv.read_lines`."""
-  for number, line in enumerate(sys.stdin.buffer, 1):
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  """A line of an input.
+
+  Attributes:
+    where: Begins the text of an error, e.g. "puzzles.csv line 3".
+    text: Without its end; other characters stand for what is not UTF-8.
+    fault: That it is not UTF-8, or "".
+  """
+
+  where: str
+  text: str
+  fault: str
+
+
+def _stdin_lines() -> Iterator[bytes]:
+  with failures.told(f"{_STDIN} cannot be read"):
+    yield from sys.stdin.buffer
+
+
+def _decoded(lines: Iterable[bytes], name: str) -> Iterator[_Line]:
+  """Yields lines as text, also those that are none."""
+  for number, line in enumerate(lines, 1):
+    where = f"{name} line {number}"
+    fault = ""
     try:
-      yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f"{_STDIN} line {number}: not UTF-8 text"
-      ) from error
+      text = puzzle_csv.decode(line, number)
+    except UnicodeDecodeError:
+      text = puzzle_csv.decode(line, number, "replace")
+      fault = f"{where}: not UTF-8 text"
+    # No blank is taken off: a maze may end in open cells.
+    text = text.removesuffix("\n").removesuffix("\r")
+    yield _Line(where=where, text=text, fault=fault)
 
 
-def _rows(lines: Iterator[str], name: str, size: int) -> Iterator[Row]:
+def _rows(content: Iterable[bytes], name: str, size: int) -> Iterator[Row]:
   """Yields the rows of a text that may be a CSV; at least one."""
+  lines = _decoded(content, name)
   first = next(lines, None)
   if first is None:
     raise errors.UserError(f"{name} is empty: expected puzzles")
-  lines = itertools.chain([first], lines)
   is_csv = name.lower().endswith((".csv", ".csv.gz")) or (
-    _is_header(_without_end(first), size)
+    _is_header(first.text, size)
   )
-  rows = (_csv_rows if is_csv else _text_rows)(lines, name)
+  if is_csv:
+    rows = _csv_rows(first, lines)
+  else:
+    rows = _text_rows(itertools.chain([first], lines))
   first_row = next(rows, None)
   if first_row is None:
     raise errors.UserError(
@@ -111,38 +140,39 @@ def _is_header(line: str, size: int) -> bool:
   return COLUMN in columns or len(columns) > 1
 
 
-def _text_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
-  for number, line in enumerate(lines, 1):
-    text = _without_end(line)
-    if text:
-      yield Row(where=f"{name} line {number}", text=text)
+def _text_rows(lines: Iterable[_Line]) -> Iterator[Row]:
+  for line in lines:
+    if line.text:
+      yield Row(where=line.where, text=line.text, fault=line.fault)
 
 
-def _without_end(line: str) -> str:
-  """Takes off a line's end and no blank: a maze may end in open cells."""
-  return line.removesuffix("\n").removesuffix("\r")
-
-
-def _csv_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
-  reader = csv.reader(lines, strict=True)
-  try:
-    header = [column.strip() for column in next(reader)]
-    if header.count(COLUMN) != 1:
-      found = ", ".join(map(repr, header))[:200] or "none"
-      raise errors.UserError(
-        f"{name} line 1: the columns are {found}; expected one {COLUMN!r}"
-      )
-    place = header.index(COLUMN)
-    for columns in reader:
-      if not columns:
-        continue
-      where = f"{name} line {reader.line_num}"
-      text = columns[place] if place < len(columns) else ""
-      fault = ""
-      if len(columns) != len(header):
-        fault = f"{where}: has {len(columns)} columns, the header {len(header)}"
-      yield Row(where=where, text=text, fault=fault)
-  except csv.Error as error:
+def _csv_rows(header: _Line, lines: Iterable[_Line]) -> Iterator[Row]:
+  names = [column.strip() for column in _columns(header)]
+  if names.count(COLUMN) != 1:
+    found = ", ".join(map(repr, names))[:200] or "none"
     raise errors.UserError(
-      f"{name} line {reader.line_num}: is not CSV ({error})"
-    ) from error
+      header.fault
+      or f"{header.where}: the columns are {found}; expected one {COLUMN!r}"
+    )
+  place = names.index(COLUMN)
+  for line in lines:
+    try:
+      columns = _columns(line)
+    except errors.UserError as error:
+      yield Row(where=line.where, text=line.text, fault=str(error))
+      continue
+    if not columns:
+      continue
+    fault = line.fault
+    if not fault and len(columns) != len(names):
+      fault = f"{line.where}: has {len(columns)} columns, the header {len(names)}"
+    text = columns[place] if place < len(columns) else ""
+    yield Row(where=line.where, text=text, fault=fault)
+
+
+def _columns(line: _Line) -> list[str]:
+  """Parses a line alone: a quotation mark left open takes no other with it."""
+  try:
+    return next(csv.reader([line.text], strict=True), [])
+  except csv.Error as error:
+    raise errors.UserError(f"{line.where}: is not CSV ({error})") from error

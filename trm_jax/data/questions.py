@@ -16,6 +16,8 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import arc, kind, look, maze, question_rows, sudoku
 
+_LONGEST = 1000  # characters of a bad row that are shown
+
 # --- one puzzle --------------------------------------------------------------
 
 
@@ -149,7 +151,8 @@ class Block:
   """Some rows of an input, one after another.
 
   Attributes:
-    texts: Of each row what it asks, as it was written, n.
+    texts: Of each row what it asks, as it was written, n; of a faulty one that
+      is longer than any puzzle only the beginning.
     faults: Of each row why it cannot be solved, or "", n.
     tokens: Of the rows without a fault, in their order, uint8 [m, L].
   """
@@ -198,7 +201,14 @@ def _block(
         fault = str(error)
     faults.append(fault)
   return Block(
-    texts=tuple(row.text for row in rows),
+    texts=tuple(
+      _beginning(row.text) if fault else row.text
+      for row, fault in zip(rows, faults, strict=True)
+    ),
     faults=tuple(faults),
     tokens=np.array(tokens, np.uint8).reshape(-1, look.rows * look.cols),
   )
+
+
+def _beginning(text: str) -> str:
+  return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -299,7 +299,12 @@ def _write(
         write(file)
     if path.exists():
       path.rename(old)
-    draft.rename(path)
+    try:
+      draft.rename(path)
+    except OSError:
+      if old.exists():
+        old.rename(path)
+      raise
   except OSError as error:
     raise _cannot_write(path, error) from error
   finally:

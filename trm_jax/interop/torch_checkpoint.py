@@ -184,7 +184,7 @@ def _state(
 
 
 def export_checkpoint(
-  solver: solver_lib.Solver, output: str, format: str
+  solver: solver_lib.Solver, output: str, file_format: str
 ) -> None:
   """Writes an official checkpoint, and what belongs beside it.
 
@@ -194,13 +194,13 @@ def export_checkpoint(
   Args:
     solver: the trained network.
     output: the file to write, officially named step_<N>.
-    format: 'torch' or 'safetensors'.
+    file_format: 'torch' or 'safetensors'.
 
   Raises:
     UserError: it cannot be written, or beside it lie the files of another
       checkpoint.
   """
-  path = _place(output, format)
+  path = _place(output, file_format)
   state_dict = torch_weights.state_dict_of(
     jax.device_get(solver.weights), num_puzzle_ids=len(solver.identifiers)
   )
@@ -210,7 +210,7 @@ def export_checkpoint(
   }
   for name, content in beside.items():
     _write_beside(path.parent / name, content)
-  _WRITERS[format](
+  _WRITERS[file_format](
     path,
     {torch_weights.PREFIX + name: value for name, value in state_dict.items()},
   )
@@ -219,12 +219,14 @@ def export_checkpoint(
     hosts.note(note)
 
 
-def _place(output: str, format: str) -> epath.Path:
+def _place(output: str, file_format: str) -> epath.Path:
   """Returns the file to write."""
   is_named_so = output.endswith(torch_safetensors.SUFFIX)
-  if not output or output == "-" or is_named_so != (format == "safetensors"):
+  if (
+    not output or output == "-" or is_named_so != (file_format == "safetensors")
+  ):
     example = "exported/step_1000"
-    if format == "safetensors":
+    if file_format == "safetensors":
       example += torch_safetensors.SUFFIX
     raise errors.UserError(
       f"name the file to export to, as --output={example}; not {output!r}"

@@ -5,6 +5,7 @@ its arithmetic. What it does not name has the official default.
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,10 +14,11 @@ from etils import epath
 
 from trm_jax import config as config_lib
 from trm_jax import errors, failures
+from trm_jax.interop import torch_shown
 
 FILE = "all_config.yaml"
 
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**16  # the official file has about a thousand
 _MAX_DEPTH = 3  # of dicts around those settings
 # By official name: ours, and the official default, if there is one.
 _SETTINGS: Mapping[str, tuple[str, Any]] = {
@@ -37,6 +39,20 @@ _SETTINGS: Mapping[str, tuple[str, Any]] = {
   "no_ACT_continue": ("train.halt_rule", True),
 }
 _OF_ATTENTION = ("num_heads", "rope_theta")
+# Besides numbers, what may be proposed to be typed into a shell.
+_WORDS = frozenset(
+  (
+    "attention",
+    "bfloat16",
+    "float32",
+    "halt",
+    "halt_over_continue",
+    "learned",
+    "mlp",
+    "none",
+    "rope",
+  )
+)
 _LOSSES = {
   "stablemax": "stablemax_cross_entropy",
   "softmax": "softmax_cross_entropy",
@@ -61,8 +77,11 @@ class Difference:
 
   @property
   def flag(self) -> str:
-    """What to type for it to fit."""
-    return f"--config.{self.setting}={self.value}" if self.setting else ""
+    """What to type for it to fit; "" if the file has nothing that could."""
+    is_number = type(self.value) in (int, float) and math.isfinite(self.value)
+    if not self.setting or not (is_number or self.value in _WORDS):
+      return ""
+    return f"--config.{self.setting}={self.value}"
 
 
 def read(path: epath.Path) -> Mapping[str, Any]:
@@ -76,8 +95,8 @@ def read(path: epath.Path) -> Mapping[str, Any]:
   if len(content) > _MAX_BYTES:
     raise errors.UserError(f"{path} is too long for a list of settings")
   try:
-    settings = find(yaml.safe_load(content))
-  except (yaml.YAMLError, ValueError, RecursionError) as error:
+    settings = find(_loaded(content))
+  except Exception as error:  # whatever bytes without a meaning lead to
     raise errors.UserError(
       f"{path} is not YAML: {errors.first_line(error)}"
     ) from error
@@ -88,23 +107,45 @@ def read(path: epath.Path) -> Mapping[str, Any]:
   return settings
 
 
-def find(tree: Any, depth: int = _MAX_DEPTH) -> Mapping[str, Any] | None:
+def _loaded(content: bytes) -> Any:
+  # A few hundred bytes with aliases of aliases are gigabytes as text.
+  for event in yaml.parse(content, yaml.SafeLoader):
+    if isinstance(event, yaml.AliasEvent):
+      raise ValueError("it has aliases, whose values have to be written out")
+  return yaml.safe_load(content)
+
+
+def find(tree: Any) -> Mapping[str, Any] | None:
   """Returns the dict in a tree that holds the network's settings, if any."""
-  if not isinstance(tree, dict) or depth == 0:
-    return None
-  if "H_cycles" in tree and "L_cycles" in tree:
-    return tree
-  inner = (find(value, depth - 1) for value in tree.values())
-  return next((settings for settings in inner if settings is not None), None)
+  level = [tree]
+  for _ in range(_MAX_DEPTH):
+    # Each once: a dict may hold another, or itself, any number of times.
+    dicts = {id(value): value for value in level if isinstance(value, dict)}
+    for settings in dicts.values():
+      if "H_cycles" in settings and "L_cycles" in settings:
+        return settings
+    level = [value for inner in dicts.values() for value in inner.values()]
+  return None
 
 
 def differences(
   arch: Mapping[str, Any], config: config_lib.Config
 ) -> list[Difference]:
   """Compares the settings of a file, as `read` returns them, with ours."""
-  name = str(arch.get("name", _ARCHITECTURE))
-  if name.split("@")[0].rpartition(".")[2] != _FILE_OF_TRM:
-    return [Difference(f"arch.name is {name!r}, another kind of network")]
+  odd = [
+    Difference(
+      f"arch.{official} is {torch_shown.shown(arch[official])}, neither a number"
+      " nor a word"
+    )
+    for official in ("name", *_SETTINGS)
+    if not torch_shown.is_short(arch.get(official))
+  ]
+  if odd:
+    return odd
+  name = arch.get("name", _ARCHITECTURE)
+  if str(name).split("@")[0].rpartition(".")[2] != _FILE_OF_TRM:
+    text = f"arch.name is {torch_shown.shown(name)}, another kind of network"
+    return [Difference(text)]
   here = config_lib.flatten(config)
   found = []
   for official, (ours, default) in _SETTINGS.items():
@@ -117,10 +158,8 @@ def differences(
       there = _number(there)
     if there != here[ours]:
       said = "is" if official in arch else "is by default"
-      text = (
-        f"arch.{official} {said} {arch.get(official, default)!r},"
-        f" config.{ours} is {here[ours]!r}"
-      )
+      value = torch_shown.shown(arch.get(official, default))
+      text = f"arch.{official} {said} {value}, config.{ours} is {here[ours]!r}"
       found.append(Difference(text, ours, there))
   return found
 

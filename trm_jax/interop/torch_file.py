@@ -4,6 +4,7 @@ Needs no PyTorch. Nothing of a file is run or unpacked to disk, and reading one
 takes no more memory than its size.
 """
 
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -14,10 +15,10 @@ from etils import epath
 
 from trm_jax import errors, failures
 from trm_jax.data import atomic_file
-from trm_jax.interop import torch_pickle
+from trm_jax.interop import torch_pickle, torch_shown
 
 _PICKLE = "data.pkl"
-_MAX_PICKLE = 2**26  # bytes; a state dict's has some thousand
+_MAX_PICKLE = 2**21  # bytes; a state dict's has some thousand
 _SCRIPT = "constants.pkl"  # only TorchScript has it
 _ALIGNMENT = 64  # bytes, of storages in the file
 _LOCAL_HEADER = 30  # bytes, without the name
@@ -58,9 +59,11 @@ def _read(file: IO[bytes], where: str) -> Any:
       f"{where} is no file of torch.save, and its name does not end in"
       " .safetensors"
     )
+  file.seek(0, os.SEEK_END)
+  size = file.tell()
   try:
     with zipfile.ZipFile(file) as archive:
-      return _Archive(archive, where).tree()
+      return _Archive(archive, where, size).tree()
   except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
     raise errors.UserError(
       f"{where} is damaged: {errors.first_line(error)}"
@@ -70,7 +73,7 @@ def _read(file: IO[bytes], where: str) -> Any:
 class _Archive:
   """The parts of one file, found by their exact names."""
 
-  def __init__(self, archive: zipfile.ZipFile, where: str):
+  def __init__(self, archive: zipfile.ZipFile, where: str, size: int):
     self._archive = archive
     self._where = where
     self._parts = {part.filename: part for part in archive.infolist()}
@@ -89,7 +92,7 @@ class _Archive:
         f" {len(pickles)} parts {_PICKLE}, expected 1"
       )
     self._prefix = pickles[0].removesuffix(_PICKLE)
-    self._check_stored()
+    self._check_stored(size)
 
   def tree(self) -> Any:
     order = self._prefix + "byteorder"
@@ -105,10 +108,11 @@ class _Archive:
     content = self._content(self._prefix + _PICKLE)
     return torch_pickle.parse(content, self._storage, where=self._where)
 
-  def _check_stored(self) -> None:
+  def _check_stored(self, size: int) -> None:
     """Raises UserError if anything would grow when it is read.
 
-    torch.save compresses nothing. Files that are made to fill the memory do.
+    torch.save compresses nothing, and no byte is of two of its parts. Files
+    that are made to fill the memory are not so.
     """
     if any(
       part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1
@@ -117,6 +121,10 @@ class _Archive:
       raise errors.UserError(
         f"{self._where} is compressed or encrypted, which torch.save's files"
         f" never are; unpack it, or {_SAVE_AGAIN}"
+      )
+    if sum(part.file_size for part in self._archive.infolist()) > size:
+      raise errors.UserError(
+        f"{self._where} is damaged: its parts have more bytes than the file"
       )
 
   def _content(self, name: str) -> bytes:
@@ -127,13 +135,13 @@ class _Archive:
     name = f"{self._prefix}data/{key}"
     if name not in self._parts:
       raise errors.UserError(
-        f"{self._where} is damaged: storage {ascii(key)[:40]} is missing"
+        f"{self._where} is damaged: storage {torch_shown.shown(key)} is missing"
       )
     there, wanted = self._parts[name].file_size, size * dtype.itemsize
     if there != wanted:
       raise errors.UserError(
-        f"{self._where} is damaged: storage {ascii(key)[:40]} has {there}"
-        f" bytes, expected {wanted}"
+        f"{self._where} is damaged: storage {torch_shown.shown(key)} has"
+        f" {there} bytes, expected {wanted}"
       )
     if key not in self._storages:
       self._storages[key] = np.frombuffer(self._content(name), np.uint8)
@@ -152,7 +160,7 @@ def write(path: epath.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
   """
   with atomic_file.writing(path) as file, zipfile.ZipFile(file, "w") as archive:
 
-    def add(name: str, content) -> None:
+    def add(name: str, content: bytes | memoryview) -> None:
       part = zipfile.ZipInfo(f"archive/{name}")
       position = file.tell() + _LOCAL_HEADER + len(part.filename)
       part.extra = _filling(position)

@@ -12,7 +12,7 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import program
-from trm_jax.interop import torch_config, torch_weights
+from trm_jax.interop import torch_config, torch_shown, torch_weights
 from trm_jax.models import layers
 
 _BLOCK = "L_level.layers.{}."
@@ -150,7 +150,7 @@ def differences(
   texts = [f"{name} is missing" for name in shapes if name not in state_dict]
   for name, array in state_dict.items():
     if name not in shapes:
-      texts.append(f"{name} is unknown here")
+      texts.append(f"{torch_shown.shown(name)} is unknown here")
     elif array.shape != shapes[name]:
       texts.append(f"{name} has shape {array.shape}, expected {shapes[name]}")
     elif array.dtype.name not in _DTYPES:

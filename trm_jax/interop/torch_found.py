@@ -16,6 +16,9 @@ from trm_jax.interop import (
 )
 
 
+_MAX_TOLD = 10  # differences in one message
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
   """What an official checkpoint holds."""
@@ -46,7 +49,7 @@ def check(
   rows_of: str,
   overridden: Set[str],
 ) -> None:
-  """Raises UserError that names everything that does not fit, if there is.
+  """Raises UserError that names what does not fit, if anything does not.
 
   Args:
     found: the checkpoint.
@@ -70,8 +73,11 @@ def check(
   # What stands in both is told once.
   told = {difference.setting for difference in in_settings} - {""}
   in_weights = [d for d in in_weights if d.setting not in told]
-  texts = [d.text for d in in_weights]
-  texts += [f"in {found.arch_from} {d.text}" for d in in_settings]
+  # Settings first: of tensors, any number may differ.
+  texts = [f"in {found.arch_from} {d.text}" for d in in_settings]
+  texts += [d.text for d in in_weights]
+  if len(texts) > _MAX_TOLD:
+    texts[_MAX_TOLD:] = [f"and {len(texts) - _MAX_TOLD:,} more"]
   flags = " ".join(d.flag for d in (*in_weights, *in_settings) if d.flag)
   if flags:
     texts.append(f"as it was trained: {flags}")

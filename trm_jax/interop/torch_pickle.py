@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from trm_jax import errors
+from trm_jax.interop import torch_shown
 
 # The storages of torch, by the dtype of their numbers.
 _DTYPES = {
@@ -55,6 +56,8 @@ _VALUES = frozenset(
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MAX_AXES = 8
+_MAX_SIZE = 2**63  # of what says where numbers are
+_MAX_KEY = 1000  # characters; names of tensors have some dozen
 
 # (key of a storage, dtype, how many numbers) -> its numbers, one axis.
 ReadStorage = Callable[[str, np.dtype, int], np.ndarray]
@@ -148,6 +151,9 @@ class _Machine:
         stack.append(self._name(argument))
       case "STACK_GLOBAL":
         module, attribute = stack.pop(-2), stack.pop()
+        for part in (module, attribute):
+          if not isinstance(part, str) or not torch_shown.is_short(part):
+            raise self._refused(f"{torch_shown.shown(part)} as a name")
         stack.append(self._name(f"{module} {attribute}"))
       case "BINPERSID":
         stack.append(self._storage(stack.pop()))
@@ -158,6 +164,8 @@ class _Machine:
         stack.pop()
         self._last(dict)
       case _ if name in _VALUES:
+        if isinstance(argument, int) and not torch_shown.is_short(argument):
+          raise self._refused(torch_shown.shown(argument))
         stack.append(argument)
       case _ if name in _CONSTANTS:
         stack.append(_CONSTANTS[name])
@@ -177,19 +185,22 @@ class _Machine:
     # No tuples: deeply nested ones overflow the interpreter's own stack.
     if not all(isinstance(key, str | int | float) for key in items[::2]):
       raise self._refused("a dictionary with keys that are no names or numbers")
+    # One long key may stand in many dicts, and is read in each.
+    if any(isinstance(key, str) and len(key) > _MAX_KEY for key in items[::2]):
+      raise self._refused(f"a key of more than {_MAX_KEY:,} characters")
     return dict(zip(items[::2], items[1::2], strict=True))
 
   def _name(self, name: str) -> _Name:
     if name not in _NAMES:
-      shown = ascii(str(name).replace(" ", "."))[1:-1][:100]
+      shown = torch_shown.shown(name.replace(" ", "."))
       raise self._refused(f"{shown}, which is neither a tensor nor a number")
     return _Name(name)
 
   def _storage(self, description: Any) -> np.ndarray:
     """Reads the storage ('storage', kind, key, device, how many numbers)."""
     match description:
-      case ("storage", _Name(name), str(key), str(), int(size)) if size >= 0:
-        if name.startswith("torch "):
+      case ("storage", _Name(name), str(key), str(), int(size)):
+        if name.startswith("torch ") and 0 <= size < _MAX_SIZE:
           return self._read_storage(key, _DTYPES[name.split()[1]], size)
     raise self._refused("a reference that is none to a storage of numbers")
 
@@ -208,12 +219,11 @@ class _Machine:
     self, storage: np.ndarray, offset: Any, shape: Any, strides: Any
   ) -> np.ndarray:
     """Returns a view of a storage after checking that it lies within."""
-    numbers = (offset, *shape, *strides)
     if (
       storage.ndim != 1
-      or len(shape) != len(strides)
-      or len(shape) > _MAX_AXES
-      or any(type(number) is not int or number < 0 for number in numbers)
+      or not (isinstance(shape, tuple) and isinstance(strides, tuple))
+      or not len(shape) == len(strides) <= _MAX_AXES
+      or not all(map(_is_size, (offset, *shape, *strides)))
     ):
       raise self._refused("a tensor without a proper shape")
     last = sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
@@ -239,6 +249,10 @@ class _Machine:
       " with PyTorch and save its state dict alone:"
       " torch.save(model.state_dict(), NEW)"
     )
+
+
+def _is_size(number: Any) -> bool:
+  return type(number) is int and 0 <= number < _MAX_SIZE
 
 
 def dump(tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -80,7 +80,12 @@ def locate(source: str) -> Source:
 
 def _only(names: Sequence[str], where: str) -> str:
   """Returns the one file of weights among names."""
-  found = sorted(filter(_LOOKS_LIKE_WEIGHTS.search, names))
+  # Strange names are not shown; such a file can still be named itself.
+  found = sorted(
+    name
+    for name in names
+    if _LOOKS_LIKE_WEIGHTS.search(name) and name.isprintable()
+  )
   if len(found) == 1:
     return found[0]
   if not found:

@@ -14,13 +14,16 @@ import numpy as np
 from flax import traverse_util
 
 from trm_jax import errors, types
+from trm_jax.interop import torch_shown
 
 # Of the official code, which compiles its model before it saves or loads.
 PREFIX = "_orig_mod.model.inner."
 TABLE = "puzzle_emb.weights"
 INITIAL_Y, INITIAL_Z = "H_init", "L_init"
 
-_PREFIXES = ("_orig_mod", "module", "model", "inner")
+_PREFIXES = re.compile(
+  r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
+)
 # What a batch had of the table when it was saved; some forks save it, too.
 _CACHE = ("puzzle_emb.local_weights", "puzzle_emb.local_ids")
 _PATHS = {
@@ -47,6 +50,7 @@ _BLOCK_NAMES: Mapping[tuple[str, ...], str] = {
 
 _AVERAGED = re.compile(r"(^|[_.])(ema|shadow|averaged?)([_.]|$)", re.IGNORECASE)
 _MAX_DEPTH = 4  # of dicts around the state dict
+_MAX_SHOWN = 3  # of state dicts, where there is more than one
 
 
 def path_of(name: str) -> tuple[str, ...] | None:
@@ -144,8 +148,8 @@ def _is_short(latent: np.ndarray) -> bool:
 
 def without_prefix(name: str) -> str:
   """Returns a parameter's name without what wrapped models put before it."""
-  first, _, rest = name.partition(".")
-  return without_prefix(rest) if first in _PREFIXES and rest else name
+  match = _PREFIXES.match(name)
+  return name[match.end() :] if match else name
 
 
 def find(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], str]:
@@ -172,9 +176,10 @@ def find(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], str]:
     )
   for places in (averaged, plain):
     if len(places) > 1:
-      names = " and ".join(_shown(place) for place in places)
+      names = " and ".join(map(_shown, places[:_MAX_SHOWN]))
       raise errors.UserError(
-        f"{where} holds several state dicts, {names}; save the one that you"
+        f"{where} holds {len(places):,} state dicts, {names}"
+        f"{', ...' if len(places) > _MAX_SHOWN else ''}; save the one that you"
         " want alone"
       )
   if not averaged:
@@ -225,8 +230,8 @@ def _named(
     name = without_prefix(full)
     if name in named:
       raise errors.UserError(
-        f"{where} has {name} twice, under different prefixes; save one of its"
-        " models alone"
+        f"{where} has {torch_shown.shown(name)} twice, under different"
+        " prefixes; save one of its models alone"
       )
     if name not in _CACHE:
       named[name] = value
@@ -234,4 +239,4 @@ def _named(
 
 
 def _shown(place: tuple[str, ...]) -> str:
-  return repr("/".join(place)) if place else "itself"
+  return torch_shown.shown("/".join(place)) if place else "itself"
