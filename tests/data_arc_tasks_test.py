@@ -163,10 +163,12 @@ def test_what_is_no_colour(colour, shown):
   )
 
 
-@pytest.mark.parametrize("name", ["", "a|||t1"])
+@pytest.mark.parametrize("name", ["", "a|||t1", "a\udcff", "\ud83d"])
 def test_names_that_cannot_be(name):
-  with pytest.raises(errors.UserError, match="cannot be the name of a task"):
+  message = "cannot be the name of a task"
+  with pytest.raises(errors.UserError, match=message) as caught:
     _parse(TASK, name=name)
+  str(caught.value).encode()  # can be told
 
 
 def test_solutions_that_do_not_fit():

@@ -173,7 +173,7 @@ FORMS = {
   "official": "source,question,answer,rating\n"
   f"x,{QUESTION},?,1\n\ny,{OTHER},,\n",
   "windows": f"\ufeffquestion,source\r\n{QUESTION},x\r\n{OTHER},y\r\n",
-  "quoted": f'"source", question\n"a, b\nc",{QUESTION}\nd,"{OTHER}"\n',
+  "quoted": f'"source", question\n"a, ""b""",{QUESTION}\nd,"{OTHER}"\n',
   "lines": f"{QUESTION}\n\n{OTHER}\n",
   "windows lines": f"\ufeff{QUESTION}\r\n{OTHER}\r\n",
 }
@@ -283,8 +283,8 @@ def test_neither_a_file_nor_a_puzzle(tmp_path):
     ("p.txt", f"puzzle,answer\n{QUESTION},\n", "are 'puzzle', 'answer'; exp"),
     ("p.csv", f"{QUESTION}\n", f"the columns are '{QUESTION}'; expected one"),
     ("p.csv", "question,question\n", "'question', 'question'; expected one"),
-    ("p.csv", "question\n\xff\n".encode("latin-1"), "line 2: not UTF-8 text"),
-    ("p.csv", f'question\n"{QUESTION}\n', "line 2: is not CSV (unexpected end"),
+    ("p.csv", "\ufeffquestion".encode("utf-16"), "line 1: not UTF-8 text"),
+    ("p.csv", '"question\n', "p.csv line 1: is not CSV (unexpected end"),
     ("p.csv.gz", b"", "p.csv.gz is empty"),
   ],
 )
@@ -296,15 +296,67 @@ def test_a_damaged_file_and_a_damaged_pipe(tmp_path, monkeypatch):
   path = _file(tmp_path, f"question\n{QUESTION}\n", "p.csv.gz")
   path.write_bytes(path.read_bytes()[:-9])
   assert "p.csv.gz line" in _error(path)
-  _pipe(monkeypatch, "question\n\xff\n".encode("latin-1"))
-  assert _error("-") == "standard input line 2: not UTF-8 text"
   _pipe(monkeypatch, "")
   assert "standard input is empty" in _error("-")
+  monkeypatch.setattr(sys, "stdin", solver_stand_in.broken_pipe())
+  assert _error("-") == "standard input cannot be read: Input/output error"
 
 
-def test_a_line_without_end(monkeypatch):
-  _pipe(monkeypatch, "x" * 200_000)
-  assert "question has 200000 characters" in _only_block("-").faults[0]
+LONG = "x" * 200_000
+BAD_LINES = {
+  b"\xff" + QUESTION[1:].encode(): "not UTF-8 text",
+  f'"{QUESTION}'.encode(): "is not CSV (unexpected end of data)",
+  LONG.encode(): "is not CSV (field larger than field limit (131072))",
+  f'"{QUESTION}",{LONG}'.encode(): "is not CSV (field larger than field",
+  f'"{QUESTION}"x'.encode(): "is not CSV (',' expected after '\"')",
+  QUESTION[:4].encode() + b"\r" + QUESTION[4:].encode(): "is not CSV (new-line",
+}
+
+
+@pytest.mark.parametrize("way", ["p.csv", "p.csv.gz", "-"])
+def test_whatever_is_wrong_with_a_line_the_next_one_is_read(
+  tmp_path, monkeypatch, way
+):
+  lines = [b"question"]
+  for bad in BAD_LINES:
+    lines += [bad, QUESTION.encode()]
+  content = b"\n".join(lines)
+  source = way
+  if way == "-":
+    _pipe(monkeypatch, content)
+  else:
+    source = _file(tmp_path, content, way)
+  block = _only_block(source)
+  assert block.texts[1::2] == (QUESTION,) * len(BAD_LINES)
+  assert block.faults[1::2] == ("",) * len(BAD_LINES)
+  name = "standard input" if way == "-" else way
+  numbers = range(2, 2 + len(lines), 2)
+  for number, fault, told in zip(
+    numbers, block.faults[::2], BAD_LINES.values(), strict=False
+  ):
+    assert fault.startswith(f"{name} line {number}: {told}")
+    assert len(fault) < 200
+  assert block.texts[0] == "\ufffd" + QUESTION[1:]
+  # What has no end is not shown in full.
+  assert max(map(len, block.texts)) < 2000
+  assert len(block.tokens) == len(BAD_LINES)
+
+
+def test_lines_of_text_that_are_none(monkeypatch):
+  first = b"\xff" + QUESTION[1:].encode()
+  _pipe(
+    monkeypatch, b"\n".join([first, QUESTION.encode(), LONG.encode(), b"1\xff"])
+  )
+  block = _only_block("-")
+  assert block.faults == (
+    "standard input line 1: not UTF-8 text",
+    "",
+    "standard input line 3: question has 200000 characters, expected 16",
+    "standard input line 4: not UTF-8 text",
+  )
+  assert block.texts[1] == QUESTION
+  assert block.texts[2] == "x" * 1000 + "..."
+  assert block.tokens.tolist() == [TOKENS]
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 100])

@@ -129,6 +129,12 @@ def test_reliability_is_not_known_where_there_is_no_answer():
   np.testing.assert_allclose(bins.accuracy, [0.5, 1.0, np.nan, 0.5])
 
 
+def test_a_confidence_that_is_no_number_is_neither_belief_nor_doubt():
+  seen = _seen([0.9, np.nan, np.nan], [True, True, False]).judged
+  assert gallery.confusion(seen).tolist() == [[1, 0], [0, 0]]
+  assert gallery.reliability(seen, bins=2).counts.tolist() == [0, 1]
+
+
 def test_logits_beyond_all_bounds_are_certainty():
   answers = _answers(4).replace(
     halt_logits=np.array([-1e5, 1e5, 0, 1], np.float32),

@@ -29,6 +29,7 @@ from trm_jax import (
   html_puzzles,
   html_report,
   pictures,
+  stopping,
   voting,
 )
 from trm_jax import report as report_lib
@@ -298,6 +299,7 @@ def test_what_is_not_known_is_no_zero():
     kinds={"Solution not known": [_shown(has_steps=False, known=False)]},
   )
   assert "not known puzzles right" in page.text
+  assert "not known steps on average" in page.text
   assert "no solution of the puzzles is known" in page.text
   assert not re.search(r"\b0(\.0+)?%", page.text)
   assert "nan" not in page.text.lower()
@@ -312,6 +314,28 @@ def test_belief_is_counted_against_truth():
   assert "10% to 20% 1 14.3% 0.0%" in text
   # A part without answers has no accuracy.
   assert "30% to 40% 0 no answer no answer" in text
+
+
+@pytest.mark.parametrize("diverged", [2, 8])
+def test_a_confidence_that_is_no_number_is_not_counted(diverged):
+  seen = _seen()
+  seen.confidence[-diverged:] = math.nan
+  shown = _shown()
+  shown.thinking.confidence[:] = math.nan
+  shown = dataclasses.replace(
+    shown, exhibit=dataclasses.replace(shown.exhibit, confidence=math.nan)
+  )
+  page = _assemble(seen=seen, kinds={"Right": [shown]})
+  told = f"The confidence of {diverged} puzzles is not a number"
+  assert told in page.text
+  assert "right, confidence not known, 2 steps" in page.text
+  assert "nan" not in page.text.lower()
+  assert not page.all("progress")
+  belief = "Belief against truth, of 6 puzzles"
+  assert (belief in page.text) == (diverged == 2)
+  if diverged == 2:
+    assert "believed wrong 2 33.3% 2 33.3% 4 66.7%" in page.text
+    assert "90% to 100% 0 no answer no answer" in page.text
 
 
 def test_it_is_told_when_only_a_part_of_the_puzzles_was_solved_now():
@@ -481,8 +505,8 @@ def test_other_solvers_have_a_report_too(tmp_path, solver):
   config.eval.rollouts = 3
   config = config_lib.from_config_dict(config)
   saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
-  html_report.write(config, str(tmp_path), str(tmp_path / "a/page.html"))
-  page = _Page((tmp_path / "a/page.html").read_text())
+  html_report.write(config, str(tmp_path), str(tmp_path / "page.html"))
+  page = _Page((tmp_path / "page.html").read_text())
   _check_self_contained(page)
   assert not (tmp_path / html_report.REPORT_FILE).exists()
 
@@ -506,6 +530,49 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   assert 17 <= int(last[1]) <= 24
   names = [task.name for task in experiment.build(config).task.ballot.tasks]
   assert last[2] == names[(int(last[1]) - 1) // 8]
+
+
+@pytest.mark.parametrize(
+  ("output", "text"),
+  [
+    ("-", "--output is '-', but a report is not printed: name a file"),
+    ("{}", "which is no file; name a file"),
+    ("{}/nowhere/page.html", "but there is no folder {}/nowhere"),
+    ("{}/file/page.html", "but there is no folder {}/file"),
+  ],
+)
+def test_a_page_that_has_no_place_is_refused_before_the_work(
+  tmp_path, monkeypatch, output, text
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "file").touch()
+  monkeypatch.setattr(evaluate, "restore_and_evaluate", None)
+  with pytest.raises(errors.UserError) as caught:
+    html_report.write(
+      _config(), str(tmp_path), output.replace("{}", str(tmp_path))
+    )
+  assert text.replace("{}", str(tmp_path)) in str(caught.value)
+  assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_with_half_a_character_keeps_no_page_from_being_written(
+  tmp_path,
+):
+  config = _config(name="a\udcffb")  # a byte of the command line
+  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  html_report.write(config, str(tmp_path))
+  page = _Page((tmp_path / html_report.REPORT_FILE).read_text())
+  assert "Evaluation of a?b" in page.text
+
+
+def test_a_stopped_report_says_what_the_same_command_does(tmp_path):
+  config = _config()
+  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  stop = stopping.Stop(0.0)
+  stop.request()
+  with pytest.raises(stopping.Stopped, match="the same command begins it anew"):
+    html_report.write(config, str(tmp_path), stop=stop)
+  assert not (tmp_path / html_report.REPORT_FILE).exists()
 
 
 def test_an_empty_workdir_is_one_line(tmp_path):

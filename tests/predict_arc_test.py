@@ -221,6 +221,13 @@ def _pipe(monkeypatch, value):
   monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
+def test_a_pipe_that_breaks(monkeypatch):
+  monkeypatch.setattr(sys, "stdin", solver_stand_in.broken_pipe())
+  assert "standard input cannot be read: Input/output error" in _error(
+    _solver(), "-", "-"
+  )
+
+
 def test_from_pipe_to_pipe(monkeypatch, capfdbinary, tmp_path):
   monkeypatch.chdir(tmp_path)
   _pipe(monkeypatch, folders.as_json(TASKS[0]) | {"name": NAMES[0]})
@@ -283,7 +290,9 @@ def test_inputs_that_are_not_there(tmp_path):
   assert "there is no such file or folder" in _error(
     _solver(), tmp_path / "nowhere.json", output
   )
-  assert "there is no .json file in" in _error(_solver(), tmp_path, output)
+  folder = tmp_path / "empty"
+  folder.mkdir()
+  assert "there is no .json file in" in _error(_solver(), folder, output)
   path = tmp_path / "tasks.json.gz"
   path.write_bytes(b"no gzip")
   assert "tasks.json.gz cannot be read: " in _error(_solver(), path, output)
@@ -300,4 +309,87 @@ def test_pictures_of_test_inputs(tmp_path):
     f"___away_test_{number}.{ending}"
     for number in (1, 2)
     for ending in ("gif", "png")
+  ]
+
+
+# --- what stands beside the answers -------------------------------------------
+
+
+def test_details_replace_only_details(tmp_path, capfd):
+  source = _write(tmp_path, _challenges(TASKS[:1]))
+  _predict(_solver(), source, tmp_path)
+  details = tmp_path / "answers_details.json"
+  told = f"answers.json; details: {details}"
+  assert capfd.readouterr().err.rstrip().endswith(told)
+  _predict(_solver(), source, tmp_path)
+  told = f"{told}, in place of an earlier one"
+  assert capfd.readouterr().err.rstrip().endswith(told)
+  solver = _solver()
+  solver.answer = None  # is not asked
+  for content in ("mine", json.dumps(_challenges(TASKS)), "[]"):
+    details.write_text(content)
+    message = _error(solver, source, tmp_path / "answers.json")
+    assert "answers_details.json, which would get the details, is there" in (
+      message
+    )
+    assert details.read_text() == content
+
+
+def test_details_never_replace_the_input(tmp_path):
+  solver = _solver()
+  solver.answer = None  # is not asked
+  # Even where the input looks like details.
+  source = _write(tmp_path, {"a": {"error": ""}}, "x_details.json")
+  message = _error(solver, source, tmp_path / "x.json")
+  assert "x_details.json, which would get the details, is the --in" in message
+  folders.repository(tmp_path, {"mine": TASKS})
+  folder = tmp_path / "mine"
+  message = _error(solver, folder, folder / f"{NAMES[0]}.json")
+  assert "which is in the folder --input" in message
+  assert len(list(folder.iterdir())) == 3
+  assert not (tmp_path / "x.json").exists()
+
+
+def test_a_terminal_obeys_no_name(tmp_path, capfd):
+  evil = "a\x1b[2J\nb\u202e"
+  value = _challenges(TASKS[:1])
+  value[evil] = value[NAMES[0]]  # no row: a warning, too
+  value[f"{evil}2"] = {}
+  message = _error(
+    _solver(), _write(tmp_path, value), tmp_path / "answers.json"
+  )
+  told = capfd.readouterr().err
+  assert r"a\x1b[2J\nb\u202e test 1: 1 of 1 votes" in told
+  assert r"for 1 of the tasks (a\x1b[2J\nb\u202e)" in told
+  assert r"could not be read: a\x1b[2J\nb\u202e2 (first" in message
+  for line in (*told.splitlines(), message):
+    assert line.isprintable()
+  # Files have the name itself.
+  assert evil in json.loads((tmp_path / "answers.json").read_text())
+
+
+@pytest.mark.parametrize("surer", [0, 1])
+def test_votes_count_by_the_networks_own_logits(tmp_path, surer):
+  """A sigmoid in float32 cannot tell the surest ones from each other."""
+
+  class Sure(solver_stand_in.StandIn):
+    """Answers variants by their rows; of two answers one is surer."""
+
+    def solve_tokens(self, inputs, puzzle_ids=None):
+      solved = super().solve_tokens(inputs, puzzle_ids)
+      logits = np.where(puzzle_ids % 2 == surer, 30, 20).astype(np.float32)
+      return dataclasses.replace(solved, halt_logits=logits)
+
+    def answer(self, tokens, puzzle_id):
+      size = 1 + puzzle_id % 2
+      return arc.encode(np.zeros((size, size), np.uint8)), 0.5
+
+  solver = _solver(Sure, variants=2)
+  submission, _ = _predict(
+    solver, _write(tmp_path, _challenges(TASKS[:1])), tmp_path
+  )
+  attempts = submission[NAMES[0]][0]
+  assert [len(attempts[f"attempt_{n}"]) for n in (1, 2)] == [
+    1 + surer,
+    2 - surer,
   ]

@@ -11,7 +11,7 @@ import pytest
 import solver_stand_in
 import tiny
 
-from trm_jax import errors, predict, predict_pictures
+from trm_jax import errors, pictures, predict, predict_pictures
 from trm_jax.data import kind, sudoku_generator
 
 HEADER = "question,answer,confidence,steps,valid,error"
@@ -245,17 +245,34 @@ def test_nobody_reads_any_more():
 
 
 def test_a_file_that_is_damaged_further_on(tmp_path):
-  source = tmp_path / "puzzles.csv"
-  source.write_bytes(
-    f"question\n{QUESTION}\n{QUESTION}\n\xff".encode("latin-1")
-  )
+  source = tmp_path / "puzzles.csv.gz"
+  content = gzip.compress(f"question\n{QUESTION}\n{QUESTION}\n".encode())
+  source.write_bytes(content[:-4])
   output = _old(tmp_path)
   message = _error(_solver(batch_size=1), source, output)
-  assert message == "puzzles.csv line 4: not UTF-8 text"
+  assert message.startswith("puzzles.csv.gz line 4: cannot be read")
   _assert_untouched(output)
 
 
-def test_places_that_cannot_be_written(tmp_path):
+def test_rows_of_other_bytes_keep_no_other_from_being_solved(tmp_path):
+  source = tmp_path / "puzzles.csv"
+  bad = [b"\xff", b'"' + QUESTION.encode(), b"x" * 200_000]
+  rows = [b"question", *bad, QUESTION.encode(), *bad[::-1], QUESTION.encode()]
+  source.write_bytes(b"\n".join(rows))
+  output = tmp_path / "answers.csv"
+  message = _error(_solver(batch_size=1), source, output)
+  assert message.startswith(
+    "6 of 8 rows could not be read (first puzzles.csv line 2: not UTF-8 text);"
+  )
+  # Answers can be read by who reads CSV, too.
+  written = _read(output)
+  assert [row["valid"] for row in written] == (["", "", "", "yes"] * 2)
+  assert [bool(row["error"]) for row in written] == [True] * 3 + [False] + (
+    [True] * 3 + [False]
+  )
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
   solver = _solver()
   solver.answer = None  # is not asked
   source = _write(tmp_path, [QUESTION])
@@ -263,6 +280,9 @@ def test_places_that_cannot_be_written(tmp_path):
   assert f"there is no folder {tmp_path / 'nowhere'}" in message
   assert "which is no file" in _error(solver, source, tmp_path)
   assert "which is the --input" in _error(solver, source, source)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  message = _error(solver, "~/puzzles.csv", "~/puzzles.csv")
+  assert "which is the --input" in message
   assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -282,4 +302,62 @@ def test_pictures_of_the_first_puzzles(tmp_path, monkeypatch, capfd):
     "puzzle_4.gif",
     "puzzle_4.png",
   ]
-  assert "pictures of the first 2 (at most 2)" in capfd.readouterr().err
+  told = capfd.readouterr().err
+  assert "4 pictures of the first 2 puzzles (at most 2)" in told
+
+
+def test_names_of_pictures_are_distinct(tmp_path, capfd):
+  tokens = np.array([[1] * 16] * 7, np.uint8)
+  names = ["a/b", "a_b", "A?b", "a_b_2", "x" * 300, "x" * 301, "日" * 99]
+  puzzles = [
+    predict_pictures.Puzzle(name=name, tokens=question)
+    for name, question in zip(names, tokens, strict=True)
+  ]
+  solver = solver_stand_in.of(solver_stand_in.Echo, tiny.config())
+  predict_pictures.draw(solver, puzzles, str(tmp_path))
+  assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(
+    ["a_b", "a_b_2", "A_b_3", "a_b_2_2", "x" * 50, "x" * 50 + "_2", "日" * 50]
+  )
+  assert len(list(tmp_path.iterdir())) == 14
+  assert "14 pictures of the first 7 puzzles" in capfd.readouterr().err
+
+
+def test_what_is_there_after_an_interruption_was_told(
+  tmp_path, monkeypatch, capfd
+):
+  """Answers come first; and pictures that are drawn are told of."""
+  num_drawn = 0
+
+  def save_gif(thinking, path):
+    nonlocal num_drawn
+    num_drawn += 1
+    if num_drawn == 2:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(pictures, "save_gif", save_gif)
+  source = _write(tmp_path, [QUESTION] * 3)
+  output = tmp_path / "answers.csv"
+  folder = tmp_path / "pictures"
+  with pytest.raises(KeyboardInterrupt):
+    predict.predict_file(_solver(), source, str(output), str(folder))
+  assert len(_read(output)) == 3
+  answers_told, pictures_told = capfd.readouterr().err.splitlines()
+  assert answers_told.endswith(str(output))
+  assert pictures_told == (
+    f"3 pictures of the first 3 puzzles (at most 20): {folder}"
+  )
+
+
+def test_an_interruption_leaves_no_answers(tmp_path, capfdbinary):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  solver = _solver()
+  solver.answer = interrupted
+  output = _old(tmp_path)
+  for place in (output, "-"):
+    with pytest.raises(KeyboardInterrupt):
+      predict.predict_file(solver, QUESTION, str(place), "")
+  _assert_untouched(output)
+  told = capfdbinary.readouterr()
+  assert not told.out + told.err

@@ -1,6 +1,9 @@
 """A solver that is no network, for tests of what surrounds it."""
 
 import dataclasses
+import errno
+import io
+import os
 
 import numpy as np
 from etils import epath
@@ -29,11 +32,12 @@ class StandIn:
     answers = [
       self.answer(*pair) for pair in zip(inputs, puzzle_ids, strict=True)
     ]
+    sure = np.array([sure for _, sure in answers])
     return solver_lib.Solved(
       answers=np.array([answer for answer, _ in answers], np.uint8).reshape(
         inputs.shape
       ),
-      confidence=np.array([sure for _, sure in answers], np.float32),
+      halt_logits=np.log(sure / (1 - sure)).astype(np.float32),
       steps=np.full(len(inputs), STEPS, np.int32),
     )
 
@@ -87,3 +91,18 @@ def of(cls, config: config_lib.Config, *, look=None, identifiers=("<blank>",)):
     identifiers=list(identifiers),
     path=epath.Path("runs/stand_in"),
   )
+
+
+class _Broken(io.RawIOBase):
+  """Cannot be read."""
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def broken_pipe() -> io.TextIOWrapper:
+  """Returns a standard input that cannot be read."""
+  return io.TextIOWrapper(io.BufferedReader(_Broken()))

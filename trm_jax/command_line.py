@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import io
 import os
 import re
 import sys
@@ -89,6 +90,9 @@ def config() -> config_lib.Config:
 
 def run(command: Callable[[Sequence[str]], None]) -> None:
   """Runs a command; what the user can put right is one line, no traceback."""
+  for stream in (sys.stdout, sys.stderr):  # a file's name may be no UTF-8
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
   try:
     app.run(command, flags_parser=_parse)
   except errors.UserError as error:

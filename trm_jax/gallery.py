@@ -31,17 +31,18 @@ class Exhibit:
 class Seen:
   """What is known of each of N puzzles."""
 
-  confidence: np.ndarray  # [N] float64, that the answer is right
+  confidence: np.ndarray  # [N] float64; NaN of a training that diverged
   steps: np.ndarray  # [N] int32, supervision steps that it took
   known: np.ndarray  # [N] bool, whether there is a solution
   exact: np.ndarray  # [N] bool, whether the answer is the solution
 
   @property
   def judged(self) -> "Seen":
-    """Those with a solution."""
+    """Those with a solution, and a confidence that is a number."""
+    rows = self.known & ~np.isnan(self.confidence)
     return Seen(
       **{
-        field.name: getattr(self, field.name)[self.known]
+        field.name: getattr(self, field.name)[rows]
         for field in dataclasses.fields(self)
       }
     )
@@ -146,7 +147,7 @@ def confusion(seen: Seen) -> np.ndarray:
   """Counts belief against truth.
 
   Args:
-    seen: puzzles with a solution.
+    seen: puzzles with a solution and a confidence: `Seen.judged`.
 
   Returns:
     Int [2, 2]: believed to be right or not, and right or not.
@@ -164,7 +165,7 @@ def reliability(seen: Seen, *, bins: int = 10) -> Bins:
   """Compares confidence with the share of answers that are right.
 
   Args:
-    seen: puzzles with a solution.
+    seen: puzzles with a solution and a confidence: `Seen.judged`.
     bins: number of parts.
   """
   edges = np.linspace(0, 1, bins + 1)

@@ -90,9 +90,18 @@ def belief(seen: gallery.Seen, num_puzzles: int) -> tuple[str, Html]:
   judged = seen.judged
   total = len(judged.exact)
   partial = coverage(len(seen.exact), num_puzzles)
-  if not total:
+  if not seen.known.any():
     words = "Not known: no solution of the puzzles is known."
     return html_parts.section(title, element("p", words), *partial)
+  unsure = int(seen.known.sum()) - total
+  if unsure:
+    words = (
+      f"The confidence of {unsure:,} puzzles is not a number: training has"
+      " diverged. They are not counted here."
+    )
+    partial.append(element("p", words, class_="warning"))
+  if not total:
+    return html_parts.section(title, *partial)
   counts = gallery.confusion(judged)
   table = html_parts.table(
     ["", "right", "wrong", "all"],

@@ -1,6 +1,7 @@
 """The report's sections of single puzzles: best and worst, a film, votes."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -258,12 +259,13 @@ def _figure(panel: sheets.Panel, alt: str, *, has_bar: bool) -> Html:
   bar = element("div", class_="no-bar")
   if has_bar and panel.confidence is not None:
     said.append(element("span", sheets.percent(panel.confidence)))
-    bar = element(
-      "progress",
-      value=f"{panel.confidence:.4f}",
-      max="1",
-      aria_label="confidence",
-    )
+    if math.isfinite(panel.confidence):
+      bar = element(
+        "progress",
+        value=f"{panel.confidence:.4f}",
+        max="1",
+        aria_label="confidence",
+      )
   image = element(
     "img", src=source, alt=alt, width=str(width), height=str(height)
   )

@@ -99,7 +99,7 @@ def _place(workdir: str, output: str) -> epath.Path:
       "--output is '-', but a report is not printed: name a file, or none for"
       f" {REPORT_FILE} in the workdir"
     )
-  path = answers.place_for(output, hint="name a file in it")
+  path = answers.place_for(output, hint="name a file")
   return workdir_lib.folder(path)
 
 

@@ -5,14 +5,21 @@ of the puzzle table that were trained on them, one for each variant.
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from etils import epath
 
-from trm_jax import errors, hosts, portions, predict_pictures, tally, voting
+from trm_jax import (
+  errors,
+  hosts,
+  portions,
+  predict_details,
+  predict_pictures,
+  tally,
+  voting,
+)
 from trm_jax import solver as solver_lib
 from trm_jax.data import (
   answers,
@@ -25,12 +32,9 @@ from trm_jax.data import (
   selection,
 )
 
-NUM_ATTEMPTS = 2  # as Kaggle takes them
-
 _BLANK_ROW = 0  # of the puzzle table, of what has none of its own
 _SUBSET = "input"  # all tasks are of one
 _NUM_NAMED = 5  # tasks that a line names
-_DIGITS = 6  # of fractions; no more are exact
 _IDENTIFIERS = "the checkpoint's list of identifiers"
 
 
@@ -47,8 +51,8 @@ def predict_tasks(
   Written is Kaggle's submission, {NAME: [{"attempt_1": grid, "attempt_2":
   grid}, ...]}, of the tasks that could be read, and nothing else: scorers take
   each key beside the grids for an attempt, or refuse it. Votes, confidence and
-  steps stand in a second file beside it, NAME_details.json of NAME.json; they
-  are also told on stderr.
+  steps stand in a second file beside it, NAME_details.json of NAME.json, which
+  replaces only another such file; they are also told on stderr.
 
   Args:
     solver: The trained network.
@@ -61,6 +65,7 @@ def predict_tasks(
     UserError: if nothing can be read or written; or, when the answers have been
       written, if some tasks could not be read.
   """
+  beside = predict_details.Place.beside(output_path, input_path)
   with answers.writing(output_path, input_path=input_path) as file:
     given = arc_questions.read(input_path)
     if not given.tasks:
@@ -74,16 +79,22 @@ def predict_tasks(
     ordered = [outcomes[task.name] for task in given.tasks]
     submission = voting.submission(outcome.result for outcome in ordered)
     file.write(json.dumps(submission).encode())
-    if not answers.is_standard(output_path):
-      details = _details(ordered, table, given.faults)
-      with answers.writing(
-        _beside(output_path), input_path=input_path
-      ) as beside:
-        beside.write(json.dumps(details, indent=1).encode())
+    if beside:
+      beside.write(
+        {
+          outcome.result.name: predict_details.of_answered(
+            outcome.result,
+            outcome.steps,
+            in_table=outcome.result.name not in table.missing,
+          )
+          for outcome in ordered
+        }
+        | predict_details.of_faults(given.faults)
+      )
   place = answers.place(output_path)
   hosts.note(
     f"{len(ordered):,} task{'s' * (len(ordered) != 1)} answered by"
-    f" {solver.path}: {place}"
+    f" {solver.path}: {place}{beside.told if beside else ''}"
   )
   if pictures:
     predict_pictures.draw(solver, _puzzles(table), pictures)
@@ -98,22 +109,18 @@ def _faults(given: arc_questions.Tasks) -> str:
   total = len(faults) + len(given.tasks)
   if total == 1:
     return faults[0]
-  names = ", ".join(list(given.faults)[:_NUM_NAMED])
-  more = ", ..." if len(faults) > _NUM_NAMED else ""
   return (
-    f"{len(faults):,} of {total:,} tasks could not be read: {names}{more}"
-    f" (first {faults[0]})"
+    f"{len(faults):,} of {total:,} tasks could not be read:"
+    f" {_shown(given.faults)} (first {faults[0]})"
   )
 
 
 def _warning(missing: Sequence[str]) -> str:
-  names = ", ".join(missing[:_NUM_NAMED])
-  more = ", ..." if len(missing) > _NUM_NAMED else ""
   return (
     f"WARNING: the puzzle table has no row for {len(missing):,} of the tasks"
-    f" ({names}{more}): they are answered with the blank one, which is hardly"
-    " ever right; experiments/arc_adapt.py adds rows for new tasks and trains"
-    " them"
+    f" ({_shown(missing)}): they are answered with the blank one, which is"
+    " hardly ever right; experiments/arc_adapt.py adds rows for new tasks and"
+    " trains them"
   )
 
 
@@ -195,7 +202,7 @@ def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
     group_indices=variants.group_indices,
     transforms=whole.transforms[variants.puzzles],
     colours=whole.colours[variants.puzzles],
-    num_attempts=NUM_ATTEMPTS,
+    num_attempts=predict_details.NUM_ATTEMPTS,
   )
   steps = np.empty(variants.num_examples, np.int32)
   portion = portions.Portions(solver, "grids", variants.num_examples)
@@ -211,9 +218,7 @@ def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
     rows = table.rows[variants.puzzle_ids[puzzles]]
     solved = portion.solve(inputs, rows)
     steps[examples] = solved.steps
-    for result in votes.add(
-      start, inputs, solved.answers, _logits(solved.confidence)
-    ):
+    for result in votes.add(start, inputs, solved.answers, solved.halt_logits):
       bounds = variants.group_indices[num_finished : num_finished + 2]
       taken = slice(*variants.puzzle_indices[bounds])
       means = steps[taken].reshape(-1, len(result.inputs)).mean(axis=0)
@@ -223,69 +228,33 @@ def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
       yield outcome
 
 
-def _logits(confidence: np.ndarray) -> np.ndarray:
-  """Returns what the sigmoid was taken of; votes count by that."""
-  exact = confidence.astype(np.float64)
-  with np.errstate(divide="ignore"):  # certain: infinite, and certain again
-    return np.log(exact) - np.log1p(-exact)
-
-
 # --- what is told ------------------------------------------------------------
 
 
-def _ranked(result: voting.InputResult) -> list[tuple[int, float]]:
-  """Returns votes and mean confidence of each attempt."""
-  last = len(result.leaders) - 1
-  return [result.leaders[min(i, last)] for i in range(NUM_ATTEMPTS)]
-
-
 def _tell(outcome: _Outcome) -> None:
+  name = _shown([outcome.result.name])
   for number, (result, steps) in enumerate(
     zip(outcome.result.inputs, outcome.steps, strict=True), 1
   ):
-    (first, sure), (second, less_sure) = _ranked(result)
+    (first, sure), (second, less_sure) = predict_details.ranked(result)
     then = ""
     if result.num_candidates > 1:
       then = f", then {second:,} ({less_sure:.1%})"
     hosts.note(
-      f"{outcome.result.name} test {number}: {first:,} of {result.num_votes:,}"
+      f"{name} test {number}: {first:,} of {result.num_votes:,}"
       f" votes (confidence {sure:.1%}){then}, "
       f"{steps:.1f} supervision steps on average"
     )
 
 
-def _beside(output_path: str) -> str:
-  """Returns where details are to stand: NAME_details.json for NAME.json."""
-  path = epath.Path(output_path)
-  name = path.name.removesuffix(".gz").removesuffix(".json")
-  return str(path.with_name(f"{name}_details.json"))
-
-
-def _details(
-  outcomes: Sequence[_Outcome], table: _Table, faults: dict[str, str]
-) -> dict[str, Any]:
-  """Returns what stands beside the submission, of JSON's types, by task."""
-  answered = {
-    outcome.result.name: {
-      "in_table": outcome.result.name not in table.missing,
-      "test": [
-        {
-          "attempts": [
-            {"votes": votes, "confidence": round(confidence, _DIGITS)}
-            for votes, confidence in _ranked(result)
-          ],
-          "votes": result.num_votes,
-          "candidates": result.num_candidates,
-          "steps": round(steps, _DIGITS),
-        }
-        for result, steps in zip(
-          outcome.result.inputs, outcome.steps, strict=True
-        )
-      ],
-    }
-    for outcome in outcomes
-  }
-  return answered | {name: {"error": fault} for name, fault in faults.items()}
+def _shown(names: Iterable[str]) -> str:
+  """Lists names of tasks; a terminal must not obey what is in them."""
+  shown = [
+    name if name.isprintable() else repr(name)[1:-1]
+    for name in itertools.islice(names, _NUM_NAMED + 1)
+  ]
+  shown[_NUM_NAMED:] = ["..."] * (len(shown) > _NUM_NAMED)
+  return ", ".join(shown)
 
 
 def _puzzles(table: _Table) -> list[predict_pictures.Puzzle]:

@@ -13,6 +13,7 @@ from trm_jax import solver as solver_lib
 MOST = 20  # puzzles that are drawn
 
 _MOST_STEPS = 8  # in a picture that does not move
+_LONGEST = 50  # characters of a name; file systems take 255 bytes with all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +56,42 @@ def draw(
     np.array([puzzle.row for puzzle in chosen], np.int32),
   )
   path = epath.Path(folder).expanduser()
-  for number, puzzle in enumerate(chosen):
-    thinking = pictures.Thinking(
-      look=solver.look,
-      question=puzzle.tokens,
-      answers=trace.answers[:, number],
-      confidence=trace.confidence[:, number],
-      solution=None,
+  names = _file_names([puzzle.name for puzzle in chosen])
+  num_written = 0
+  try:
+    for number, (puzzle, name) in enumerate(zip(chosen, names, strict=True)):
+      thinking = pictures.Thinking(
+        look=solver.look,
+        question=puzzle.tokens,
+        answers=trace.answers[:, number],
+        confidence=trace.confidence[:, number],
+        solution=None,
+      )
+      pictures.save_steps(
+        thinking,
+        path / f"{name}.png",
+        steps=thinking.telling_steps(_MOST_STEPS),
+      )
+      num_written += 1
+      pictures.save_gif(thinking, path / f"{name}.gif")
+      num_written += 1
+  finally:
+    # Also of those before an interruption: nothing is there untold.
+    hosts.note(
+      f"{num_written} pictures of the first {len(chosen)} puzzles (at most"
+      f" {MOST}): {path}"
     )
-    # A task may be called like a path that leads elsewhere.
-    name = re.sub(r"[^\w-]", "_", puzzle.name)
-    pictures.save_steps(
-      thinking,
-      path / f"{name}.png",
-      steps=thinking.telling_steps(_MOST_STEPS),
-    )
-    pictures.save_gif(thinking, path / f"{name}.gif")
-  hosts.note(f"pictures of the first {len(chosen)} (at most {MOST}): {path}")
+
+
+def _file_names(names: Sequence[str]) -> list[str]:
+  """Returns names that files may have, no two alike in any file system."""
+  # A task may be called like a path that leads elsewhere.
+  safe = [re.sub(r"[^\w-]", "_", name)[:_LONGEST] for name in names]
+  taken: set[str] = set()
+  for i, name in enumerate(safe):
+    number = 1
+    while safe[i].casefold() in taken:
+      number += 1
+      safe[i] = f"{name}_{number}"
+    taken.add(safe[i].casefold())
+  return safe

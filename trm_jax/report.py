@@ -97,7 +97,7 @@ def format_report(report: Report, steps: Iterable[int]) -> str:
       f" {after['cell_accuracy']:8.2%} {after['halt_accuracy']:8.2%}"
       f" {after['answer_loss']:11.4f}"
     )
-  if report.axis == "adaptive":
+  if report.axis == "adaptive" and report.final["count"]:
     lines.append(f"  {report.final['steps']:.2f} steps on average")
   return "\n".join([*lines, *(f"  {line}" for line in report.verdict.lines)])
 

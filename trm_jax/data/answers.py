@@ -51,7 +51,7 @@ def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
       ) from error
     return
   path = place_for(output_path, hint="'-' prints the answers")
-  if is_same(input_path, path):
+  if is_input(path, input_path):
     raise errors.UserError(
       f"--output is {output_path!r}, which is the --input: name another file"
     )
@@ -90,10 +90,11 @@ def is_standard(output_path: str) -> bool:
   return output_path == question_rows.STANDARD
 
 
-def is_same(a: epath.PathLike, b: epath.PathLike) -> bool:
-  """Tells whether two paths lead to one file that is there."""
-  both_exist = os.path.exists(a) and os.path.exists(b)
-  return both_exist and os.path.samefile(a, b)
+def is_input(path: epath.Path, input_path: str) -> bool:
+  """Tells whether a file or folder is the one that is to be read."""
+  source = os.path.expanduser(input_path)
+  both_exist = os.path.exists(source) and os.path.exists(path)
+  return both_exist and os.path.samefile(source, path)
 
 
 def place(output_path: str) -> str:

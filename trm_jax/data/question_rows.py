@@ -165,7 +165,9 @@ def _csv_rows(header: _Line, lines: Iterable[_Line]) -> Iterator[Row]:
       continue
     fault = line.fault
     if not fault and len(columns) != len(names):
-      fault = f"{line.where}: has {len(columns)} columns, the header {len(names)}"
+      fault = (
+        f"{line.where}: has {len(columns)} columns, the header {len(names)}"
+      )
     text = columns[place] if place < len(columns) else ""
     yield Row(where=line.where, text=text, fault=fault)
 

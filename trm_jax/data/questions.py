@@ -151,8 +151,8 @@ class Block:
   """Some rows of an input, one after another.
 
   Attributes:
-    texts: Of each row what it asks, as it was written, n; of a faulty one that
-      is longer than any puzzle only the beginning.
+    texts: Of each row what it asks, as it was written, n; of one that cannot be
+      solved and is endless, only the beginning.
     faults: Of each row why it cannot be solved, or "", n.
     tokens: Of the rows without a fault, in their order, uint8 [m, L].
   """
