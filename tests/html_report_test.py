@@ -21,19 +21,21 @@ from trm_jax import config as config_lib
 from trm_jax import (
   errors,
   evaluate,
-  exhibition,
   experiment,
+  stopping,
+  voting,
+)
+from trm_jax import report as report_lib
+from trm_jax.data import arc_tasks, look
+from trm_jax.show import (
+  exhibition,
   gallery,
   html_facts,
   html_parts,
   html_puzzles,
   html_report,
   pictures,
-  stopping,
-  voting,
 )
-from trm_jax import report as report_lib
-from trm_jax.data import arc_tasks, look
 
 HOSTILE = '<script>alert("x")</script><img src=http://example.org/x>&amp;'
 

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from trm_jax import exhibition, html_parts, pictures, sheets, voting
+from trm_jax import voting
 from trm_jax.data import arc, arc_tasks, kind
-from trm_jax.html_parts import Html, element
+from trm_jax.show import (
+  exhibition,
+  html_parts,
+  pictures,
+  sheets,
+)
+from trm_jax.show.html_parts import Html, element
 
 MOST_STEPS = 5  # pictures of answers to a puzzle
 _TASKS_EACH = 2  # with votes, of each outcome

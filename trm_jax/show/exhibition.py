@@ -5,8 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from trm_jax import experiment, gallery, pictures, restore, solver
+from trm_jax import experiment, restore, solver
 from trm_jax.data import arc, puzzle_set
+from trm_jax.show import (
+  gallery,
+  pictures,
+)
 
 _EACH = 3  # puzzles that are shown of each kind
 

@@ -13,9 +13,11 @@ from etils import epath
 from matplotlib import axes as axes_lib
 from matplotlib import figure, ticker
 
-from trm_jax import gallery
 from trm_jax import report as report_lib
 from trm_jax.data import atomic_file
+from trm_jax.show import (
+  gallery,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 
 from trm_jax import config as config_lib
-from trm_jax import html_parts
 from trm_jax import report as report_lib
-from trm_jax.html_parts import Html, element
+from trm_jax.show import (
+  html_parts,
+)
+from trm_jax.show.html_parts import Html, element
 
 NAMES = {
   "exact_accuracy": "puzzles right",

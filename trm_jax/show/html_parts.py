@@ -8,7 +8,9 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from trm_jax import plots
+from trm_jax.show import (
+  plots,
+)
 
 _EMPTY = frozenset(("img", "source", "meta"))  # elements without an end
 

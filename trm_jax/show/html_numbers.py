@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import gallery, html_facts, html_parts, plots
 from trm_jax import report as report_lib
-from trm_jax.html_parts import Html, element
+from trm_jax.show import (
+  gallery,
+  html_facts,
+  html_parts,
+  plots,
+)
+from trm_jax.show.html_parts import Html, element
 
 
 def accuracy(

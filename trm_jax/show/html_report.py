@@ -14,14 +14,8 @@ from trm_jax import (
   election,
   errors,
   evaluate,
-  exhibition,
   experiment,
-  gallery,
   hosts,
-  html_facts,
-  html_numbers,
-  html_parts,
-  html_puzzles,
   restore,
   stopping,
   vote_log,
@@ -32,6 +26,14 @@ from trm_jax import report as report_lib
 from trm_jax import version as version_lib
 from trm_jax import workdir as workdir_lib
 from trm_jax.data import answers, atomic_file
+from trm_jax.show import (
+  exhibition,
+  gallery,
+  html_facts,
+  html_numbers,
+  html_parts,
+  html_puzzles,
+)
 
 REPORT_FILE = "report.html"
 _WITHOUT_NOISE = (

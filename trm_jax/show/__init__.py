@@ -1,0 +1,1 @@
+"""Pictures, curves, GIFs and the HTML report."""
