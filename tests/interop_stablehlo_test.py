@@ -101,22 +101,52 @@ def test_any_number_of_answers_equals_the_solvers(
   assert (len(np.unique(steps)) > 1) == (solver == "adaptive")
 
 
+# Runs a program as if nothing were installed but what the first argument names.
+_ALONE = """
+import runpy, sys, sysconfig
+from importlib import machinery
+sysconfig.get_config_vars()  # reads a module that is named for the machine
+installed = {*sys.argv[1].split(","), *sys.stdlib_module_names}
+class Installed(machinery.PathFinder):
+  @classmethod
+  def find_spec(cls, name, path=None, target=None):
+    if name.partition(".")[0] in installed:
+      return super().find_spec(name, path, target)
+sys.meta_path[:] = [
+  machinery.BuiltinImporter, machinery.FrozenImporter, Installed
+]
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0])
+"""
+# And what `pip install jax flatbuffers` brings along.
+_INSTALLED = "jax,jaxlib,flatbuffers,numpy,ml_dtypes,opt_einsum,scipy"
+
+
+def _run_alone(program, *arguments, cwd):
+  return subprocess.run(
+    [sys.executable, "-I", "-c", _ALONE, _INSTALLED, str(program), *arguments],
+    cwd=cwd,
+    env={"JAX_PLATFORMS": "cpu", "PATH": os.environ["PATH"]},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize("package", ["trm_jax", "flax", "etils", "absl"])
+def test_what_runs_alone_finds_no_other_package(tmp_path, package):
+  assert importlib.util.find_spec(package)
+  (tmp_path / "program.py").write_text(f"import {package}")
+  result = _run_alone(tmp_path / "program.py", cwd=tmp_path)
+  assert f"No module named '{package}'" in result.stderr
+
+
 def test_a_program_without_trm_jax_solves_with_it(load, tmp_path):
   solver = load("fixed")
   stablehlo.export_solver(solver, str(tmp_path / "exported"))
   question = "1..2.3....4....1"
-  program = (
-    "import runpy, sys; sys.modules['trm_jax'] = None;"  # importing it raises
-    " sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
-  )
-  result = subprocess.run(
-    [sys.executable, "-I", "-c", program, str(LOADER), "exported", question],
-    cwd=tmp_path,
-    env={"JAX_PLATFORMS": "cpu", "PATH": os.environ["PATH"]},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
+  result = _run_alone(LOADER, "exported", question, cwd=tmp_path)
+  assert result.returncode == 0, result.stderr
   (expected,) = solver.solve([question])
   assert result.stdout.splitlines() == [
     expected.text,
@@ -245,6 +275,28 @@ def test_a_full_disk_leaves_the_older_export(load, tmp_path, monkeypatch):
   monkeypatch.setattr(np, "savez", fail)
   with pytest.raises(errors.UserError, match=r"cannot write .*: No space left"):
     stablehlo.export_solver(load("fixed"), str(tmp_path / "exported"))
+  assert _contents(tmp_path / "exported") == old
+  assert os.listdir(tmp_path) == ["exported"]
+
+
+def test_an_older_export_comes_back_if_the_new_one_cannot_take_its_place(
+  load, tmp_path, monkeypatch
+):
+  stablehlo.export_solver(load("fixed"), str(tmp_path / "exported"))
+  old = _contents(tmp_path / "exported")
+  rename = pathlib.Path.rename
+  renamed = []
+
+  def fail_once(path, target):
+    renamed.append(target)
+    if len(renamed) == 2:
+      raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return rename(path, target)
+
+  monkeypatch.setattr(pathlib.Path, "rename", fail_once)
+  with pytest.raises(errors.UserError, match=r"cannot write .*exported: Perm"):
+    stablehlo.export_solver(load("adaptive"), str(tmp_path / "exported"))
+  assert renamed[1:] == [tmp_path / "exported"] * 2
   assert _contents(tmp_path / "exported") == old
   assert os.listdir(tmp_path) == ["exported"]
 

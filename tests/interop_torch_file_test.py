@@ -18,11 +18,12 @@ golden_torch/kinds/kinds.pt was saved by PyTorch 2.15 on a CPU:
   }, "kinds.pt")
 """
 
-import copy
 import os
 import pathlib
 import pickle
+import struct
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -200,6 +201,10 @@ def test_a_tensor_made_by_hand(tmp_path):
     (0, (3,), (1, 1)),
     (0, (2.0,), (1,)),
     (True, (2,), (1,)),
+    (2**63, (2,), (1,)),
+    (0, (2**63, 0), (1, 1)),
+    (0, (2,), (2**63,)),
+    (0, [2], [1]),
     (0, ("a",), (1,)),
     (0, (1,) * 40, (1,) * 40),
     (0, (10**6, 10**6), (0, 0)),  # few bytes, much memory
@@ -235,6 +240,14 @@ EVAL = b"cbuiltins\neval\n"
     (b"ctorch\nFloatStorage\n" + STORAGE + b"K\0K\6\x85K\1\x85tR.",
      "a call that makes no tensor"),
     (TENSOR + b"}X\1\0\0\0a]sb.", "no dict where one is filled"),
+    # Names and numbers of any size.
+    (b"]X\x06\0\0\0system\x93.", "holds something of type list as a name"),
+    (b"X\x02\x00\x00\x00osK\1\x93.", "holds 1 as a name"),
+    (b"X\xe8\3\0\0" + b"x" * 1000 + b"X\1\0\0\0x\x93.", "xxx...' as a name"),
+    (b"c" + b"\x1b" * 1000 + b"\nx\n.", r"\x1b\x1...', which is neither"),
+    (b"\x8a\x12" + b"\1" * 18 + b".", "holds a number of 137 bits"),
+    (b"\x8b\0\x10\0\0" + b"\1" * 4096 + b".", "holds a number of 32,761 bits"),
+    (b"}X\xe9\3\0\0" + b"x" * 1001 + b"Ns.", "a key of more than 1,000"),
     (b"}ccollections\nOrderedDict\nK\1s.", "a dictionary with keys"),
     (b"})K\1s.", "a dictionary with keys"),
     # References to something else than a storage.
@@ -279,6 +292,17 @@ def test_tuples_nested_without_end(tmp_path):
   assert "a dictionary with keys" in _error(path)
 
 
+def test_a_name_whose_text_would_fill_the_memory(tmp_path):
+  """Lists of ten times the list before, by references: 300 bytes."""
+  content = b"]q\0"
+  for level in range(40):
+    content += (
+      b"](" + bytes((ord("h"), level)) * 10 + b"eq" + bytes((level + 1,))
+    )
+  path = _archive(tmp_path / "step_1", content + b"X\1\0\0\0x\x93.")
+  assert "something of type list as a name" in _error(path)
+
+
 def test_a_dict_that_holds_itself(tmp_path):
   path = _archive(tmp_path / "step_1", b"}q\0X\1\0\0\0ah\0s.")
   tree = torch_file.read(path)
@@ -304,19 +328,57 @@ def test_a_bomb_of_any_size(tmp_path, method):
     assert "compressed or encrypted" in _error(path)
 
 
+def _overlapping(parts):
+  """A zip file whose parts each hold all that follow, headers and all."""
+  content, directory = b"", b""
+  for name, own in reversed(parts):
+    content = own + content
+    header = struct.pack(
+      "<5H3L2H", 20, 0, 0, 0, 33, zlib.crc32(content), len(content),
+      len(content), len(name), 0
+    )  # fmt: skip
+    directory = struct.pack("<4sH", b"PK\1\2", 20) + header + bytes(10) + (
+      struct.pack("<L", len(content)) + name + directory
+    )  # fmt: skip
+    content = b"PK\3\4" + header + name + content
+  # Where each begins was counted from the end, which is known only now.
+  place = 0
+  for name, _ in parts:
+    (left,) = struct.unpack_from("<L", directory, place + 42)
+    start = len(content) - left - 30 - len(name)
+    directory = (
+      directory[: place + 42]
+      + struct.pack("<L", start)
+      + directory[place + 46 :]
+    )
+    place += 46 + len(name)
+  end = struct.pack(
+    "<4s4H2LH", b"PK\5\6", 0, 0, len(parts), len(parts), len(directory),
+    len(content), 0
+  )  # fmt: skip
+  return content + directory + end
+
+
 def test_parts_that_share_their_bytes(tmp_path):
   path = tmp_path / "step_1"
-  with zipfile.ZipFile(path, "w") as archive:
-    second = STORAGE.replace(b"X\1\0\0\x000", b"X\1\0\0\x001")
-    archive.writestr("archive/data.pkl", second[1:] + b".")
-    archive.writestr("archive/data/0", bytes(24))
-    shared = copy.copy(archive.filelist[-1])
-    shared.filename = "archive/data/1"
-    archive.filelist.append(shared)
-    archive._didModify = True
+  storages = [(b"archive/data/%d" % number, b"") for number in range(50)]
+  last = (b"archive/data/50", bytes(10_000))
+  path.write_bytes(
+    _overlapping([(b"archive/data.pkl", b"}."), *storages, last])
+  )
+  assert path.stat().st_size < 20_000
   with zipfile.ZipFile(path) as archive:
-    assert "archive/data/1" in archive.namelist()
-  assert "is damaged" in _error(path)
+    sizes = [part.file_size for part in archive.infolist()]
+  assert sum(sizes) > 50 * 10_000
+  assert "its parts have more bytes than the file" in _error(path)
+  # As many parts that share nothing are read.
+  _archive(path, b"}.", [(f"data/{n}", bytes(200)) for n in range(51)])
+  assert torch_file.read(path) == {}
+
+
+def test_a_pickle_as_large_as_tensors(tmp_path):
+  path = _archive(tmp_path / "step_1", b"}" + b"N0" * 2**20 + b".")
+  assert "more than 2,097,152 bytes beside its tensors" in _error(path)
 
 
 @pytest.mark.parametrize("key", ["archive/data.pkl", "other/data.pkl"])

@@ -129,11 +129,49 @@ def test_dicts_of_which_it_is_not_clear_what_to_take(wrap, text):
     torch_weights.find(tree, where="it")
 
 
+class _Counted(dict):
+  """A dict that counts how often its values are looked at."""
+
+  num_looks = 0
+
+  def values(self):
+    self.num_looks += 1
+    return super().values()
+
+
 def test_a_dict_that_holds_itself_ends():
-  tree = {}
-  tree["model"] = tree
+  """However often it does: it is looked at once on each level."""
+  tree = _Counted()
+  tree.update({f"model_{number}": tree for number in range(50)})
   with pytest.raises(errors.UserError, match="no weights of a TRM"):
     torch_weights.find(tree, where="it")
+  assert torch_config.find(tree) is None
+  assert tree.num_looks <= 5
+
+
+def test_names_of_a_file_are_shown_short_and_harmless():
+  prefixes = "model." * 10**5
+  state_dict = torch_files.state_dict(torch_files.config())
+  ours = state_dict.pop("lm_head.weight")
+  state_dict |= {prefixes + "lm_head.weight": ours, "\x1b[31m\n": ours}
+  named, _ = torch_weights.find(state_dict, where="it")
+  assert named["lm_head.weight"] is ours
+  (found,) = torch_fit.differences(
+    named, torch_files.config(), program.Sizes(6, 16, 1), rows_of="names.json"
+  )
+  assert found.text == r"'\x1b[31m\n' is unknown here"
+  dicts = {f"\x1b{number}" + "x" * 1000: dict(named) for number in range(50)}
+  with pytest.raises(errors.UserError) as caught:
+    torch_weights.find(dicts, where="it")
+  assert str(caught.value).isprintable()
+  assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["", "model.", "model.inner.", "models.inner"])
+def test_what_is_only_a_prefix_or_like_one_stays(name):
+  rest = torch_weights.without_prefix(name)
+  assert name.endswith(rest)
+  assert bool(rest) == bool(name)
 
 
 # --- what does not fit -------------------------------------------------------
@@ -227,9 +265,9 @@ def test_each_size_that_differs_is_named_once(theirs, expected):
     (lambda s: s.pop("H_init"), ["H_init is missing"]),
     (lambda s: s.pop("embed_tokens.embedding_weight"),
      ["embed_tokens.embedding_weight is missing"]),
-    (lambda s: s.update(other=np.ones(3)), ["other is unknown here"]),
+    (lambda s: s.update(other=np.ones(3)), ["'other' is unknown here"]),
     (lambda s: s.update({"L_level.layers.7.mlp.up.weight": np.ones(3)}),
-     ["num_layers is 8", "L_level.layers.7.mlp.up.weight is unknown here"]),
+     ["num_layers is 8", "'L_level.layers.7.mlp.up.weight' is unknown here"]),
     (lambda s: s.update({_DOWN: s[_DOWN].T}),
      [f"{_DOWN} has shape (48, 16), expected (16, 48)"]),
     (lambda s: s.update({"q_head.bias": np.ones((2, 1))}),
@@ -239,7 +277,7 @@ def test_each_size_that_differs_is_named_once(theirs, expected):
     (lambda s: s.update({"embed_tokens.embedding_weight": np.float32(1)}),
      ["embed_tokens.embedding_weight has shape (), expected (6, 16)"]),
     (lambda s: [s.pop("H_init"), s.update(other=np.ones(3))],
-     ["H_init is missing", "other is unknown here"]),
+     ["H_init is missing", "'other' is unknown here"]),
   ],
 )  # fmt: skip
 def test_each_tensor_that_differs_is_named(change, expected):
@@ -277,10 +315,14 @@ def test_settings_survive_their_yaml():
     ({"L_cycles": 6}, "arch.L_cycles is 6, config.model.latent_updates is 1",
      "--config.model.latent_updates=6"),
     ({"hidden_size": "x"}, "arch.hidden_size is 'x', config.model.hidden_size",
-     "--config.model.hidden_size=x"),
+     ""),
     ({"mlp_t": False}, "arch.mlp_t is False, config.model.token_mixing is",
      "--config.model.token_mixing=attention"),
-    ({"mlp_t": None}, "arch.mlp_t is None", "--config.model.token_mixing=None"),
+    ({"mlp_t": None}, "arch.mlp_t is None, config.model.token_mixing is", ""),
+    ({"hidden_size": True}, "arch.hidden_size is True, config.model.", ""),
+    ({"rms_norm_eps": "inf"}, "arch.rms_norm_eps is 'inf', config.model.", ""),
+    ({"forward_dtype": "$(touch x)\n\x1b[31m"},
+     r"arch.forward_dtype is '$(touch x)\n\x1b[31m', config.model", ""),
     ({"pos_encodings": "learned"}, "arch.pos_encodings is 'learned'",
      "--config.model.positions=learned"),
     ({"puzzle_emb_len": 16}, "arch.puzzle_emb_len is 16",
@@ -297,7 +339,13 @@ def test_settings_survive_their_yaml():
      "--config.train.halt_rule=halt_over_continue"),
     ({"name": "recursive_reasoning.trm_singlez@Other"},
      "another kind of network", ""),
-    ({"name": ["x"]}, "another kind of network", ""),
+    ({"name": "\x1b[31m"}, r"arch.name is '\x1b[31m', another kind", ""),
+    ({"name": ["x"]}, "arch.name is something of type list, neither", ""),
+    ({"H_cycles": np.ones(2)}, "arch.H_cycles is something of type ndarray,",
+     ""),
+    ({"mlp_t": np.ones(2)}, "arch.mlp_t is something of type ndarray,", ""),
+    ({"L_cycles": 10**5000}, "arch.L_cycles is a number of 16,610 bits,", ""),
+    ({"L_cycles": "x" * 99}, f"arch.L_cycles is '{'x' * 79}...', neither", ""),
   ],
 )  # fmt: skip
 def test_each_setting_that_differs_is_named_with_its_flag(arch, sentence, flag):
@@ -335,13 +383,16 @@ def test_what_means_the_same_is_no_difference():
 @pytest.mark.parametrize(
   ("content", "text"),
   [
-    (b"arch: [", "is not YAML"),
-    (b"!!python/object/apply:os.mkdir ['made']", "is not YAML"),
+    (b"arch: [", "is not plain YAML"),
+    (b"[" * 5000, "is not plain YAML: more than 20 levels"),
+    (b"a: !!int ''", "is not plain YAML"),
+    (b"a: !!bool x", "is not plain YAML"),
+    (b"!!python/object/apply:os.mkdir ['made']", "is not plain YAML"),
     (b"arch: {H_cycles: 3}", "has no settings of a network"),
     (b"x", "has no settings of a network"),
-    (b"a: &a {b: *a}", "has no settings of a network"),
+    (b"a: &a {b: *a}", "has aliases"),
     (b"#" * 2**21, "is too long"),
-    (b"\xff\xfe\x00", "is not YAML"),
+    (b"\xff\xfe\x00", "is not plain YAML"),
   ],
 )
 def test_settings_that_are_none(tmp_path, monkeypatch, content, text):
@@ -352,3 +403,31 @@ def test_settings_that_are_none(tmp_path, monkeypatch, content, text):
     torch_config.read(path)
   assert "\n" not in str(caught.value)
   assert not (tmp_path / "made").exists()
+
+
+def _nested_aliases(levels=40):
+  """Lists of ten times the list before, as YAML; the last is a setting."""
+  lines = ["a0: &a0 [x]"]
+  for level in range(1, levels):
+    inner = ", ".join([f"*a{level - 1}"] * 10)
+    lines.append(f"a{level}: &a{level} [{inner}]")
+  return "\n".join([*lines, f"H_cycles: *a{levels - 1}", "L_cycles: 1"])
+
+
+def test_settings_that_would_fill_the_memory_as_text(tmp_path):
+  path = epath.Path(tmp_path) / "all_config.yaml"
+  path.write_text(_nested_aliases())
+  with pytest.raises(errors.UserError, match="has aliases, whose values"):
+    torch_config.read(path)
+  nested = ["x"]  # and without a file of their own, in a checkpoint's dict
+  for _ in range(40):
+    nested = [nested] * 10
+  arch = {"H_cycles": nested, "L_cycles": 1, "name": {"x": nested}}
+  found = torch_config.differences(arch, torch_files.config())
+  assert [(d.text, d.flag) for d in found] == [
+    (
+      f"arch.{name} is something of type {kind}, neither a number nor a word",
+      "",
+    )
+    for name, kind in (("name", "dict"), ("H_cycles", "list"))
+  ]

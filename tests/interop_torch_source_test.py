@@ -94,6 +94,18 @@ def test_a_repository_of_hugging_face(tmp_path, hub, inside):
   assert located.identifiers is None
 
 
+def test_names_that_a_terminal_would_obey_are_not_shown(hub):
+  """Nor taken; who wants such a file can name it."""
+  torch_files.save(
+    hub.folder / "other", torch_files.config(), name="a\x1b[31m.pt"
+  )
+  torch_files.save(hub.folder / "other", torch_files.config(), name="step_1\n")
+  with pytest.raises(errors.UserError, match="2 files of weights, maze/step_"):
+    torch_source.locate("hf:someone/trm")
+  with pytest.raises(errors.UserError, match="other has no file of weights"):
+    torch_source.locate(str(hub.folder / "other"))
+
+
 def test_repositories_that_do_not_tell_what_to_take(hub):
   for inside, text in (
     ("", "2 files of weights, maze/step_30, sudoku/step_30: name one"),

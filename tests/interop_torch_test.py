@@ -224,7 +224,7 @@ def test_all_differences_stand_in_one_line(tmp_path):
     "its vocabulary has 11 tokens",
     "in all_config.yaml arch.hidden_size is 32",
     "lm_head.weight is missing",
-    "other is unknown here",
+    "'other' is unknown here",
     "in all_config.yaml arch.L_cycles is 6",
     "in all_config.yaml arch.H_cycles is 3",
     "--config.model.latent_updates=6",
@@ -237,6 +237,19 @@ def test_all_differences_stand_in_one_line(tmp_path):
   assert "its hidden_size is 32, config.model.hidden_size is 16" in message
   assert "as it was trained: --config.model.hidden_size=32; no all_" in message
   assert "type --config.model.latent_updates=n" in message
+
+
+def test_of_many_differences_the_first_are_told(tmp_path):
+  config = torch_files.config()
+  theirs = torch_files.config(model={"latent_updates": 6})
+  others = {f"other_{number}": np.ones(2) for number in range(1000)}
+  path = torch_files.save(
+    tmp_path / "x", theirs, torch_files.state_dict(config) | others
+  )
+  message = _error(config, path, tmp_path / "run")
+  assert "in all_config.yaml arch.L_cycles is 6" in message
+  assert message.count("is unknown here") == 9
+  assert "; and 991 more; as it was trained: --config.model.lat" in message
 
 
 def test_a_table_of_other_rows(tmp_path):
@@ -292,6 +305,10 @@ def test_arc_needs_the_names_of_its_rows(tmp_path):
   # Settings that are found beside the checkpoint line the rows up.
   kept = restore.saved_config(str(tmp_path / "run")).data.identifiers
   assert kept == str(restore.identifiers_path(str(tmp_path / "run")))
+  # Wherever it is moved to.
+  moved = (tmp_path / "run").rename(tmp_path / "moved")
+  kept = restore.saved_config(str(moved)).data.identifiers
+  assert kept == str(restore.identifiers_path(str(moved)))
 
 
 def test_own_grids_need_their_characters(tmp_path):

@@ -199,12 +199,22 @@ def saved_config(workdir: str, which: str = "latest") -> config_lib.Config:
 def settings_of(
   saved: description.Description, workdir: str
 ) -> config_lib.Config:
-  """Returns the settings of a checkpoint; errors as of `saved_config`."""
+  """Returns the settings of a checkpoint; errors as of `saved_config`.
+
+  Where they name a list of the puzzle table's rows, it is the workdir's own,
+  which has these rows and is where the run is now.
+  """
   try:
-    return config_lib.unflatten(saved.settings)
+    config = config_lib.unflatten(saved.settings)
   except errors.UserError as error:
     raise errors.UserError(
       f"the checkpoint in {workdir}, written by trm_jax"
       f" {saved.versions.get('trm_jax', 'unknown')}, has other settings than"
       f" this version ({error}); name its experiment by --config"
     ) from error
+  if not config.data.identifiers:
+    return config
+  data = dataclasses.replace(
+    config.data, identifiers=str(identifiers_path(workdir))
+  )
+  return dataclasses.replace(config, data=data)

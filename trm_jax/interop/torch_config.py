@@ -19,7 +19,8 @@ from trm_jax.interop import torch_shown
 FILE = "all_config.yaml"
 
 _MAX_BYTES = 2**16  # the official file has about a thousand
-_MAX_DEPTH = 3  # of dicts around those settings
+_MAX_NESTED = 20  # levels of it
+_MAX_DEPTH = 3  # of dicts around the network's settings
 # By official name: ours, and the official default, if there is one.
 _SETTINGS: Mapping[str, tuple[str, Any]] = {
   "H_cycles": ("model.recursion_cycles", None),
@@ -90,15 +91,15 @@ def read(path: epath.Path) -> Mapping[str, Any]:
   Raises:
     UserError: it cannot be read, or has no settings of a network.
   """
-  with failures.told(f"cannot read {path}"):
-    content = path.read_bytes()
+  with failures.told(f"cannot read {path}"), path.open("rb") as file:
+    content = file.read(_MAX_BYTES + 1)
   if len(content) > _MAX_BYTES:
     raise errors.UserError(f"{path} is too long for a list of settings")
   try:
     settings = find(_loaded(content))
   except Exception as error:  # whatever bytes without a meaning lead to
     raise errors.UserError(
-      f"{path} is not YAML: {errors.first_line(error)}"
+      f"{path} is not plain YAML: {errors.first_line(error)}"
     ) from error
   if settings is None:
     raise errors.UserError(
@@ -108,10 +109,16 @@ def read(path: epath.Path) -> Mapping[str, Any]:
 
 
 def _loaded(content: bytes) -> Any:
-  # A few hundred bytes with aliases of aliases are gigabytes as text.
+  depth = 0
   for event in yaml.parse(content, yaml.SafeLoader):
+    # A few hundred bytes with aliases of aliases are gigabytes as text.
     if isinstance(event, yaml.AliasEvent):
       raise ValueError("it has aliases, whose values have to be written out")
+    depth += isinstance(event, yaml.CollectionStartEvent)
+    depth -= isinstance(event, yaml.CollectionEndEvent)
+    # Each level takes longer than the last one.
+    if depth > _MAX_NESTED:
+      raise ValueError(f"more than {_MAX_NESTED} levels in each other")
   return yaml.safe_load(content)
 
 
@@ -134,8 +141,8 @@ def differences(
   """Compares the settings of a file, as `read` returns them, with ours."""
   odd = [
     Difference(
-      f"arch.{official} is {torch_shown.shown(arch[official])}, neither a number"
-      " nor a word"
+      f"arch.{official} is {torch_shown.shown(arch[official])}, neither a"
+      " number nor a word"
     )
     for official in ("name", *_SETTINGS)
     if not torch_shown.is_short(arch.get(official))

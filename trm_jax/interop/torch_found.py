@@ -15,7 +15,6 @@ from trm_jax.interop import (
   torch_weights,
 )
 
-
 _MAX_TOLD = 10  # differences in one message
 
 

@@ -6,7 +6,7 @@ text outgrows any memory, or hold what a terminal obeys.
 
 from typing import Any
 
-_MAX_TEXT = 60  # characters, as they are shown
+_MAX_TEXT = 80  # characters, as they are shown
 _MAX_BITS = 128  # as the seeds of random numbers; no size is near it
 
 

@@ -178,7 +178,7 @@ def find(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], str]:
     if len(places) > 1:
       names = " and ".join(map(_shown, places[:_MAX_SHOWN]))
       raise errors.UserError(
-        f"{where} holds {len(places):,} state dicts, {names}"
+        f"{where} holds several state dicts, {names}"
         f"{', ...' if len(places) > _MAX_SHOWN else ''}; save the one that you"
         " want alone"
       )
