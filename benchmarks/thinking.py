@@ -8,8 +8,8 @@ puzzles, for several thresholds: accuracy, share of the network calls, and time
 in turn (fixed, adaptive, fixed, adaptive). rollouts: of the puzzles that the
 fixed number of steps gets wrong, the share solved by one of K noisy attempts as
 it is chosen, for several sigma; and the time of an attempt against that of
-solving once. Puzzles are the test puzzles of the run's task, of a generated
-one as many new ones as wanted. The last line is one JSON object.
+solving once. Puzzles are those of the test set, of a generated task as many new
+ones as wanted, none like a training puzzle. The last line is one JSON object.
 """
 
 import argparse
@@ -25,10 +25,10 @@ import numpy as np
 from benchmarks import machine
 from trm_jax import config as config_lib
 from trm_jax import errors, restore, solver
-from trm_jax.data import tasks
+from trm_jax.data import puzzle_set, sudoku_generator, tasks
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+SIGMAS = (0.1, 0.2, 0.5, 1.0)
 ROUNDS = 3
 
 
@@ -49,12 +49,42 @@ class Puzzles:
 
 
 def unseen(config: config_lib.Config, num_puzzles: int) -> Puzzles:
-  """Loads so many test puzzles of a run's task."""
-  data = dataclasses.replace(config.data, num_test=num_puzzles)
-  test = tasks.load(data).test
-  numbers = np.arange(min(num_puzzles, test.num_examples))
-  places = np.searchsorted(test.puzzle_indices, numbers, "right") - 1
-  return Puzzles(*test.fetch(numbers, places))
+  """Loads so many puzzles that a run was not trained on.
+
+  Of a generated task new ones, none a training puzzle or, for Sudoku, like one
+  up to symmetry; else the first of the test set.
+  """
+  data = config.data
+  if not data.task.startswith("generated_"):
+    return _of(tasks.load(data).test, num_puzzles)
+  train = tasks.load(data).train
+  known = set(_kinds(data, _of(train, train.num_examples).inputs))
+  other = dataclasses.replace(
+    data, seed=data.seed + 1, num_train=1, num_test=2 * num_puzzles
+  )
+  drawn = _of(tasks.load(other).test, 2 * num_puzzles)
+  new = [kind not in known for kind in _kinds(data, drawn.inputs)]
+  chosen = np.flatnonzero(new)[:num_puzzles]
+  if len(chosen) < num_puzzles:
+    raise errors.UserError(
+      f"only {len(chosen)} of {len(new)} new puzzles are not like one of the"
+      " training set; lower --num_puzzles"
+    )
+  return Puzzles(drawn.inputs[chosen], drawn.labels[chosen])
+
+
+def _kinds(data: config_lib.DataConfig, inputs: np.ndarray) -> list[Any]:
+  """Returns what tells puzzles apart."""
+  if data.task == "generated_sudoku":
+    box = {"box_rows": data.box_rows, "box_cols": data.box_cols}
+    return sudoku_generator.fingerprints(inputs, **box).tolist()
+  return [question.tobytes() for question in inputs]
+
+
+def _of(puzzles: puzzle_set.Puzzles, count: int) -> Puzzles:
+  numbers = np.arange(min(count, puzzles.num_examples))
+  places = np.searchsorted(puzzles.puzzle_indices, numbers, "right") - 1
+  return Puzzles(*puzzles.fetch(numbers, places))
 
 
 def loaded(
@@ -72,7 +102,12 @@ def timed(solve, inputs: np.ndarray) -> tuple[solver.Solved, float]:
 
 
 def halting(
-  config: config_lib.Config, workdir: str, puzzles: Puzzles, rounds: int
+  config: config_lib.Config,
+  workdir: str,
+  puzzles: Puzzles,
+  *,
+  thresholds: Sequence[float] = THRESHOLDS,
+  rounds: int = ROUNDS,
 ) -> dict[str, Any]:
   """Compares adaptive halting with a fixed number of steps."""
   steps = config.eval.supervision_steps
@@ -82,7 +117,7 @@ def halting(
   print(f"{len(puzzles.inputs)} puzzles, {steps} steps at most")
   print("threshold   exact   steps  share of calls  times as fast")
   print(f"    fixed {puzzles.right(answers).mean():7.2%} {steps:7.2f}")
-  for threshold in THRESHOLDS:
+  for threshold in thresholds:
     adaptive = loaded(
       config, workdir, solver="adaptive", halt_threshold=threshold
     )
@@ -198,12 +233,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument("--workdir", required=True)
   parser.add_argument("--num_puzzles", type=int, default=2000)
   parser.add_argument("--rollouts", type=int, default=32)
+  parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS)
   parser.add_argument("--rounds", type=int, default=ROUNDS)
   given = parser.parse_args(arguments)
   config = restore.saved_config(given.workdir)
   puzzles = unseen(config, given.num_puzzles)
   if given.what == "halting":
-    result = halting(config, given.workdir, puzzles, given.rounds)
+    result = halting(
+      config,
+      given.workdir,
+      puzzles,
+      thresholds=given.thresholds,
+      rounds=given.rounds,
+    )
   else:
     result = rollouts(config, given.workdir, puzzles, given.rollouts)
   print(
