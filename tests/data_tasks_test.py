@@ -88,7 +88,7 @@ def _error(**changes) -> str:
     ),
     (
       ARC | {"identifiers": "/nowhere.json"},
-      "/nowhere.json cannot be read: No such file or directory",
+      "config.data.identifiers: there is no /nowhere.json; expected the workdir",
     ),
   ],
 )
