@@ -113,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.halt_threshold = 0.5  # 'adaptive': confidence to stop at
   config.eval.puzzles_per_slot = 16  # 'adaptive': given to a device at a time
   config.eval.rollouts = 8  # 'rollouts': attempts at each puzzle, K
-  config.eval.noise = 0.1  # 'rollouts': standard deviation, added before a step
+  config.eval.noise = 0.5  # 'rollouts': standard deviation, added before a step
   config.eval.choice = "confidence"  # 'rollouts': or 'vote', the most frequent
   config.eval.report_steps = (1, 2, 4, 8, 16)  # 'fixed': accuracy after those
   config.eval.tasks = 0  # evaluate the first so many only; 0: all (a task

@@ -88,7 +88,7 @@ def _error(**changes) -> str:
     ),
     (
       ARC | {"identifiers": "/nowhere.json"},
-      "config.data.identifiers: there is no /nowhere.json; expected the workdir",
+      "config.data.identifiers: there is no /nowhere.json; expected the",
     ),
   ],
 )

@@ -46,7 +46,7 @@ _ADDED_LATER: Mapping[str, Any] = {
   "eval.halt_threshold": 0.5,
   "eval.puzzles_per_slot": 16,
   "eval.rollouts": 8,
-  "eval.noise": 0.1,
+  "eval.noise": 0.5,
   "eval.choice": "confidence",
 }
 TABLE = "puzzle_table"  # path of the one array that may have more rows
