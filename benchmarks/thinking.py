@@ -83,7 +83,7 @@ def _kinds(data: config_lib.DataConfig, inputs: np.ndarray) -> list[Any]:
 
 def _of(puzzles: puzzle_set.Puzzles, count: int) -> Puzzles:
   numbers = np.arange(min(count, puzzles.num_examples))
-  places = np.searchsorted(puzzles.puzzle_indices, numbers, "right") - 1
+  places = puzzle_set.puzzles_of(numbers, puzzles.puzzle_indices)
   return Puzzles(*puzzles.fetch(numbers, places))
 
 

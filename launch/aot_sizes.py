@@ -8,7 +8,7 @@ is only known here for what the experiments themselves ask for.
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors, program
-from trm_jax.data import kind, maze, sudoku, tasks
+from trm_jax.data import kind, tasks
 
 # Of Kaggle's ARC files with ConceptARC (README.md, "ARC-AGI").
 _ARC_ROWS = {"": 876_406, "2": 1_191_730}
@@ -57,19 +57,14 @@ def _public(
   """Returns the sizes of a public download; None if it is none."""
   if data.source:
     return None
-  if data.task == "sudoku":
-    side = sudoku.side(box_rows=data.box_rows, box_cols=data.box_cols)
-    return program.Sizes(side + 2, side**2, rows or 1)
-  if data.task == "maze":
-    return program.Sizes(
-      len(maze.CHARSET) + 1, maze.ROWS * maze.COLS, rows or 1
-    )
-  if data.task == "arc":
-    look = kind.ARC_LOOK
-    return program.Sizes(
-      len(look.symbols), look.rows * look.cols, rows or _arc_rows(data)
-    )
-  return None
+  if data.task not in ("sudoku", "maze", "arc"):
+    return None
+  look = kind.look_of(data, (), 0)
+  return program.Sizes(
+    vocab_size=len(look.symbols),
+    seq_len=look.rows * look.cols,
+    num_puzzle_ids=rows or (_arc_rows(data) if data.task == "arc" else 1),
+  )
 
 
 def _arc_rows(data: config_lib.DataConfig) -> int:

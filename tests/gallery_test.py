@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from trm_jax import judge, types
-from trm_jax.show import (
-  gallery,
-)
+from trm_jax.show import gallery
 
 L = 3
 KINDS = {  # name -> which puzzles, and whether the surest come first

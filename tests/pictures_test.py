@@ -9,12 +9,7 @@ from PIL import Image
 
 from trm_jax import errors
 from trm_jax.data import arc, kind, look
-from trm_jax.show import (
-  example,
-  panels,
-  pictures,
-  sheets,
-)
+from trm_jax.show import example, panels, pictures, sheets
 
 SUDOKU = look.Look(
   rows=4, cols=4, symbols=tuple(" .1234"), box_rows=2, box_cols=2

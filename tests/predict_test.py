@@ -13,9 +13,7 @@ import tiny
 
 from trm_jax import errors, predict, predict_pictures
 from trm_jax.data import kind, sudoku_generator
-from trm_jax.show import (
-  pictures,
-)
+from trm_jax.show import pictures
 
 HEADER = "question,answer,confidence,steps,valid,error"
 QUESTION = "1..4..1..1.34..."

@@ -9,9 +9,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from trm_jax import errors, writer
-from trm_jax.show import (
-  plots,
-)
+from trm_jax.show import plots
 
 
 def _events(folder):

@@ -21,7 +21,6 @@ from trm_jax import report as report_lib
 from trm_jax import workdir as workdir_lib
 from trm_jax.data import selection
 
-NUM_ATTEMPTS = 2  # Kaggle's number, and the paper's score
 LOG_FILE = "votes.jsonl"
 SUBMISSION_FILE = "submission.json"
 
@@ -41,7 +40,7 @@ def folder(
     step: supervision step of the weights.
     tasks: `eval.tasks`; a quick look leaves a whole evaluation alone.
     variants: `eval.variants`.
-    solver: label of `evaluate_step.Solving`.
+    solver: label of `solve_batch.Solving`.
   """
   name = f"step_{step}"
   if tasks:
@@ -116,7 +115,7 @@ class Election:
       group_indices=puzzles.group_indices,
       transforms=run.task.ballot.transforms[puzzles.puzzles],
       colours=run.task.ballot.colours[puzzles.puzzles],
-      num_attempts=NUM_ATTEMPTS,
+      num_attempts=voting.NUM_ATTEMPTS,
       first_group=len(self._results),
     )
     self._num_counted = len(entries)
@@ -162,11 +161,11 @@ class Election:
 
   def progress(self) -> str:
     """As `judge.Judge.progress`."""
-    share = voting.pass_at(self._results, ks=(NUM_ATTEMPTS,))
+    share = voting.pass_at(self._results, ks=(voting.NUM_ATTEMPTS,))
     if not share:
       return ""
     return (
-      f", pass@{NUM_ATTEMPTS} {share[NUM_ATTEMPTS]:.1%} of"
+      f", pass@{voting.NUM_ATTEMPTS} {share[voting.NUM_ATTEMPTS]:.1%} of"
       f" {len(self._results)} tasks so far"
     )
 
@@ -192,6 +191,6 @@ class Election:
       lines.append(f"{unanswered} test inputs got no answer at all")
     return report_lib.Verdict(
       metrics={f"pass@{k}": share for k, share in shares.items()},
-      score=f"pass@{NUM_ATTEMPTS}" if shares else "exact_accuracy",
+      score=f"pass@{voting.NUM_ATTEMPTS}" if shares else "exact_accuracy",
       lines=tuple(lines),
     )

@@ -29,6 +29,7 @@ from trm_jax.data import (
   arc_set,
   arc_tasks,
   identifiers,
+  puzzle_set,
   selection,
 )
 
@@ -202,7 +203,7 @@ def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
     group_indices=variants.group_indices,
     transforms=whole.transforms[variants.puzzles],
     colours=whole.colours[variants.puzzles],
-    num_attempts=predict_details.NUM_ATTEMPTS,
+    num_attempts=voting.NUM_ATTEMPTS,
   )
   steps = np.empty(variants.num_examples, np.int32)
   portion = portions.Portions(solver, "grids", variants.num_examples)
@@ -211,9 +212,7 @@ def _vote(solver: solver_lib.Solver, table: _Table) -> Iterator[_Outcome]:
     examples = np.arange(
       start, min(start + portion.size, variants.num_examples)
     )
-    puzzles = (
-      np.searchsorted(variants.puzzle_indices, examples, side="right") - 1
-    )
+    puzzles = puzzle_set.puzzles_of(examples, variants.puzzle_indices)
     inputs, _ = variants.fetch(examples, puzzles)
     rows = table.rows[variants.puzzle_ids[puzzles]]
     solved = portion.solve(inputs, rows)

@@ -10,8 +10,6 @@ from etils import epath
 from trm_jax import errors, voting
 from trm_jax.data import answers, arc_tasks, atomic_file
 
-NUM_ATTEMPTS = 2  # as Kaggle takes them
-
 _ANSWERED = frozenset(("in_table", "test"))  # what is said of a task
 _FAULTY = frozenset(("error",))
 _DIGITS = 6  # of fractions; no more are exact
@@ -85,7 +83,7 @@ def _has_details(path: epath.Path) -> bool:
 def ranked(result: voting.InputResult) -> list[tuple[int, float]]:
   """Returns votes and mean confidence of each attempt."""
   last = len(result.leaders) - 1
-  return [result.leaders[min(i, last)] for i in range(NUM_ATTEMPTS)]
+  return [result.leaders[min(i, last)] for i in range(voting.NUM_ATTEMPTS)]
 
 
 def of_answered(

@@ -48,9 +48,7 @@ def draw(
     UserError: if a picture cannot be written.
   """
   # Imported late: only who wants pictures needs what draws them.
-  from trm_jax.show import (
-    pictures,
-  )
+  from trm_jax.show import pictures
 
   chosen = puzzles[:MOST]
   trace = solver.trace_tokens(

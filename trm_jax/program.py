@@ -18,6 +18,7 @@ from trm_jax import (
   errors,
   evaluate_step,
   sharding,
+  solve_batch,
   train_state,
   train_step,
   types,
@@ -124,25 +125,12 @@ class Program:
       evaluate_batch, out_shardings=evaluate_step.result_shardings(self.mesh)
     )
 
-  def solving(self) -> evaluate_step.Solving:
+  def solving(self) -> solve_batch.Solving:
     """How puzzles are solved, as the settings say."""
     settings = self.config.eval
-    if settings.solver == "adaptive":
-      return evaluate_step.Solving(
-        solver=settings.solver,
-        slots=settings.batch_size,
-        halt_threshold=settings.halt_threshold,
-      )
-    if settings.solver == "rollouts":
-      return evaluate_step.Solving(
-        solver=settings.solver,
-        slots=settings.batch_size,
-        rollouts=settings.rollouts,
-        noise=settings.noise,
-        seed=self.config.seed,
-        choice=settings.choice,
-      )
-    return evaluate_step.Solving()
+    return solve_batch.of(
+      settings, seed=self.config.seed, slots=settings.batch_size
+    )
 
 
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:

@@ -16,7 +16,7 @@ from trm_jax import (
 )
 from trm_jax import config as config_lib
 from trm_jax import workdir as workdir_lib
-from trm_jax.data import arc, arc_loading, official
+from trm_jax.data import arc, official
 from trm_jax.data import identifiers as identifiers_lib
 
 _T = TypeVar("_T")
@@ -124,7 +124,7 @@ def _best(
 
 def identifiers_path(workdir: str) -> epath.Path:
   """Where a run says what the rows of its puzzle table are."""
-  return workdir_lib.folder(workdir) / arc_loading.IDENTIFIERS_FILE
+  return workdir_lib.folder(workdir) / identifiers_lib.FILE
 
 
 def check_rows(

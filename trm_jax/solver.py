@@ -25,7 +25,7 @@ from trm_jax import (
   types,
 )
 from trm_jax import config as config_lib
-from trm_jax.data import answers, kind, look, questions
+from trm_jax.data import answers, kind, loader, look, puzzle_set, questions
 from trm_jax.data import identifiers as identifiers_lib
 from trm_jax.data import task as task_lib
 
@@ -192,31 +192,27 @@ class Solver:
       puzzle_ids: [N], rows of the puzzle table; by default row 0.
       settings: how to solve; by default `config.eval`.
     """
+    if not len(inputs):
+      return
     settings = settings or self.config.eval
     mesh = self.program.mesh
-    size = batch_size(settings, len(inputs), mesh.size)
+    tokens = np.asarray(inputs, np.uint8)
+    size = batch_size(settings, len(tokens), mesh.size)
     solve = self._solve_batch(settings, size)
-    if puzzle_ids is None:
-      puzzle_ids = np.zeros(len(inputs), np.int32)
+    puzzles = puzzle_set.PuzzleSet.single(tokens, np.zeros_like(tokens))
+    if puzzle_ids is not None:
+      rows = np.asarray(puzzle_ids, np.int32)
+      puzzles = dataclasses.replace(puzzles, puzzle_ids=rows)
     pending: tuple[evaluate_step.BatchResult, int] | None = None
-    for start in range(0, len(inputs), size):
-      count = min(size, len(inputs) - start)
-      fill = size - count
-      tokens = np.pad(inputs[start : start + count], ((0, fill), (0, 0)))
-      host_batch = {
-        "inputs": tokens.astype(np.int32),
-        "labels": np.full(tokens.shape, types.IGNORED_LABEL, np.int32),
-        "puzzle_ids": np.pad(puzzle_ids[start : start + count], (0, fill)),
-      }
-      host_batch["puzzle_ids"] = host_batch["puzzle_ids"].astype(np.int32)
+    for host_batch in loader.eval_batches(puzzles, batch_size=size):
       result = solve(
         self.weights,
         sharding.put_batch(host_batch, mesh),
-        sharding.put_rows(np.arange(size) < count, mesh),
+        sharding.put_rows(host_batch["mask"], mesh),
       )
       if pending:
         yield pending
-      pending = result, count
+      pending = result, int(host_batch["mask"].sum())
     if pending:
       yield pending
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trm_jax import errors, voting
-from trm_jax.data import arc, arc_tasks
+from trm_jax.data import arc, arc_tasks, puzzle_set
 
 
 class Tally:
@@ -130,7 +130,7 @@ class Tally:
         "a halt logit is not a number: training has diverged, evaluate an"
         " earlier checkpoint"
       )
-    puzzles = np.searchsorted(self._puzzle_indices, examples, "right") - 1
+    puzzles = puzzle_set.puzzles_of(examples, self._puzzle_indices)
     finished = []
     for example, puzzle, question, answer, confidence in zip(
       examples.tolist(),

@@ -301,10 +301,7 @@ class _Loop:
 
   def _draw(self, report: report_lib.Report) -> None:
     # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
-    from trm_jax.show import (
-      example,
-      plots,
-    )
+    from trm_jax.show import example, plots
 
     line = self._writer.line
     folder = workdir_lib.folder(self._workdir)

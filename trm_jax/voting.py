@@ -19,6 +19,7 @@ from trm_jax.data import arc_tasks, atomic_file
 
 # What Kaggle's sample submission holds in place of every answer.
 PLACEHOLDER = [[0, 0], [0, 0]]
+NUM_ATTEMPTS = 2  # Kaggle's number, and the paper's score
 PASS_KS = (1, 2, 5, 10, 100, 1000)
 NUM_LEADERS = 5  # candidates of which a result tells the votes
 

@@ -23,8 +23,6 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.builders import arc as arc_builders
 from trm_jax.data.builders import prepared
 
-IDENTIFIERS_FILE = "identifiers.json"  # of a workdir
-
 _PLANS = "arc_plans"
 _NUM_NAMED = 5  # tasks of few variants that a note names
 
@@ -140,11 +138,11 @@ def _listed(data: config_lib.DataConfig) -> tuple[list[str], str]:
   """Reads what the rows of the puzzle table are; also says where."""
   path = workdir_lib.folder(data.identifiers)
   if path.is_dir():
-    path /= IDENTIFIERS_FILE
+    path /= identifiers.FILE
   if not path.exists():
     raise errors.UserError(
       f"config.data.identifiers: there is no {path}; expected the workdir of a"
-      f" run or its {IDENTIFIERS_FILE} (a run that has begun keeps a list of"
+      f" run or its {identifiers.FILE} (a run that has begun keeps a list of"
       " all its rows in its own --workdir)"
     )
   return identifiers.read(path), str(path)

@@ -14,6 +14,7 @@ from trm_jax import errors
 from trm_jax.data import atomic_file
 
 BLANK = "<blank>"
+FILE = "identifiers.json"  # what the list is called, here as officially
 
 
 def _encoded(identifiers: Sequence[str]) -> Iterator[bytes]:

@@ -193,8 +193,7 @@ def _eval_batches(
   for start in range(first, puzzles.num_examples, batch_size):
     end = min(start + rows.stop, puzzles.num_examples)
     examples = np.arange(start + rows.start, max(start + rows.start, end))
-    # The puzzle of an example: the last one that begins at or before it.
-    places = np.searchsorted(puzzles.puzzle_indices, examples, "right") - 1
+    places = puzzle_set.puzzles_of(examples, puzzles.puzzle_indices)
     inputs, labels = puzzles.fetch(examples, places)
     missing = share - len(examples)
     fill = ((0, missing), (0, 0))

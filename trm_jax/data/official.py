@@ -16,7 +16,6 @@ from trm_jax import errors
 from trm_jax.data import arc_tasks, identifiers, puzzle_set
 
 _METADATA = "dataset.json"
-_IDENTIFIERS = "identifiers.json"
 _SET = "all"
 _SPLITS = ("train", "test")
 
@@ -181,7 +180,7 @@ def read_identifiers(source: str, *, num_puzzle_ids: int) -> list[str]:
   Raises:
     UserError: if the file is missing, malformed or of another length.
   """
-  path = pathlib.Path(source).expanduser() / _IDENTIFIERS
+  path = pathlib.Path(source).expanduser() / identifiers.FILE
   names = identifiers.read(path)
   identifiers.check(names, where=str(path))
   if len(names) != num_puzzle_ids:

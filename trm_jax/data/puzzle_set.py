@@ -89,6 +89,16 @@ class Puzzles(Protocol):
     """Returns a hex digest that changes with what the set holds."""
 
 
+def puzzles_of(examples: np.ndarray, puzzle_indices: np.ndarray) -> np.ndarray:
+  """Returns the puzzle of each example: the last that begins at or before it.
+
+  Args:
+    examples: Numbers of examples, integers [b].
+    puzzle_indices: As in `Puzzles`.
+  """
+  return np.searchsorted(puzzle_indices, examples, "right") - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class PuzzleSet(Grouped):
   """Un-augmented puzzles in memory: groups of puzzles of examples.

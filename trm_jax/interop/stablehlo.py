@@ -27,22 +27,21 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
-from trm_jax import choice, digest, errors, failures, hosts, solve, types
 from trm_jax import config as config_lib
+from trm_jax import digest, errors, failures, hosts, solve_batch, types
 from trm_jax import solver as solver_lib
 from trm_jax import version as version_lib
 from trm_jax import workdir as workdir_lib
-from trm_jax.data import atomic_file
+from trm_jax.data import atomic_file, identifiers
 from trm_jax.models import attention, trm
 
 PROGRAM_FILE = "solver.stablehlo"
 WEIGHTS_FILE = "weights.npz"
 ABOUT_FILE = "about.json"
-IDENTIFIERS_FILE = "identifiers.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 _KIND = "a solver exported by trm_jax"
-_FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, IDENTIFIERS_FILE))
+_FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, identifiers.FILE))
 # What there is to know of each way to solve, of config.eval.
 _SETTINGS = {
   "fixed": ("solver", "supervision_steps"),
@@ -89,7 +88,7 @@ def export_solver(solver: solver_lib.Solver, output: str) -> None:
       PROGRAM_FILE: lambda file: file.write(program),
       WEIGHTS_FILE: lambda file: np.savez(file, **weights),
       ABOUT_FILE: lambda file: file.write(about),
-      IDENTIFIERS_FILE: lambda file: file.write(rows),
+      identifiers.FILE: lambda file: file.write(rows),
     },
   )
   size = sum(leaf.nbytes for leaf in weights.values())
@@ -134,78 +133,36 @@ def solve_function(
   model: trm.TinyRecursiveModel, config: config_lib.Config
 ) -> Solve:
   """Returns the solver of the settings as a pure function of plain arrays."""
-  solve_puzzles = {
-    "fixed": _fixed,
-    "adaptive": _adaptive,
-    "rollouts": _rollouts,
-  }[config.eval.solver]
+  settings = config.eval
+
+  def see(output, _):
+    return {
+      "answers": solve_batch.answers_of(output),
+      "halt_logits": output.halt_logits,
+    }
 
   def function(weights, questions, puzzle_ids):
-    answers, halt_logits, steps = solve_puzzles(
-      model, config, _from_names(weights), questions, puzzle_ids
+    seen, steps = solve_batch.solve_batch(
+      model,
+      _from_names(weights),
+      types.Batch(
+        inputs=questions,
+        labels=jnp.full_like(questions, types.IGNORED_LABEL),
+        puzzle_ids=puzzle_ids,
+      ),
+      jnp.ones_like(puzzle_ids, bool),
+      supervision_steps=settings.supervision_steps,
+      solving=solve_batch.of(
+        settings,
+        seed=config.seed,
+        slots=puzzle_ids.shape[0],  # each puzzle has one of its own
+      ),
+      see=see,
     )
-    return answers, jax.nn.sigmoid(halt_logits), steps
+    confidence = jax.nn.sigmoid(seen["halt_logits"][-1])
+    return seen["answers"][-1], confidence, steps[-1]
 
   return function
-
-
-def _see(output: types.Output, *_) -> tuple[jax.Array, jax.Array]:
-  answers = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
-  return answers, output.halt_logits
-
-
-def _fixed(model, config, weights, questions, puzzle_ids):
-  steps = config.eval.supervision_steps
-  seen = solve.solve_fixed(
-    model,
-    weights,
-    questions,
-    puzzle_ids,
-    supervision_steps=steps,
-    observe=_see,
-  )
-  answers, halt_logits = (leaf[-1] for leaf in seen)
-  return answers, halt_logits, jnp.full_like(puzzle_ids, steps)
-
-
-def _adaptive(model, config, weights, questions, puzzle_ids):
-  """Gives each puzzle a slot of its own; ends when the last one is done."""
-  (answers, halt_logits), steps = solve.solve_adaptive(
-    model,
-    weights,
-    types.Batch(
-      inputs=questions,
-      labels=jnp.full_like(questions, types.IGNORED_LABEL),
-      puzzle_ids=puzzle_ids,
-    ),
-    jnp.ones_like(puzzle_ids, bool),
-    slots=puzzle_ids.shape[0],
-    threshold=config.eval.halt_threshold,
-    max_supervision_steps=config.eval.supervision_steps,
-    observe=_see,
-  )
-  return answers, halt_logits, steps
-
-
-def _rollouts(model, config, weights, questions, puzzle_ids):
-  steps = config.eval.supervision_steps
-  answers, halt_logits = solve.solve_rollouts(
-    model,
-    weights,
-    questions,
-    puzzle_ids,
-    rollouts=config.eval.rollouts,
-    noise=config.eval.noise,
-    seed=config.seed,
-    supervision_steps=steps,
-    observe=_see,
-  )
-  chosen = choice.choose(config.eval.choice, answers, halt_logits)[-1:]
-  return (
-    jnp.take_along_axis(answers, chosen[..., None], axis=0)[0],
-    jnp.take_along_axis(halt_logits, chosen, axis=0)[0],
-    jnp.full_like(puzzle_ids, steps),
-  )
 
 
 def _from_names(weights: Mapping[str, jax.Array]) -> types.Weights:
@@ -245,7 +202,7 @@ def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
       "questions": _array(questions, "tokens, row after row of the grid"),
       "puzzle_ids": _array(
         puzzle_ids,
-        f"rows of the puzzle table, see {IDENTIFIERS_FILE}; others give a"
+        f"rows of the puzzle table, see {identifiers.FILE}; others give a"
         " confidence of NaN",
       ),
     },

@@ -138,7 +138,7 @@ def _identifiers(
   if data.identifiers:
     path = workdir_lib.folder(data.identifiers)
     if path.is_dir():
-      path /= torch_source.IDENTIFIERS_FILE
+      path /= identifiers_lib.FILE
   if path is not None:
     names = identifiers_lib.read(path)
     identifiers_lib.check(names, where=str(path))
@@ -146,7 +146,7 @@ def _identifiers(
   if kind.of(data) == "arc":
     raise errors.UserError(
       "what the rows of an ARC checkpoint's puzzle table are stands in"
-      f" {torch_source.IDENTIFIERS_FILE} of the data set that it was trained"
+      f" {identifiers_lib.FILE} of the data set that it was trained"
       f" on: put it beside {found.weights}, or name it by"
       " --config.data.identifiers=FILE"
     )
@@ -206,7 +206,7 @@ def export_checkpoint(
   )
   beside = {
     torch_config.FILE: torch_config.written(solver.config),
-    torch_source.IDENTIFIERS_FILE: json.dumps(solver.identifiers).encode(),
+    identifiers_lib.FILE: json.dumps(solver.identifiers).encode(),
   }
   for name, content in beside.items():
     _write_beside(path.parent / name, content)

@@ -11,9 +11,8 @@ from etils import epath
 
 from trm_jax import errors, failures
 from trm_jax import workdir as workdir_lib
+from trm_jax.data import identifiers
 from trm_jax.interop import torch_config, torch_file, torch_safetensors
-
-IDENTIFIERS_FILE = "identifiers.json"
 
 _HUB = "hf:"
 _STEP = re.compile(r"step_(\d{1,9})(?:\D|$)")
@@ -75,7 +74,7 @@ def locate(source: str) -> Source:
       other = path.parent / name
       return other if other.exists() else None
 
-    return Source(path, beside(torch_config.FILE), beside(IDENTIFIERS_FILE))
+    return Source(path, beside(torch_config.FILE), beside(identifiers.FILE))
 
 
 def _only(names: Sequence[str], where: str) -> str:
@@ -135,7 +134,7 @@ def _on_hub(source: str) -> Source:
   return Source(
     weights,
     fetch(beside + torch_config.FILE),
-    fetch(beside + IDENTIFIERS_FILE),
+    fetch(beside + identifiers.FILE),
   )
 
 

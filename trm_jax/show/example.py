@@ -10,9 +10,7 @@ from etils import epath
 from trm_jax import types
 from trm_jax.data import atomic_file, puzzle_set
 from trm_jax.data import look as look_lib
-from trm_jax.show import (
-  pictures,
-)
+from trm_jax.show import pictures
 
 # What an answer is called, by the report's axis.
 _TITLES = {

@@ -7,10 +7,7 @@ import numpy as np
 
 from trm_jax import experiment, restore, solver
 from trm_jax.data import arc, puzzle_set
-from trm_jax.show import (
-  gallery,
-  pictures,
-)
+from trm_jax.show import gallery, pictures
 
 _EACH = 3  # puzzles that are shown of each kind
 
@@ -93,9 +90,8 @@ class _Places:
 
   def row(self, exhibit: gallery.Exhibit) -> int:
     """Returns the puzzle's row in the puzzle table."""
-    example = self._before + exhibit.number
-    indices = self._puzzles.puzzle_indices
-    puzzle = np.searchsorted(indices, example, "right") - 1
+    example = np.array(self._before + exhibit.number)
+    puzzle = puzzle_set.puzzles_of(example, self._puzzles.puzzle_indices)
     return int(self._puzzles.puzzle_ids[puzzle])
 
   def name(self, exhibit: gallery.Exhibit) -> str:

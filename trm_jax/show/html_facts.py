@@ -5,9 +5,7 @@ from collections.abc import Mapping
 
 from trm_jax import config as config_lib
 from trm_jax import report as report_lib
-from trm_jax.show import (
-  html_parts,
-)
+from trm_jax.show import html_parts
 from trm_jax.show.html_parts import Html, element
 
 NAMES = {

@@ -8,12 +8,7 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import report as report_lib
-from trm_jax.show import (
-  gallery,
-  html_facts,
-  html_parts,
-  plots,
-)
+from trm_jax.show import gallery, html_facts, html_parts, plots
 from trm_jax.show.html_parts import Html, element
 
 

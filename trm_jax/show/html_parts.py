@@ -8,9 +8,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from trm_jax.show import (
-  plots,
-)
+from trm_jax.show import plots
 
 _EMPTY = frozenset(("img", "source", "meta"))  # elements without an end
 

@@ -9,12 +9,7 @@ from PIL import Image
 
 from trm_jax import voting
 from trm_jax.data import arc, arc_tasks, kind
-from trm_jax.show import (
-  exhibition,
-  html_parts,
-  pictures,
-  sheets,
-)
+from trm_jax.show import exhibition, html_parts, pictures, sheets
 from trm_jax.show.html_parts import Html, element
 
 MOST_STEPS = 5  # pictures of answers to a puzzle

@@ -10,10 +10,7 @@ from PIL import Image
 
 from trm_jax.data import atomic_file, puzzle_set
 from trm_jax.data import look as look_lib
-from trm_jax.show import (
-  panels,
-  sheets,
-)
+from trm_jax.show import panels, sheets
 
 _SMALLEST = 32  # pixels of a cell, if its grid's size allows it
 # Milliseconds of a frame in which something changes, or nothing, and the last.

@@ -15,9 +15,7 @@ from matplotlib import figure, ticker
 
 from trm_jax import report as report_lib
 from trm_jax.data import atomic_file
-from trm_jax.show import (
-  gallery,
-)
+from trm_jax.show import gallery
 
 
 @dataclasses.dataclass(frozen=True)

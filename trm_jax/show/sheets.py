@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from trm_jax.show import (
-  panels,
-)
+from trm_jax.show import panels
 
 # Pixels. Pictures are drawn at twice the size at which they are to be seen.
 SAMPLE = 40  # of the legend
