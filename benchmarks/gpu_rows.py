@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import arc, maze, sudoku
 from trm_jax import config as config_lib
+from trm_jax import model_config
 
 TRAINING, EVALUATION, PEER = "training", "evaluation", "peer"
 
@@ -43,7 +44,7 @@ class _Task:
 
   name: str
   config: str
-  shipped: config_lib.ModelConfig
+  shipped: model_config.ModelConfig
   peer: str | None
 
 

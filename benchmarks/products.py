@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from trm_jax import config as config_lib
+from trm_jax import cost, model_config
 from trm_jax.models import layers
 
 
@@ -65,8 +66,8 @@ def of_training(config: config_lib.Config, seq_len: int) -> Counted:
     seq_len: L.
   """
   model, train = config.model, config.train
-  gradient_calls = model.latent_updates + 1
-  calls = gradient_calls * model.recursion_cycles
+  free_calls, gradient_calls = cost.network_calls(model)
+  calls = free_calls + gradient_calls
   if train.halt_rule == "halt_over_continue":
     calls *= 2  # looks one supervision step ahead
   counted: collections.Counter[Product] = collections.Counter()
@@ -84,7 +85,7 @@ def of_training(config: config_lib.Config, seq_len: int) -> Counted:
 def of_evaluation(config: config_lib.Config, seq_len: int) -> Counted:
   """Lists the products of evaluating a batch, all its supervision steps."""
   model = config.model
-  calls = (model.latent_updates + 1) * model.recursion_cycles
+  calls = sum(cost.network_calls(model))
   counted: collections.Counter[Product] = collections.Counter()
   for product, _ in _of_call(model, config.eval.batch_size, seq_len):
     counted[product] += calls * config.eval.supervision_steps
@@ -92,7 +93,7 @@ def of_evaluation(config: config_lib.Config, seq_len: int) -> Counted:
 
 
 def _of_call(
-  model: config_lib.ModelConfig, batch: int, seq_len: int
+  model: model_config.ModelConfig, batch: int, seq_len: int
 ) -> Iterator[tuple[Product, str]]:
   """Yields each product of a network call, and which operand is learned."""
   length = model.num_prefix_tokens + seq_len

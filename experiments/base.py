@@ -27,6 +27,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.num_prefix_tokens = 16  # P, tokens the puzzle vector fills
   config.model.latent_updates = 6  # n, updates of z per cycle
   config.model.recursion_cycles = 3  # T, cycles; only the last has gradients
+  # Which latents there are and what updates them: 'two_latents' (TRM, HRM),
+  # 'single_latent', 'latent_per_update' (multi-scale z), 'direct' (no answer
+  # to improve); models/recursion.py has them all.
+  config.model.recurrence = "two_latents"
+  config.model.separate_networks = False  # True: y has a network of its own
+  # Of the last cycle's updates of z the last so many carry gradients, and the
+  # update of y; 0: all of them. 1 is HRM's one-step gradient.
+  config.model.gradient_updates = 0
   config.model.compute_dtype = "bfloat16"  # 'float32' or 'bfloat16'
   # What the backward pass recomputes: 'none' (fastest, most memory), 'dots'
   # (all but matrix products), 'full' (every network call; least memory).

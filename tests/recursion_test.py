@@ -139,7 +139,7 @@ def test_the_cheap_network_runs_all_cycles_but_the_last(cycles):
       latents,
       n=2,
       cycles=cycles,
-      gradient_free_network=counting("free"),
+      gradient_free=counting("free"),
     )
   assert calls == {"last": 3, "free": 3 * (cycles - 1)}
 
@@ -155,7 +155,7 @@ def test_the_cheap_network_gets_no_gradient():
         latents,
         n=2,
         cycles=3,
-        gradient_free_network=_network(free_weights),
+        gradient_free=_network(free_weights),
       )
     )
 

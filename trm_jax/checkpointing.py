@@ -179,8 +179,9 @@ class Checkpoints:
       "ema_params": abstract.params,
       description_lib.TABLE: abstract.puzzle_table,
       "initial_latents": {
-        "y": abstract.initial_latents.y,
-        "z": abstract.initial_latents.z,
+        name: leaf
+        for name, leaf in vars(abstract.initial_latents).items()
+        if leaf is not None  # a recurrence without z
       },
     }
     restored = self._restore(step, wanted, partly=True)

@@ -6,15 +6,16 @@ matrix rate of a chip this is the floor of a step's time (docs/performance.md).
 """
 
 from trm_jax import config as config_lib
-from trm_jax.models import layers
+from trm_jax import model_config
+from trm_jax.models import layers, recursion
 
 
-def network_flops(model: config_lib.ModelConfig, length: int) -> float:
+def network_flops(model: model_config.ModelConfig, length: int) -> float:
   """Counts one call of the network for one puzzle of S = `length` tokens."""
   return _linear_flops(model, length) + _attention_flops(model, length)
 
 
-def _linear_flops(model: config_lib.ModelConfig, length: int) -> float:
+def _linear_flops(model: model_config.ModelConfig, length: int) -> float:
   """Counts the products with weights."""
   size = model.hidden_size
 
@@ -31,7 +32,7 @@ def _linear_flops(model: config_lib.ModelConfig, length: int) -> float:
   return model.num_layers * (mixing + swiglu(size, length))
 
 
-def _attention_flops(model: config_lib.ModelConfig, length: int) -> float:
+def _attention_flops(model: model_config.ModelConfig, length: int) -> float:
   """Counts the products of tokens with tokens."""
   if model.token_mixing == "mlp":
     return 0.0
@@ -40,7 +41,7 @@ def _attention_flops(model: config_lib.ModelConfig, length: int) -> float:
 
 def train_flops(config: config_lib.Config, seq_len: int) -> float:
   """Counts a supervision step of training, of all slots; L = `seq_len`."""
-  free_calls, calls = _calls(config.model)
+  free_calls, calls = network_calls(config.model)
   if config.train.halt_rule == "halt_over_continue":
     free_calls += free_calls + calls  # looks one supervision step ahead
   length = config.model.num_prefix_tokens + seq_len
@@ -58,12 +59,14 @@ def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
   return (
     config.eval.batch_size
     * config.eval.supervision_steps
-    * sum(_calls(config.model))
+    * sum(network_calls(config.model))
     * network_flops(config.model, config.model.num_prefix_tokens + seq_len)
   )
 
 
-def _calls(model: config_lib.ModelConfig) -> tuple[int, int]:
-  """Network calls of a supervision step: without and with gradient."""
-  cycle = model.latent_updates + 1
-  return cycle * (model.recursion_cycles - 1), cycle
+def network_calls(model: model_config.ModelConfig) -> tuple[int, int]:
+  """Counts a supervision step's network calls: without and with gradient."""
+  answers = recursion.RECURRENCES[model.recurrence].answer_calls
+  cycle = model.latent_updates + answers
+  with_gradient = (model.gradient_updates or model.latent_updates) + answers
+  return cycle * model.recursion_cycles - with_gradient, with_gradient

@@ -41,6 +41,9 @@ _FREE_IN_TRAINING = frozenset(
 # Settings that checkpoints of before they existed do not name, and what they
 # would have been.
 _ADDED_LATER: Mapping[str, Any] = {
+  "model.recurrence": "two_latents",
+  "model.separate_networks": False,
+  "model.gradient_updates": 0,
   "data.new_rows": "",
   "eval.solver": "fixed",
   "eval.halt_threshold": 0.5,
@@ -58,6 +61,7 @@ _FREE_IN_EVALUATION = (
   "model.unroll",
   "model.token_multiple",
   "model.compute_dtype",
+  "model.gradient_updates",
 )
 
 

@@ -69,7 +69,9 @@ def build(config: config_lib.Config) -> Experiment:
       divide over the devices.
   """
   mesh = sharding.make_mesh()
-  program.check_batch_sizes(config, mesh)  # before the data are read
+  # Before the data are read.
+  program.check_recurrence(config.model)
+  program.check_batch_sizes(config, mesh)
   return of_task(config, _load(config.data), mesh)
 
 

@@ -43,11 +43,11 @@ def initial_latents(
 ) -> types.Latents:
   """Spreads the initial y and z, [D] each, over [B, S, D]."""
 
-  def spread(vector):
-    shape = (batch_size, total_len, vector.shape[-1])
-    return jnp.broadcast_to(vector.astype(dtype)[None, None], shape)
+  def spread(constant):
+    shape = (batch_size, total_len, *constant.shape)
+    return jnp.broadcast_to(constant.astype(dtype)[None, None], shape)
 
-  return types.Latents(y=spread(constants.y), z=spread(constants.z))
+  return jax.tree.map(spread, constants)
 
 
 def refill(
@@ -60,7 +60,7 @@ def refill(
   Args:
     carry: of the previous supervision step.
     batch: one new puzzle per slot.
-    constants: initial y and z, [D] each.
+    constants: initial y and z, [D] each (z as the recurrence has it).
 
   Returns:
     The carry with no slot halted.

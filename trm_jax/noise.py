@@ -54,7 +54,9 @@ def disturber(
       draw = scale * jax.random.normal(key, row.shape, jnp.float32)
       return row + draw.astype(row.dtype)
 
-    return types.Latents(y=noisy(y_key, y), z=noisy(z_key, z))
+    return types.Latents(
+      y=noisy(y_key, y), z=None if z is None else noisy(z_key, z)
+    )
 
   def disturb(latents, number):
     return jax.vmap(disturb_row, in_axes=(0, None, 0, 0))(

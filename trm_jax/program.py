@@ -15,15 +15,17 @@ from jax.sharding import Mesh
 from trm_jax import chip as chip_lib
 from trm_jax import config as config_lib
 from trm_jax import (
+  checks,
   errors,
   evaluate_step,
+  model_config,
   sharding,
   solve_batch,
   train_state,
   train_step,
   types,
 )
-from trm_jax.models import trm
+from trm_jax.models import recursion, trm
 from trm_jax.optim import factory
 
 
@@ -143,6 +145,18 @@ def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
   return settings.batch_size * per_slot
 
 
+def check_recurrence(model: model_config.ModelConfig) -> None:
+  """Raises UserError unless there is such a recurrence with such networks."""
+  names = tuple(recursion.RECURRENCES)
+  checks.one_of("model.recurrence", model.recurrence, names)
+  recurrence = recursion.RECURRENCES[model.recurrence]
+  if model.separate_networks and not recurrence.answer_calls:
+    raise errors.UserError(
+      f"config.model.recurrence {model.recurrence!r} has no use for a second"
+      " network; set config.model.separate_networks to False"
+    )
+
+
 def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
   """Raises UserError unless batches divide over devices and microbatches."""
   train, evaluate = config.train, config.eval
@@ -169,8 +183,10 @@ def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
     mesh: of `sharding.make_mesh`, or one of devices that are not there.
 
   Raises:
-    UserError: a batch size does not divide over devices and microbatches.
+    UserError: a batch size does not divide over devices and microbatches, or
+      there is no such recurrence.
   """
+  check_recurrence(config.model)
   check_batch_sizes(config, mesh)
   return Program(
     config=config,

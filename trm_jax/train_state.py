@@ -1,5 +1,6 @@
 """All that the next supervision step depends on, and its beginning."""
 
+import math
 from typing import Any
 
 import flax.struct
@@ -8,9 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from trm_jax import chip as chip_lib
-from trm_jax import config as config_lib
-from trm_jax import types
-from trm_jax.models import attention, trm
+from trm_jax import halting, model_config, types
+from trm_jax.models import attention, recursion, trm
 
 _CPU = chip_lib.Chip("cpu")
 
@@ -51,7 +51,7 @@ class TrainState:
 
 
 def build_model(
-  model: config_lib.ModelConfig,
+  model: model_config.ModelConfig,
   *,
   vocab_size: int,
   seq_len: int,
@@ -80,6 +80,9 @@ def build_model(
     num_prefix_tokens=model.num_prefix_tokens,
     latent_updates=model.latent_updates,
     recursion_cycles=model.recursion_cycles,
+    recurrence=model.recurrence,
+    separate_networks=model.separate_networks,
+    gradient_updates=model.gradient_updates,
     compute_dtype=model.compute_dtype,
     remat=model.remat,
     unroll=model.unroll,
@@ -96,11 +99,13 @@ def build_model(
 
 def empty_carry(model: trm.TinyRecursiveModel, batch_size: int) -> types.Carry:
   """Returns slots that are all free."""
-  shape = (batch_size, model.total_len, model.hidden_size)
   tokens = (batch_size, model.seq_len)
+  constants = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _abstract_latents(model)
+  )
   return types.Carry(
-    latents=types.Latents(
-      y=jnp.zeros(shape, model.dtype), z=jnp.zeros(shape, model.dtype)
+    latents=halting.initial_latents(
+      constants, batch_size, model.total_len, model.dtype
     ),
     batch=types.Batch(
       inputs=jnp.zeros(tokens, jnp.int32),
@@ -109,6 +114,21 @@ def empty_carry(model: trm.TinyRecursiveModel, batch_size: int) -> types.Carry:
     ),
     steps=jnp.zeros((batch_size,), jnp.int32),
     halted=jnp.ones((batch_size,), bool),
+  )
+
+
+def _abstract_latents(model: trm.TinyRecursiveModel) -> types.Latents:
+  """Returns shapes of the initial latents; z as the recurrence has it."""
+  size = model.hidden_size
+  z_shape = recursion.RECURRENCES[model.recurrence].z_shape(
+    model.latent_updates, size
+  )
+
+  def abstract(shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  return types.Latents(
+    y=abstract((size,)), z=None if z_shape is None else abstract(z_shape)
   )
 
 
@@ -150,14 +170,16 @@ def init_state(
   params_key, y_key, z_key = jax.random.split(jax.random.key(seed), 3)
   params = init_params(model, params_key, puzzle_vector_size=puzzle_vector_size)
 
-  def initial_latent(key):
+  def initial_latent(key, shape):
     # Random constants of standard deviation 1, as in the official code.
     init = jax.nn.initializers.variance_scaling(
       model.hidden_size, "fan_out", "truncated_normal"
     )
-    drawn = init(key, (1, model.hidden_size), jnp.float32)[0]
+    drawn = init(key, (math.prod(shape[:-1]), shape[-1]), jnp.float32)
     # As they are used; the official code keeps them so, too.
-    return drawn.astype(model.dtype).astype(jnp.float32)
+    return drawn.reshape(shape).astype(model.dtype).astype(jnp.float32)
+
+  latents = _abstract_latents(model)
 
   return TrainState(
     step=jnp.zeros([], jnp.int32),
@@ -166,7 +188,8 @@ def init_state(
     opt_state=optimizer.init(params),
     puzzle_table=jnp.zeros((num_puzzle_rows, puzzle_vector_size), jnp.float32),
     initial_latents=types.Latents(
-      y=initial_latent(y_key), z=initial_latent(z_key)
+      y=initial_latent(y_key, latents.y.shape),
+      z=(None if latents.z is None else initial_latent(z_key, latents.z.shape)),
     ),
     carry=empty_carry(model, batch_size),
   )

@@ -17,7 +17,9 @@ class Latents:
   """The state of the recursion (paper, section 4)."""
 
   y: jax.Array  # [B, S, D] the current answer
-  z: jax.Array  # [B, S, D] the reasoning that led to it
+  # [B, S, D] the reasoning that led to it. Of other recurrences than TRM's:
+  # [B, S, n, D], or None.
+  z: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -55,4 +57,4 @@ class Weights:
 
   params: Any  # of the model; in evaluation the averaged ones
   puzzle_table: jax.Array  # [N, E] float32
-  initial_latents: Latents  # [D] each, float32; constants
+  initial_latents: Latents  # [D] each (z as above), float32; constants

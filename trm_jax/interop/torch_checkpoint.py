@@ -24,6 +24,7 @@ from trm_jax import (
   errors,
   failures,
   hosts,
+  model_config,
   program,
   restore,
   sharding,
@@ -253,7 +254,7 @@ def _write_beside(path: epath.Path, content: bytes) -> None:
 
 
 def _notes(
-  model: config_lib.ModelConfig, state_dict: Mapping[str, np.ndarray]
+  model: model_config.ModelConfig, state_dict: Mapping[str, np.ndarray]
 ) -> list[str]:
   """Returns what the official code does not do with these weights."""
   notes = []

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import program
+from trm_jax import model_config, program
 from trm_jax.interop import torch_config, torch_shown, torch_weights
 from trm_jax.models import layers
 
@@ -79,7 +79,7 @@ class Shape:
     return shapes
 
 
-def expected(model: config_lib.ModelConfig, sizes: program.Sizes) -> Shape:
+def expected(model: model_config.ModelConfig, sizes: program.Sizes) -> Shape:
   """Returns what a state dict of these settings depends on."""
   total_len = model.num_prefix_tokens + sizes.seq_len
 

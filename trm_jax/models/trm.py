@@ -1,5 +1,6 @@
 """The Tiny Recursive Model: embed, recurse, read off (paper, section 4)."""
 
+import functools
 from typing import Any, cast
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ _REMAT_POLICIES = {
 
 
 class RecursiveNetwork(nn.Module):
-  """The one network that is applied again and again."""
+  """The network that is applied again and again."""
 
   num_layers: int
   token_mixing: str
@@ -81,6 +82,9 @@ class TinyRecursiveModel(nn.Module):
   unroll: bool = False
   token_multiple: int = 1
   attend: attention.Attend = attention.plain
+  recurrence: str = "two_latents"  # a name in recursion.RECURRENCES
+  separate_networks: bool = False  # `answer_network` updates y
+  gradient_updates: int = 0  # of the last n, the last so many; 0: all
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -101,7 +105,8 @@ class TinyRecursiveModel(nn.Module):
       self.position_embedding = layers.TokenEmbedding(
         self.total_len, self.hidden_size, self.dtype
       )
-    self.network = RecursiveNetwork(
+    new_network = functools.partial(
+      RecursiveNetwork,
       num_layers=self.num_layers,
       token_mixing=self.token_mixing,
       num_heads=self.num_heads,
@@ -113,6 +118,9 @@ class TinyRecursiveModel(nn.Module):
       token_multiple=self.token_multiple,
       attend=self.attend,
     )
+    self.network = new_network()
+    if self.separate_networks:
+      self.answer_network = new_network()
     self.answer_head = nn.Dense(
       self.vocab_size,
       use_bias=False,
@@ -154,11 +162,38 @@ class TinyRecursiveModel(nn.Module):
     tokens_first = self.token_mixing == "mlp"
     if tokens_first:
       x, latents = _swapped((x, latents))
+    modules = [self.network]
+    if self.separate_networks:
+      modules.append(self.answer_network)
     if self.is_initializing():
-      self.network(latents.z, x)  # creates the parameters, outside any loop
-    # From here on the network is a pure function of its parameters: Linen
-    # modules must not be called inside a raw lax loop.
-    network, variables = self.network.unbind()
+      for module in modules:
+        module(latents.y, x)  # creates the parameters, outside any loop
+    functions = [self._functions(module) for module in modules]
+    networks, gradient_free = (
+      recursion.Networks(z=each[0], y=each[-1])
+      for each in zip(*functions, strict=True)
+    )
+    latents = recursion.deep_recursion(
+      networks,
+      x,
+      latents,
+      latent_updates=self.latent_updates,
+      recursion_cycles=self.recursion_cycles,
+      recurrence=recursion.RECURRENCES[self.recurrence],
+      gradient_updates=self.gradient_updates,
+      gradient_free=gradient_free,
+      unroll=self.unroll,
+    )
+    return _swapped(latents) if tokens_first else latents
+
+  def _functions(
+    self, module: RecursiveNetwork
+  ) -> tuple[recursion.Network, recursion.Network]:
+    """Returns a network as pure functions, one with gradient, one without.
+
+    Linen modules must not be called inside a raw lax loop.
+    """
+    network, variables = module.unbind()
 
     def apply(state, injection):
       return network.apply(variables, state, injection)
@@ -177,16 +212,7 @@ class TinyRecursiveModel(nn.Module):
     def gradient_free_apply(state, injection):
       return network.apply(cast, state, injection)
 
-    latents = recursion.deep_recursion(
-      apply,
-      x,
-      latents,
-      latent_updates=self.latent_updates,
-      recursion_cycles=self.recursion_cycles,
-      gradient_free_network=gradient_free_apply,
-      unroll=self.unroll,
-    )
-    return _swapped(latents) if tokens_first else latents
+    return apply, gradient_free_apply
 
   def __call__(
     self,
@@ -199,7 +225,8 @@ class TinyRecursiveModel(nn.Module):
     Args:
       inputs: [B, L] int32 tokens.
       puzzle_vectors: [B, E] float32.
-      latents: y and z, [B, S, D], in the compute dtype.
+      latents: y and z, [B, S, D] (z as the recurrence has it), in the compute
+        dtype.
 
     Returns:
       New latents (detached), answer logits [B, L, V] in the compute dtype,

@@ -14,7 +14,7 @@ from trm_jax.optim import transforms
 # What each parameter is, by its path; Muon treats matrices of the recursive
 # network alone. Every parameter must be covered.
 PARAMETER_LABELS = (
-  (r"network/layers_\d+/\w+/\w+/kernel", "matrix"),
+  (r"(answer_)?network/layers_\d+/\w+/\w+/kernel", "matrix"),
   (r"(token|position)_embedding/embedding", "embedding"),
   (r"(answer|halt)_head/(kernel|bias)", "head"),
 )
