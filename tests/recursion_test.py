@@ -161,3 +161,161 @@ def test_the_cheap_network_gets_no_gradient():
 
   np.testing.assert_array_equal(jax.grad(loss)(_weights()), 0.0)
   assert loss(_weights()) != loss(_weights() * 0.5)  # yet it is used
+
+
+# --- other recurrences ------------------------------------------------------
+
+
+def _single(network, x, latents, *, n, cycles):
+  """Algorithm 4 of the paper."""
+  y = latents.y
+  for _ in range(cycles):
+    for _ in range(n):
+      y = network.z(y, x)
+    y = network.y(y, jnp.zeros_like(y))
+  return types.Latents(y=y, z=None)
+
+
+def _multi_scale(network, x, latents, *, n, cycles):
+  """Algorithm 5 of the paper."""
+  y, z = latents.y, [latents.z[..., i, :] for i in range(n)]
+  for _ in range(cycles):
+    for i in range(n):
+      z[i] = network.z(sum(z), y + x)
+    y = network.y(y, sum(z))
+  return types.Latents(y=y, z=jnp.stack(z, axis=-2))
+
+
+def _two(network, x, latents, *, n, cycles):
+  y, z = latents.y, latents.z
+  for _ in range(cycles):
+    for _ in range(n):
+      z = network.z(z, y + x)
+    y = network.y(y, z)
+  return types.Latents(y=y, z=z)
+
+
+def _direct(network, x, latents, *, n, cycles):
+  y = latents.y
+  for _ in range(n * cycles):
+    y = network.z(y, x)
+  return types.Latents(y=y, z=None)
+
+
+LOOPS = {
+  "two_latents": _two,
+  "single_latent": _single,
+  "latent_per_update": _multi_scale,
+  "direct": _direct,
+}
+TWO_NETWORKS = recursion.Networks(
+  z=_network(_weights()), y=_network(_weights().T)
+)
+
+
+def _beginning(name, n):
+  x, latents = _question_and_latents()
+  shape = recursion.RECURRENCES[name].z_shape(n, SHAPE[-1])
+  if shape is None:
+    return x, types.Latents(y=latents.y)
+  z = jax.random.normal(jax.random.key(2), (*SHAPE[:2], *shape))
+  return x, types.Latents(y=latents.y, z=z)
+
+
+def test_every_recurrence_has_its_loop():
+  assert set(LOOPS) == set(recursion.RECURRENCES)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_recurrence_equals_its_loop(name, unroll):
+  x, latents = _beginning(name, 3)
+  actual = _recurse(
+    TWO_NETWORKS,
+    x,
+    latents,
+    n=3,
+    cycles=2,
+    recurrence=recursion.RECURRENCES[name],
+    unroll=unroll,
+  )
+  expected = LOOPS[name](TWO_NETWORKS, x, latents, n=3, cycles=2)
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  _assert_trees_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(("cycles", "with_gradient"), [(1, 1), (2, 2), (3, 1)])
+def test_only_the_last_updates_and_the_answer_carry_gradients(
+  name, cycles, with_gradient
+):
+  n = 3
+  recurrence = recursion.RECURRENCES[name]
+  x, latents = _beginning(name, n)
+  cut = n - with_gradient
+
+  def networks(weights):
+    return recursion.Networks(z=_network(weights[0]), y=_network(weights[1]))
+
+  def total(latents):
+    return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(latents))
+
+  def loss(weights, x):
+    return total(
+      _recurse(
+        networks(weights),
+        x,
+        latents,
+        n=n,
+        cycles=cycles,
+        recurrence=recurrence,
+        gradient_updates=with_gradient,
+      )
+    )
+
+  def by_hand(weights, x):
+    """Only the end is a function of the weights."""
+    fixed, fixed_x = networks(WEIGHTS), X
+    before = latents
+    if cycles > 1:
+      before = LOOPS[name](fixed, fixed_x, latents, n=n, cycles=cycles - 1)
+    state = recurrence.begin(before)
+    for number in range(n):
+      free = number < cut
+      state = recurrence.update(
+        (fixed if free else networks(weights)).z,
+        fixed_x if free else x,
+        before.y,
+        state,
+        jnp.asarray(number),
+      )
+    return total(recurrence.answer(networks(weights).y, before.y, state))
+
+  WEIGHTS, X = (_weights(), _weights().T), x
+  actual = jax.grad(loss, argnums=(0, 1))(WEIGHTS, x)
+  expected = jax.grad(by_hand, argnums=(0, 1))(WEIGHTS, x)
+  _assert_trees_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_updates_without_gradient_are_done_by_the_cheap_network():
+  calls = {"last": 0, "free": 0}
+
+  def counting(name):
+    def network(state, injection):
+      calls[name] += 1
+      return state + injection
+
+    return network
+
+  x, latents = _question_and_latents()
+  with jax.disable_jit():
+    _recurse(
+      counting("last"),
+      x,
+      latents,
+      n=4,
+      cycles=2,
+      gradient_updates=1,
+      gradient_free=counting("free"),
+    )
+  assert calls == {"last": 2, "free": 8}

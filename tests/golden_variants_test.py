@@ -1,0 +1,354 @@
+"""Golden case 08: HRM, single z, multi-scale z and direct prediction."""
+
+import functools
+
+import golden_support as golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from trm_jax import halting, losses, puzzle_embedding, train_step, types
+
+# What sets the official models apart, in our settings.
+MODELS = {
+  "hrm": dict(separate_networks=True, gradient_updates=1),
+  "singlez": dict(recurrence="single_latent"),
+  "hier6": dict(recurrence="latent_per_update"),
+  "baseline": dict(recurrence="direct", latent_updates=1),
+}
+# Names of the latents: of y, and of z, which may have several parts.
+LATENTS = {
+  "hrm": ("H", ["L"]),
+  "singlez": ("L", []),
+  "hier6": ("H", [f"L{i}" for i in range(1, 7)]),
+  "baseline": ("H", []),
+}
+# The official direct predictor halts by its continue logit, too, but has no
+# target for it.
+CONTINUE_LOSS = ("hrm",)
+HALT_RULES = {
+  "hrm": "halt_over_continue",
+  "singlez": "halt",
+  "hier6": "halt",
+  "baseline": "halt_over_continue",
+}
+
+
+def _case(name):
+  return golden.under(golden.load("case08_variants"), f"{name}/")
+
+
+def _official(name, **overrides):
+  """The official settings, whole, as those of TRM are."""
+  missing = {"mlp_t": False, "puzzle_emb_len": 0, "L_cycles": 1}
+  config = missing | golden.json_of(_case(name), "config") | overrides
+  layers = max(config.get("H_layers", 0), config.get("L_layers", 0))
+  return config | {"L_layers": layers}
+
+
+def _model(name):
+  return golden.build_model(_official(name), **MODELS[name])
+
+
+def _level(state_dict, level):
+  """One level's weights under the name of TRM's only one."""
+  return {
+    key.replace(f".{level}.", ".L_level."): value
+    for key, value in state_dict.items()
+    if f".{level}." in key
+  }
+
+
+def _params(name, state_dict):
+  """Our parameters of an official state dict, or of gradients."""
+  params = golden.params_of(
+    {k: v for k, v in state_dict.items() if "_level." not in k}
+  )
+  of_level = {
+    level: golden.params_of(part)["network"]
+    for level in ("H_level", "L_level")
+    if (part := _level(state_dict, level))
+  }
+  if name == "hrm":
+    params["answer_network"] = of_level.pop("H_level")
+  (params["network"],) = of_level.values()
+  return params
+
+
+def _latents(name, arrays, pattern) -> types.Latents:
+  """The latents, from arrays whose names follow the pattern."""
+  y, z = LATENTS[name]
+  parts = [jnp.asarray(arrays[pattern.format(part)]) for part in z]
+  if name == "hier6":
+    parts = [jnp.stack(parts, axis=-2)]
+  return types.Latents(
+    y=jnp.asarray(arrays[pattern.format(y)]), z=parts[0] if parts else None
+  )
+
+
+def _assert_latents(latents, name, arrays, pattern, noise):
+  expected = _latents(name, arrays, pattern)
+  assert jax.tree.structure(latents) == jax.tree.structure(expected)
+  jax.tree.map(
+    lambda ours, official: golden.assert_close(ours, official, noise),
+    latents,
+    expected,
+  )
+
+
+def _vectors(case, ids):
+  return jnp.asarray(case["sd/inner.puzzle_emb.weights"])[np.asarray(ids)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_golden_forward(name):
+  case = _case(name)
+  noise = golden.json_of(case, "noise")["logits_abs"]
+  output = _model(name).apply(
+    {"params": _params(name, golden.under(case, "sd/"))},
+    jnp.asarray(case["batch/inputs"]),
+    _vectors(case, case["batch/puzzle_identifiers"]),
+    _latents(name, case, "carry_in/z_{}"),
+  )
+  golden.assert_close(output.logits, case["inner/logits"], noise)
+  golden.assert_close(output.halt_logits, case["inner/q_halt"], noise)
+  golden.assert_close(output.continue_logits, case["inner/q_continue"], noise)
+  _assert_latents(output.latents, name, case, "inner/carry_out/z_{}", noise)
+
+
+def _carry(name, case, prefix) -> types.Carry:
+  return types.Carry(
+    latents=_latents(name, case, prefix + "z_{}"),
+    batch=golden.batch_of(golden.under(case, prefix + "current_data/")),
+    steps=jnp.asarray(case[prefix + "steps"]),
+    halted=jnp.asarray(case[prefix + "halted"]),
+  )
+
+
+def _refilled(name, case) -> types.Carry:
+  return halting.refill(
+    _carry(name, case, "carry_in/"),
+    golden.batch_of(golden.under(case, "batch/")),
+    _latents(name, case, "sd/inner.{}_init"),
+  )
+
+
+def _draws(case) -> halting.ExplorationDraws:
+  return halting.ExplorationDraws(
+    uniform=jnp.asarray(case["out/rand"]),
+    min_steps=jnp.asarray(case["out/randint"]),
+  )
+
+
+def _loss(name, carry, params, vectors):
+  """The mean loss of the slots, and what led to it."""
+  apply = functools.partial(_model(name).apply, {"params": params})
+  output = apply(carry.batch.inputs, vectors, carry.latents)
+  targets = None
+  if name in CONTINUE_LOSS:
+    targets = halting.continue_targets(
+      carry.steps + 1,
+      apply(carry.batch.inputs, vectors, output.latents),
+      max_supervision_steps=_official(name)["halt_max_steps"],
+    )
+  rows = losses.supervision_loss(
+    output,
+    carry.batch.labels,
+    answer_loss="stablemax",
+    halt_loss_weight=0.5,
+    continue_targets=targets,
+  )
+  return jnp.mean(rows.total), (output, rows, targets)
+
+
+def _relative_errors(gradients, others):
+  """The largest error of each tensor, relative to its largest number."""
+  return jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()),
+    gradients,
+    others,
+  )
+
+
+def _noise(name, case, gradients, perturbed):
+  """The noise of each gradient: as recorded, or as it is seen here.
+
+  The file records one perturbation. Of multi-scale z, in float64, one moves
+  the gradients by 4e-5 and another by 3e-3 of their size, and what is recorded
+  is near the least; the official gradients are 1e-3 from those of float64.
+  """
+  recorded = golden.json_of(case, "noise")
+  noise = _params(
+    name,
+    {
+      key: np.full_like(value, recorded[key])
+      for key, value in golden.under(case, "grad/").items()
+    },
+  )
+  seen = [_relative_errors(other, gradients) for other in perturbed]
+  return jax.tree.map(
+    lambda leaf, *errors: max(float(leaf.ravel()[0]), *errors), noise, *seen
+  )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_golden_losses_and_gradients(name):
+  case = _case(name)
+  noise = golden.json_of(case, "noise")
+  params = _params(name, golden.under(case, "sd/"))
+  carry = _refilled(name, case)
+  vectors = _vectors(case, carry.batch.puzzle_ids)
+  differentiate = jax.jit(
+    jax.value_and_grad(
+      functools.partial(_loss, name, carry), argnums=(0, 1), has_aux=True
+    )
+  )
+  (_, (output, rows, targets)), gradients = differentiate(params, vectors)
+
+  near = noise["logits_abs"]
+  golden.assert_close(output.logits, case["out/logits"], near)
+  golden.assert_close(output.halt_logits, case["out/q_halt"], near)
+  golden.assert_close(output.continue_logits, case["out/q_continue"], near)
+  np.testing.assert_array_equal(
+    jnp.argmax(output.logits, axis=-1), case["out/preds"]
+  )
+  _assert_latents(output.latents, name, case, "out/carry_out/z_{}", near)
+  assert (targets is not None) == ("out/target_q_continue" in case)
+  if targets is not None:
+    golden.assert_close(targets, case["out/target_q_continue"], near)
+  for ours, official in (
+    (rows.total, case["out/loss"]),
+    (rows.answer, case["out/metrics/lm_loss"]),
+    (rows.halt, case["out/metrics/q_halt_loss"]),
+    (rows.continue_, case.get("out/metrics/q_continue_loss", 0.0)),
+  ):
+    golden.assert_close(jnp.sum(ours), official, noise["loss_abs"])
+
+  official = _params(name, golden.under(case, "grad/"))
+  others = [
+    differentiate(golden.perturbed(params, seed), vectors)[1]
+    for seed in golden.PERTURBATIONS
+  ]
+  tolerances = jax.tree.map(
+    golden.tolerance,
+    _noise(name, case, gradients[0], [other[0] for other in others]),
+  )
+  errors = _relative_errors(gradients[0], official)
+  jax.tree.map(np.testing.assert_array_less, errors, tolerances)
+  expected = case["grad_puzzle_rows"]
+  row_noise = max(
+    noise["puzzle_rows"],
+    *(_relative_errors(other[1], gradients[1]) for other in others),
+  )
+  error = _relative_errors(gradients[1], expected)
+  assert error <= golden.tolerance(row_noise)
+
+  halted = halting.halt(
+    carry.steps + 1,
+    output,
+    halt_rule=HALT_RULES[name],
+    max_supervision_steps=_official(name)["halt_max_steps"],
+    exploration_prob=_official(name)["halt_exploration_prob"],
+    draws=_draws(case),
+  )
+  np.testing.assert_array_equal(halted, case["out/carry_out/halted"])
+  np.testing.assert_array_equal(carry.steps + 1, case["out/carry_out/steps"])
+
+
+@pytest.mark.parametrize("name", ["hrm", "singlez", "hier6"])
+def test_the_supervision_step_is_the_golden_one(name):
+  """What trains a recurrence makes these steps, too, whole."""
+  case = _case(name)
+  config = _official(name)
+  noise = golden.json_of(case, "noise")
+  state_dict = golden.under(case, "sd/")
+  optimizer = optax.sgd(1.0)
+  params = _params(name, state_dict)
+  state = train_step.train_state.TrainState(
+    step=jnp.zeros([], jnp.int32),
+    params=params,
+    ema_params=params,
+    opt_state=optimizer.init(params),
+    puzzle_table=jnp.asarray(state_dict["inner.puzzle_emb.weights"]),
+    initial_latents=_latents(name, case, "sd/inner.{}_init"),
+    carry=_carry(name, case, "carry_in/"),
+  )
+  settings = train_step.Settings(
+    max_supervision_steps=config["halt_max_steps"],
+    exploration_prob=config["halt_exploration_prob"],
+    halt_rule=HALT_RULES[name],
+    answer_loss="stablemax",
+    halt_loss_weight=0.5,
+    puzzle_learning_rate=lambda step: 0.0,
+    puzzle_weight_decay=0.0,
+    ema_decay=0.0,
+    frozen_network=False,
+  )
+  after, sums = jax.jit(
+    lambda state, batch, draws: train_step.supervision_step(
+      state,
+      batch,
+      draws,
+      model=_model(name),
+      optimizer=optimizer,
+      settings=settings,
+    )
+  )(state, golden.batch_of(golden.under(case, "batch/")), _draws(case))
+  golden.assert_close(sums["loss"], case["out/loss"], noise["loss_abs"])
+  for official, value in golden.under(case, "out/metrics/").items():
+    golden.assert_close(
+      sums[golden.OUR_METRICS[official]], value, noise["loss_abs"], official
+    )
+  _assert_latents(
+    after.carry.latents,
+    name,
+    case,
+    "out/carry_out/z_{}",
+    noise["logits_abs"],
+  )
+  np.testing.assert_array_equal(
+    after.carry.halted, case["out/carry_out/halted"]
+  )
+  # With SGD of rate 1 the parameters move by just the gradients.
+  carry = _refilled(name, case)
+  vectors = _vectors(case, carry.batch.puzzle_ids)
+  gradients = jax.jit(
+    jax.grad(functools.partial(_loss, name, carry), has_aux=True)
+  )(params, vectors)[0]
+  jax.tree.map(
+    lambda old, new, gradient: np.testing.assert_allclose(
+      old - new, gradient, rtol=1e-3, atol=1e-6
+    ),
+    params,
+    after.params,
+    gradients,
+  )
+
+
+def test_the_direct_predictor_halts_in_evaluation_without_exploring():
+  case = _case("baseline")
+  config = _official("baseline")
+  expected = golden.under(case, "act_inference/")
+  carry = _refilled("baseline", case)
+  output = _model("baseline").apply(
+    {"params": _params("baseline", golden.under(case, "sd/"))},
+    carry.batch.inputs,
+    puzzle_embedding.lookup(
+      jnp.asarray(case["sd/inner.puzzle_emb.weights"]), carry.batch.puzzle_ids
+    ),
+    carry.latents,
+  )
+  golden.assert_close(output.halt_logits, expected["q_halt"], 1e-6)
+  golden.assert_close(output.continue_logits, expected["q_continue"], 1e-6)
+  halted = halting.halt(
+    carry.steps + 1,
+    output,
+    halt_rule="halt_over_continue",
+    max_supervision_steps=config["halt_max_steps"],
+    exploration_prob=0.0,
+    draws=_draws(case),
+  )
+  np.testing.assert_array_equal(halted, expected["halted"])
+  np.testing.assert_array_equal(carry.steps + 1, expected["steps"])
