@@ -3,12 +3,17 @@
 python -m launch.sweep --config=experiments/quickstart.py \
   --sweep=experiments/sweeps/quickstart.py --workers=2
 
+Or trains the rows of a paper's table, and writes paper against ours:
+
+python -m launch.sweep --sweep=experiments/sweeps/table1.py --rows=trm,hrm
+
 The same command goes on after any kill. See launch/README.md.
 """
 
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -16,13 +21,20 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from launch.sweeps import cloud
+from launch.sweeps import cloud, table_plan
 from launch.sweeps import place as place_lib
 from launch.sweeps import plan as plan_lib
+from launch.sweeps import table as table_lib
 from trm_jax import command_line, errors
 
 _SWEEP = flags.DEFINE_string(
   "sweep", "", "What is varied, e.g. experiments/sweeps/sudoku.py."
+)
+_ROWS = flags.DEFINE_list(
+  "rows", None, "Of a table: which to train, e.g. trm,hrm; by default all."
+)
+_SEEDS = flags.DEFINE_list(
+  "seeds", ["0"], "Of a table: with which each row is trained, e.g. 0,1,2."
 )
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the sweep; by default runs/sweeps/NAME."
@@ -52,14 +64,14 @@ _REPORT = flags.DEFINE_bool("report", False, "Only tell what was found so far.")
 
 
 def main(argv: Sequence[str]) -> None:
-  """Runs the sweep; its last line names the best trial."""
+  """Runs the sweep; its last line names the best trial, or a table's rows."""
   command_line.expect_no_words(argv)
   plan = _plan()
   if importlib.util.find_spec("optuna") is None:
     raise errors.UserError("a sweep needs Optuna: pip install '.[sweep]'")
   place = place_lib.Place(
     workdir=_WORKDIR.value
-    or os.path.join("runs", "sweeps", pathlib.Path(_SWEEP.value).stem),
+    or os.path.join("runs", "sweeps", plan_lib.default_name(_SWEEP.value)),
     storage=_STORAGE.value,
   )
   if _LAUNCHER.value == "skypilot":
@@ -69,13 +81,24 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _plan() -> plan_lib.Plan:
-  for flag in (command_line.CONFIG, _SWEEP):
-    if not flags.FLAGS[flag.name].present:
-      raise errors.UserError(
-        f"--{flag.name} is missing, e.g. --config=experiments/quickstart.py"
-        " --sweep=experiments/sweeps/quickstart.py"
-      )
+  if not _SWEEP.present:
+    raise errors.UserError(
+      "--sweep is missing, e.g. --config=experiments/quickstart.py"
+      " --sweep=experiments/sweeps/quickstart.py"
+    )
   sweep = plan_lib.load_sweep(_SWEEP.value)
+  if isinstance(sweep, table_lib.Table):
+    return _table(sweep)
+  for table_flag in (_ROWS, _SEEDS):
+    if table_flag.present:
+      raise errors.UserError(
+        f"--{table_flag.name}: {_SWEEP.value} is no table; its file says what"
+        " is varied"
+      )
+  if not command_line.has_config():
+    raise errors.UserError(
+      "--config is missing, e.g. --config=experiments/quickstart.py"
+    )
   command_line.config()  # tells what is wrong with it
   flag = flags.FLAGS["config"]
   return plan_lib.make(
@@ -83,6 +106,26 @@ def _plan() -> plan_lib.Plan:
     experiment=config_flags.get_config_filename(flag),
     config=ml_collections.ConfigDict(command_line.CONFIG.value),
     overrides=config_flags.get_override_values(flag),
+  )
+
+
+def _table(table: table_lib.Table) -> table_plan.TablePlan:
+  """Plans the rows that are asked for."""
+  if command_line.has_config():
+    raise errors.UserError(
+      f"--config: the rows of {_SWEEP.value} are experiments already; leave it"
+      " out, and change all rows with --config.group.knob=value"
+    )
+  for seed in _SEEDS.value:
+    if not re.fullmatch("[0-9]{1,9}", seed):
+      raise errors.UserError(
+        f"--seeds: {seed!r} is no whole number from 0; e.g. --seeds=0,1,2"
+      )
+  return table_plan.make(
+    table,
+    names=_ROWS.value,
+    seeds=[int(seed) for seed in _SEEDS.value],
+    changed=command_line.changed,
   )
 
 

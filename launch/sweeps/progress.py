@@ -33,6 +33,7 @@ class Progress:
     self._metric = study.plan.sweep.metric
     self._trial = trial
     self._workdir = workdir
+    self._title = study.plan.title(trial.number, trial.params)
     self._last_step = study.plan.last_step(trial.params)
     self._known = study.reported_steps(trial.number)
     # Noted before the process is told: a kill in between changes nothing.
@@ -40,7 +41,7 @@ class Progress:
 
   def say(self, text: str) -> None:
     """Prints a line about the trial."""
-    print(f"trial {self._trial.number} {text}", flush=True)
+    print(f"{self._title} {text}", flush=True)
 
   def read(self) -> bool:
     """Reports new evaluations, and decides whether to prune.

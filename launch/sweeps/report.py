@@ -151,7 +151,7 @@ def _csv(found: Sequence[Row], sweep: search.Sweep) -> str:
   return text.getvalue()
 
 
-def best_line(study: study_lib.Study, workdir: epath.Path) -> str:
+def last_line(study: study_lib.Study, workdir: epath.Path) -> str:
   """Returns the best trial, its result and the command that repeats it.
 
   Args:

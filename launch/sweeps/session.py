@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import types
 from collections.abc import Mapping
 
 import optuna
@@ -11,6 +12,7 @@ from launch.sweeps import place as place_lib
 from launch.sweeps import plan as plan_lib
 from launch.sweeps import report as report_lib
 from launch.sweeps import study as study_lib
+from launch.sweeps import table_plan, table_report, table_study
 from launch.sweeps import worker as worker_lib
 from trm_jax import errors
 
@@ -56,22 +58,23 @@ def run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, stop)
-    ended = sum(t.state.is_finished() for t in study.trials())
+    ended = sum(t.state.is_finished() for t in study.asked_for())
     print(
       f"sweep {place.name}: {ended} of {plan.sweep.size} trials have ended;"
       f" {len(environments)} at once; {study_lib.shown(place.url)}",
       flush=True,
     )
     worker.run()
+    reporter = _reporter(study)
     if study.trials():
-      print(report_lib.write(study, place.folder))
+      print(reporter.write(study, place.folder))
     if signals:
       print("stopped; the same command goes on", flush=True)
       return 128 + signals[0]
     if study.unfinished():
       print("other workers still run trials; --report tells later", flush=True)
       return 0
-    print(report_lib.best_line(study, place.folder), flush=True)
+    print(reporter.last_line(study, place.folder), flush=True)
   return 0
 
 
@@ -95,7 +98,7 @@ def create(
     claims_lib.waiting(place.lock_folder, "create"),
   ):
     storage = study_lib.open_storage(place.url)
-    study = study_lib.Study(plan, storage=storage, name=place.name)
+    study = _study(plan, storage=storage, name=place.name)
     claims = claims_lib.Claims(
       place.lock_folder,
       engine=storage.engine if place.is_shared else None,
@@ -113,26 +116,50 @@ def report(plan: plan_lib.Plan, place: place_lib.Place) -> None:
   if not place.storage and not place.folder.exists():
     raise errors.UserError(f"there is no sweep in {place.folder} yet")
   with study_lib.telling_of_database(place.url):
-    study = study_lib.Study(
+    study = _study(
       plan,
       storage=study_lib.open_storage(place.url),
       name=place.name,
       must_exist=True,
     )
-    print(report_lib.write(study, place.folder))
-    print(report_lib.best_line(study, place.folder))
+    reporter = _reporter(study)
+    print(reporter.write(study, place.folder))
+    print(reporter.last_line(study, place.folder))
+
+
+def _study(
+  plan: plan_lib.Plan,
+  *,
+  storage: optuna.storages.BaseStorage,
+  name: str,
+  must_exist: bool = False,
+) -> study_lib.Study:
+  """Opens a study, or makes it; that of a table knows rows by name."""
+  if isinstance(plan, table_plan.TablePlan):
+    return table_study.TableStudy(
+      plan, storage=storage, name=name, must_exist=must_exist
+    )
+  return study_lib.Study(
+    plan, storage=storage, name=name, must_exist=must_exist
+  )
+
+
+def _reporter(study: study_lib.Study) -> types.ModuleType:
+  """Returns the module that writes and tells what was found."""
+  is_table = isinstance(study, table_study.TableStudy)
+  return table_report if is_table else report_lib
 
 
 def print_commands(plan: plan_lib.Plan, place: place_lib.Place) -> None:
   """Prints the commands of the trials, as far as they are known."""
-  study = study_lib.Study(
+  study = _study(
     plan, storage=optuna.storages.InMemoryStorage(), name=place.name
   )
   # What TPE draws depends on results.
   known = 1 if plan.sweep.sampler == "tpe" else plan.sweep.size
   for _ in range(known):
     trial = study.begin()
-    workdir = place.folder / worker_lib.folder_name(trial.number)
+    workdir = place.folder / plan.folder_name(trial.number, trial.params)
     command = ["python", "-m", "trm_jax.main"]
     print(shlex.join([*command, *plan.arguments(trial.params, workdir)]))
   if known < plan.sweep.size:

@@ -20,7 +20,7 @@ FAILED = optuna.trial.TrialState.FAIL
 
 # What is noted of a trial beside its settings and evaluations.
 MINUTES, REASON, IS_PRUNED = "minutes", "reason", "is_pruned"
-_IDENTITY = "identity"  # what is noted of a study
+IDENTITY = "identity"  # noted of a study, or of a row
 _MOST_DIFFERENCES = 5  # told at once
 _SQLITE_WAIT_SECONDS = 60
 
@@ -63,19 +63,23 @@ class Study:
       pruner=_pruner(plan.sweep.pruner),
       load_if_exists=True,
     )
-    noted = self._study.user_attrs.get(_IDENTITY)
+    noted = self._study.user_attrs.get(IDENTITY)
     if noted is None:
-      self._study.set_user_attr(_IDENTITY, json.dumps(plan.identity()))
+      self._study.set_user_attr(IDENTITY, json.dumps(plan.identity()))
     else:
-      _check_same(json.loads(noted), plan.identity(), name)
+      check_same(json.loads(noted), plan.identity(), name)
 
   def trials(self) -> list[optuna.trial.FrozenTrial]:
     """Returns all trials, in the order of their numbers."""
     return self._study.get_trials(deepcopy=False)
 
+  def asked_for(self) -> list[optuna.trial.FrozenTrial]:
+    """Returns the trials that this call of the sweep is about."""
+    return self.trials()
+
   def unfinished(self) -> list[int]:
     """Returns the numbers of the trials that began and have not ended."""
-    return [t.number for t in self.trials() if t.state == RUNNING]
+    return [t.number for t in self.asked_for() if t.state == RUNNING]
 
   def reported_steps(self, number: int) -> set[int]:
     """Returns the steps of the evaluations that are known of a trial."""
@@ -83,7 +87,7 @@ class Study:
 
   def is_full(self) -> bool:
     """Tells whether all trials have begun."""
-    return len(self.trials()) >= self.plan.sweep.size
+    return len(self.asked_for()) >= self.plan.sweep.size
 
   def begin(self) -> optuna.trial.Trial:
     """Adds a trial and draws its settings.
@@ -93,7 +97,7 @@ class Study:
     """
     self._study.sampler = _sampler(self.plan.sweep, len(self.trials()))
     trial = self._study.ask()
-    self._draw(trial)
+    self.draw(trial)
     return trial
 
   def resume(self, number: int) -> optuna.trial.Trial:
@@ -104,7 +108,7 @@ class Study:
       self._study,
       self._storage.get_trial_id_from_study_id_trial_number(study_id, number),
     )
-    self._draw(trial)
+    self.draw(trial)
     return trial
 
   def end(
@@ -133,7 +137,8 @@ class Study:
       return self._study.best_trial
     return None
 
-  def _draw(self, trial: optuna.trial.Trial) -> None:
+  def draw(self, trial: optuna.trial.Trial) -> None:
+    """Gives a trial its settings, or those that it lacks."""
     for knob, values in self.plan.sweep.ranges(trial.number).items():
       match values:
         case search.Choice():
@@ -191,9 +196,10 @@ def _pruner(
   return optuna.pruners.NopPruner()
 
 
-def _check_same(
+def check_same(
   before: Mapping[str, str], now: Mapping[str, str], name: str
 ) -> None:
+  """Raises UserError that names what is no more as it was."""
   different = [
     f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
     for key in sorted({*before, *now})

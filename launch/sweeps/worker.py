@@ -58,7 +58,7 @@ class Worker:
     Args:
       study: with the trials.
       claims: of this worker.
-      workdir: of the sweep; trial 7 has trial_0007 in it.
+      workdir: of the sweep, with a folder for each trial.
       log_folder: on this machine, for the same.
       environments: of the processes; as many run at once.
       poll_seconds: how often the trials are looked after.
@@ -115,7 +115,7 @@ class Worker:
       return True
     # What another has now may yet be left to this worker.
     left = [
-      n for n in self._others() if not self._claims.seen_alive(folder_name(n))
+      n for n in self._others() if not self._claims.seen_alive(_claim_name(n))
     ]
     if not self._attempts:
       self._tell_waiting(left)
@@ -124,7 +124,7 @@ class Worker:
   def _pick(self) -> tuple[optuna.trial.Trial, claims_lib.Claim] | None:
     """Claims a trial that nobody runs: one that was left, or a new one."""
     for number in self._others():
-      claim = self._claims.take(folder_name(number))
+      claim = self._claims.take(_claim_name(number))
       if claim is None:
         continue
       if number in self._study.unfinished():
@@ -133,7 +133,7 @@ class Worker:
     if self._study.is_full():
       return None
     trial = self._study.begin()
-    claim = self._claims.take(folder_name(trial.number))
+    claim = self._claims.take(_claim_name(trial.number))
     assert claim is not None  # it did not exist before
     return trial, claim
 
@@ -144,9 +144,11 @@ class Worker:
   def _tell_waiting(self, numbers: Iterable[int]) -> None:
     for number in set(numbers) - self._told_waiting:
       self._told_waiting.add(number)
-      holder = self._claims.holder(folder_name(number))
+      holder = self._claims.holder(_claim_name(number))
+      drawn = self._study.trials()[number].params
       print(
-        f"waiting for trial {number}: another worker has it, or it still saves"
+        f"waiting for {self._study.plan.title(number, drawn)}: another worker"
+        " has it, or it still saves"
         f" after one was killed{f' (process {holder})' if holder else ''}",
         flush=True,
       )
@@ -154,15 +156,15 @@ class Worker:
   # --- starting ------------------------------------------------------------
 
   def _start(self, trial: optuna.trial.Trial, claim: claims_lib.Claim) -> None:
-    workdir = self._workdir / folder_name(trial.number)
+    workdir = self._workdir / self._folder_name(trial)
     goes_on = workdir.exists()
     progress = progress_lib.Progress(self._study, trial, workdir)
     progress.read()
     if progress.conclude():  # it had ended when its worker was killed
       self._claims.release(claim)
       return
-    settings = " ".join(f"{k}={v}" for k, v in trial.params.items())
-    progress.say(f"{'goes on' if goes_on else 'starts'}: {settings}")
+    what = self._study.plan.describe(trial.params)
+    progress.say(f"{'goes on' if goes_on else 'starts'}: {what}")
     used = {attempt.slot for attempt in self._attempts.values()}
     slot = min(set(range(len(self._environments))) - used)
     self._attempts[trial.number] = Attempt(
@@ -178,7 +180,7 @@ class Worker:
   def _launch(
     self, trial: optuna.trial.Trial, claim: claims_lib.Claim, slot: int
   ) -> trial_process.TrialProcess:
-    name = folder_name(trial.number)
+    name = self._folder_name(trial)
     process = trial_process.TrialProcess(
       self._study.plan.arguments(trial.params, self._workdir / name),
       log=self._log_folder / name / trial_process.LOG_FILE,
@@ -187,6 +189,9 @@ class Worker:
     )
     self._claims.note_process(claim, process.process_id)
     return process
+
+  def _folder_name(self, trial: optuna.trial.Trial) -> str:
+    return self._study.plan.folder_name(trial.number, trial.params)
 
   # --- watching ------------------------------------------------------------
 
@@ -253,6 +258,6 @@ class Worker:
       self._drop(attempt)
 
 
-def folder_name(number: int) -> str:
-  """Returns the name of a trial's folder."""
+def _claim_name(number: int) -> str:
+  """Returns the name of a trial's claim, before it is known what it draws."""
   return f"trial_{number:04d}"
