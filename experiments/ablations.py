@@ -1,7 +1,7 @@
 r"""The TRM paper's ablations on Sudoku-Extreme, one mechanism each.
 
-Exact accuracy in the paper (arXiv 2510.04871), in %; `ablations.py:ROW` is the
-row, and what it changes of sudoku.py:
+Exact accuracy in the paper (arXiv 2510.04871), in %; what stands behind the
+colon of ablations.py, and what it changes of sudoku.py:
 
   table 1   trm                nothing                                   87.4
             hrm                HRM, as hrm.py has it                     55.0
@@ -22,8 +22,10 @@ Table 3 has K, T of 1, 1; 2, 2; 3, 3; 4, 4; 6, 3; 3, 6; 6, 6, with TRM 63.2,
 81.9, 87.4, 84.2, out of memory, 85.8, out of memory, and with HRM 46.4, 55.0,
 61.6, 59.5, 62.3, 58.8, 57.5. Microbatches and rematerialisation make all fit.
 
-The transformer makes one supervision step, on HRM's recipe: the TRM paper took
-its numbers from HRM's, which says no more of it than its size, 27M.
+The transformer answers at once: one supervision step, on HRM's recipe. Its 0.0 is
+from HRM's paper, which says little more of it than its size, 27M. In the
+official code it may take 16 steps, like the others, and has 12 heads of 42, not
+8 of 64: --config.train.max_supervision_steps=16.
 
 Not yet repeated here: no scores of ours to show; `launch.sweep` makes the table
 (experiments/sweeps/table1.py). Hours as in sudoku.py, by the depth of each.

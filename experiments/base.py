@@ -19,6 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.num_layers = 2
   config.model.mlp_expansion = 4.0  # inner width of SwiGLU = 2/3 of this x D,
   config.model.mlp_multiple = 256  # rounded up to a multiple of this
+  # SwiGLU's silu(gate) * up, or 'normed': sigmoid(gate) * norm(gate * up),
+  # which keeps its size when Muon trains the matrices.
+  config.model.mlp_gate = "silu"
   config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
   config.model.positions = "none"  # 'rope' (attention), 'learned' or 'none'
   config.model.rope_base = 10000.0
@@ -50,15 +53,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.token_multiple = 0
 
   config.optimizer = ml_collections.ConfigDict()
-  config.optimizer.name = "adam_atan2"  # or 'adamw', 'muon'
+  # Or 'adamw', or 'muon': matrices of the network by Muon, the rest by AdamW.
+  config.optimizer.name = "adam_atan2"
   config.optimizer.learning_rate = 1e-4  # after the warm-up
   config.optimizer.warmup_steps = 2000
   config.optimizer.min_learning_rate_ratio = 1.0  # cosine's end; 1 = constant
   config.optimizer.beta1 = 0.9
   config.optimizer.beta2 = 0.95
   config.optimizer.weight_decay = 1.0  # decoupled, times the learning rate
-  config.optimizer.muon_learning_rate = 0.02  # matrices, name = 'muon' only
-  config.optimizer.muon_momentum = 0.95
+  config.optimizer.muon_learning_rate = 0.02  # those of name = 'muon' only
+  config.optimizer.muon_weight_decay = 0.005  # times this learning rate
+  config.optimizer.muon_momentum = 0.95  # Nesterov's
+  config.optimizer.muon_iterations = 5  # Newton-Schulz, to orthogonalise
+  config.optimizer.max_gradient_norm = 0.0  # over all parameters; 0: no limit
   config.optimizer.puzzle_learning_rate = 1e-4  # sign-SGD on the puzzle table
   config.optimizer.puzzle_weight_decay = 1.0
   config.optimizer.ema_decay = 0.999  # 0: evaluate the newest weights
@@ -105,6 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.exploration_prob = 0.1  # of a random least number of steps
   config.train.halt_rule = "halt"  # or 'halt_over_continue' (HRM's)
   config.train.answer_loss = "stablemax"  # or 'softmax' cross-entropy
+  config.train.label_smoothing = 0.0  # share that all tokens have in a target
   config.train.halt_loss_weight = 0.5
   # Save and end after so long, e.g. before a time limit; 0: no limit.
   config.train.max_minutes = 0.0

@@ -113,6 +113,7 @@ def test_whole_numbers_serve_as_floats():
 @pytest.mark.parametrize(
   ("name", "value"),
   [
+    ("model.mlp_gate", "relu"),
     ("model.token_mixing", "convolution"),
     ("model.positions", "sinusoidal"),
     ("model.compute_dtype", "float16"),
@@ -140,6 +141,7 @@ def test_an_unknown_choice_is_named_with_the_known_ones(name, value):
     ("model.recursion_cycles", 0),
     ("model.num_prefix_tokens", -1),
     ("optimizer.warmup_steps", -1),
+    ("optimizer.muon_iterations", 0),
     ("data.num_train", -1),
     ("data.prefetch_batches", 0),
     ("train.batch_size", 0),
@@ -215,8 +217,11 @@ def test_no_prefix_and_no_puzzle_vector_is_possible():
     ("optimizer.learning_rate", float("nan")),
     ("optimizer.weight_decay", float("inf")),
     ("optimizer.weight_decay", -0.1),
+    ("optimizer.muon_weight_decay", -0.1),
+    ("optimizer.max_gradient_norm", -1.0),
     ("optimizer.min_learning_rate_ratio", 1.5),
     ("train.exploration_prob", 7.0),
+    ("train.label_smoothing", 1.0),
     ("model.mlp_expansion", 0.0),
     ("model.rope_base", 0.0),
     ("seed", -1),

@@ -22,12 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trm_jax import config as config_lib
 from trm_jax import solver as solver_lib
+from trm_jax import types
 from trm_jax.interop import (
   torch_checkpoint,
   torch_config,
   torch_file,
+  torch_settings,
   torch_source,
+  torch_state_dict,
   torch_weights,
 )
 
@@ -71,7 +75,7 @@ def test_what_pytorch_saved_is_the_golden_weights():
   source = torch_source.locate(str(SAVED.parent))
   assert source.weights.name == "step_8"
   assert source.step == 8
-  state_dict, _ = torch_weights.find(source.tree(), where="it")
+  state_dict, _ = torch_state_dict.find(source.tree(), where="it")
   with np.load(SHIPPED) as case:
     golden_names = {
       name.removeprefix("sd/inner."): case[name]
@@ -140,9 +144,9 @@ def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
   state_dict = golden.under(case, "sd/")
   path = _write(tmp_path, config, state_dict, PREFIXES[prefix], 5)
   source = torch_source.locate(str(path))
-  state_dict, _ = torch_weights.find(source.tree(), where="it")
+  state_dict, _ = torch_state_dict.find(source.tree(), where="it")
   weights = torch_weights.weights_of(state_dict)
-  assert not torch_config.differences(
+  assert not torch_settings.differences(
     torch_config.read(source.config), golden.run_config(config)
   )
   rows = case["batch/puzzle_identifiers"] % len(weights.puzzle_table)
@@ -159,9 +163,116 @@ def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
     np.testing.assert_array_equal(
       getattr(weights.initial_latents, ours), case[f"sd/inner.{row}"]
     )
-  again = torch_weights.state_dict_of(weights, num_puzzle_ids=5)
+  again = torch_weights.state_dict_of(
+    weights, num_puzzle_ids=5, recurrence="two_latents"
+  )
   assert set(again) == set(state_dict)
   for key, value in again.items():
     np.testing.assert_array_equal(
       value.astype(np.float32), state_dict[key], err_msg=key
     )
+
+
+# --- HRM and the variants ----------------------------------------------------
+
+# What their official settings are in ours, where all are not of one name.
+VARIANTS = {
+  "hrm": ("hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
+          {"separate_networks": True, "gradient_updates": 1}),
+  "singlez": ("recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel",
+              {"recurrence": "single_latent"}),
+  "hier6": ("recursive_reasoning.trm_hier6@TinyRecursiveReasoningModel_ACTV1",
+            {"recurrence": "latent_per_update"}),
+}  # fmt: skip
+
+
+def _latents(arrays, names, pattern) -> types.Latents:
+  """Official latents by name, that of y first, as ours."""
+  y, *z = (jnp.asarray(arrays[pattern.format(name)]) for name in names)
+  if len(z) > 1:
+    z = [jnp.stack(z, axis=-2)]
+  return types.Latents(y=y, z=z[0] if z else None)
+
+
+def _assert_golden_inner_outputs(model, weights, case):
+  """Applies the model where the golden forward began."""
+  names = [key[len("carry_in/z_") :] for key in case if "carry_in/z_" in key]
+  output = jax.jit(model.apply)(
+    {"params": weights.params},
+    jnp.asarray(case["batch/inputs"]),
+    jnp.asarray(weights.puzzle_table)[case["batch/puzzle_identifiers"]],
+    _latents(case, sorted(names), "carry_in/z_{}"),
+  )
+  noise = golden.json_of(case, "noise")["logits_abs"]
+  golden.assert_close(output.logits, case["inner/logits"], noise)
+  golden.assert_close(output.halt_logits, case["inner/q_halt"], noise)
+  golden.assert_close(output.continue_logits, case["inner/q_continue"], noise)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_golden_answers_of_an_imported_variant(tmp_path, name):
+  """Free slots begin with the initial latents: their answers are known."""
+  case = golden.under(golden.load("case08_variants"), f"{name}/")
+  arch_name, model = VARIANTS[name]
+  config = golden.json_of(case, "config")
+  path = _write(
+    tmp_path,
+    {**config, "name": arch_name},
+    golden.under(case, "sd/"),
+    "_orig_mod.model.",
+    5,
+  )
+  is_hrm = name == "hrm"
+  whole = {"puzzle_emb_len": 0, "no_ACT_continue": not is_hrm, **config}
+  ours = config_lib.changed(
+    golden.run_config(whole),
+    {f"model.{knob}": value for knob, value in model.items()},
+  )
+  torch_checkpoint.import_checkpoint(
+    ours, frozenset(), str(path), str(tmp_path / "run")
+  )
+  solver = solver_lib.load(str(tmp_path / "run"), supervision_steps=1)
+  _assert_golden_inner_outputs(solver.program.model, solver.weights, case)
+  free = case["carry_in/halted"]
+  assert free.any()
+  solved = solver.solve_tokens(
+    case["batch/inputs"][free].astype(np.uint8),
+    case["batch/puzzle_identifiers"][free],
+  )
+  np.testing.assert_array_equal(solved.answers, case["out/preds"][free])
+  noise = golden.json_of(case, "noise")["logits_abs"]
+  golden.assert_close(solved.halt_logits, case["out/q_halt"][free], noise)
+  torch_checkpoint.export_checkpoint(
+    solver, str(tmp_path / "again" / "step_12"), "torch"
+  )
+  again = torch_file.read(tmp_path / "again" / "step_12")
+  assert {torch_weights.without_prefix(key) for key in again} == {
+    key.removeprefix("sd/inner.") for key in case if key.startswith("sd/")
+  }
+  for key, value in again.items():
+    official = case[f"sd/inner.{torch_weights.without_prefix(key)}"]
+    assert value.astype(np.float32).tobytes() == official.tobytes(), key
+
+
+def test_golden_forward_of_direct_prediction_from_a_file(tmp_path):
+  """Its three heads of 10 do not divide 32, which no experiment of ours may."""
+  case = golden.under(golden.load("case08_variants"), "baseline/")
+  config = golden.json_of(case, "config")
+  state_dict = golden.under(case, "sd/")
+  path = _write(tmp_path, config, state_dict, "_orig_mod.model.", 5)
+  found, _ = torch_state_dict.find(
+    torch_source.locate(str(path)).tree(), where="it"
+  )
+  weights = torch_weights.weights_of(found)
+  whole = {"mlp_t": False, "puzzle_emb_len": 0, "L_cycles": 1, **config}
+  model = golden.build_model(
+    {**whole, "L_layers": config["H_layers"]}, recurrence="direct"
+  )
+  _assert_golden_inner_outputs(model, weights, case)
+  again = torch_weights.state_dict_of(
+    weights, num_puzzle_ids=5, recurrence="direct"
+  )
+  assert {f"inner.{key}" for key in again} == state_dict.keys()
+  for key, value in again.items():
+    official = state_dict[f"inner.{key}"]
+    assert value.astype(np.float32).tobytes() == official.tobytes(), key

@@ -8,7 +8,14 @@ import yaml
 from etils import epath
 
 from trm_jax import errors, program, sharding
-from trm_jax.interop import torch_config, torch_fit, torch_weights
+from trm_jax.interop import (
+  torch_config,
+  torch_fit,
+  torch_settings,
+  torch_shapes,
+  torch_state_dict,
+  torch_weights,
+)
 
 # --- names -------------------------------------------------------------------
 
@@ -25,8 +32,10 @@ def test_every_parameter_of_the_model_has_one_official_name(model):
     lambda leaf: np.zeros(leaf.shape, leaf.dtype),
     built.abstract_state().averaged_weights,
   )
-  state_dict = torch_weights.state_dict_of(weights, num_puzzle_ids=1)
-  expected = torch_fit.expected(config.model, built.sizes).tensors()
+  state_dict = torch_weights.state_dict_of(
+    weights, num_puzzle_ids=1, recurrence=config.model.recurrence
+  )
+  expected = torch_shapes.expected(config.model, built.sizes).tensors()
   assert {name: v.shape for name, v in state_dict.items()} == expected
   again = torch_weights.params_of(state_dict)
   assert jax.tree.map(np.shape, again) == jax.tree.map(np.shape, weights.params)
@@ -48,7 +57,7 @@ def test_every_parameter_of_the_model_has_one_official_name(model):
 def test_every_official_prefix_is_taken_off(prefix):
   state_dict = torch_files.state_dict(torch_files.config())
   tree = {prefix + name: value for name, value in state_dict.items()}
-  found, taken = torch_weights.find(tree, where="it")
+  found, taken = torch_state_dict.find(tree, where="it")
   assert found.keys() == state_dict.keys()
   assert all(found[name] is state_dict[name] for name in found)
   assert taken == "the state dict itself"
@@ -104,7 +113,7 @@ WRAPPED = {
 def test_dicts_around_the_state_dict(kind):
   state_dict = torch_files.state_dict(torch_files.config())
   wrap, expected, added = WRAPPED[kind]
-  found, taken = torch_weights.find(wrap(state_dict), where="it")
+  found, taken = torch_state_dict.find(wrap(state_dict), where="it")
   assert taken == expected
   assert found.keys() == state_dict.keys()
   name = "lm_head.weight"
@@ -126,7 +135,7 @@ def test_dicts_around_the_state_dict(kind):
 def test_dicts_of_which_it_is_not_clear_what_to_take(wrap, text):
   tree = wrap(torch_files.state_dict(torch_files.config()))
   with pytest.raises(errors.UserError, match=text):
-    torch_weights.find(tree, where="it")
+    torch_state_dict.find(tree, where="it")
 
 
 class _Counted(dict):
@@ -144,7 +153,7 @@ def test_a_dict_that_holds_itself_ends():
   tree = _Counted()
   tree.update({f"model_{number}": tree for number in range(50)})
   with pytest.raises(errors.UserError, match="no weights of a TRM"):
-    torch_weights.find(tree, where="it")
+    torch_state_dict.find(tree, where="it")
   assert torch_config.find(tree) is None
   assert tree.num_looks <= 5
 
@@ -154,7 +163,7 @@ def test_names_of_a_file_are_shown_short_and_harmless():
   state_dict = torch_files.state_dict(torch_files.config())
   ours = state_dict.pop("lm_head.weight")
   state_dict |= {prefixes + "lm_head.weight": ours, "\x1b[31m\n": ours}
-  named, _ = torch_weights.find(state_dict, where="it")
+  named, _ = torch_state_dict.find(state_dict, where="it")
   assert named["lm_head.weight"] is ours
   (found,) = torch_fit.differences(
     named, torch_files.config(), program.Sizes(6, 16, 1), rows_of="names.json"
@@ -162,7 +171,7 @@ def test_names_of_a_file_are_shown_short_and_harmless():
   assert found.text == r"'\x1b[31m\n' is unknown here"
   dicts = {f"\x1b{number}" + "x" * 1000: dict(named) for number in range(50)}
   with pytest.raises(errors.UserError) as caught:
-    torch_weights.find(dicts, where="it")
+    torch_state_dict.find(dicts, where="it")
   assert str(caught.value).isprintable()
   assert len(str(caught.value)) < 400
 
@@ -262,7 +271,7 @@ def test_each_size_that_differs_is_named_once(theirs, expected):
   ("change", "expected"),
   [
     (lambda s: s.pop("lm_head.weight"), ["lm_head.weight is missing"]),
-    (lambda s: s.pop("H_init"), ["H_init is missing"]),
+    (lambda s: s.pop("L_init"), ["L_init is missing"]),
     (lambda s: s.pop("embed_tokens.embedding_weight"),
      ["embed_tokens.embedding_weight is missing"]),
     (lambda s: s.update(other=np.ones(3)), ["'other' is unknown here"]),
@@ -276,8 +285,8 @@ def test_each_size_that_differs_is_named_once(theirs, expected):
      ["q_head.bias is float64, expected float32"]),
     (lambda s: s.update({"embed_tokens.embedding_weight": np.float32(1)}),
      ["embed_tokens.embedding_weight has shape (), expected (6, 16)"]),
-    (lambda s: [s.pop("H_init"), s.update(other=np.ones(3))],
-     ["H_init is missing", "'other' is unknown here"]),
+    (lambda s: [s.pop("L_init"), s.update(other=np.ones(3))],
+     ["L_init is missing", "'other' is unknown here"]),
   ],
 )  # fmt: skip
 def test_each_tensor_that_differs_is_named(change, expected):
@@ -304,7 +313,7 @@ def test_settings_survive_their_yaml():
     for rule in ("halt", "halt_over_continue"):
       config = torch_files.config(model=model, train={"halt_rule": rule})
       tree = yaml.safe_load(torch_config.written(config))
-      assert torch_config.differences(torch_config.find(tree), config) == []
+      assert torch_settings.differences(torch_config.find(tree), config) == []
 
 
 @pytest.mark.parametrize(
@@ -337,7 +346,7 @@ def test_settings_survive_their_yaml():
      "--config.train.max_supervision_steps=16"),
     ({"no_ACT_continue": False}, "config.train.halt_rule is 'halt'",
      "--config.train.halt_rule=halt_over_continue"),
-    ({"name": "recursive_reasoning.trm_singlez@Other"},
+    ({"name": "recursive_reasoning.trm_other@Other"},
      "another kind of network", ""),
     ({"name": "\x1b[31m"}, r"arch.name is '\x1b[31m', another kind", ""),
     ({"name": ["x"]}, "arch.name is something of type list, neither", ""),
@@ -350,7 +359,7 @@ def test_settings_survive_their_yaml():
 )  # fmt: skip
 def test_each_setting_that_differs_is_named_with_its_flag(arch, sentence, flag):
   tree = yaml.safe_load(torch_config.written(torch_files.config()))
-  found = torch_config.differences(
+  found = torch_settings.differences(
     {**tree["arch"], **arch}, torch_files.config()
   )
   assert any(sentence in d.text and flag == d.flag for d in found), found
@@ -367,15 +376,15 @@ def test_what_means_the_same_is_no_difference():
     "rms_norm_eps": "1e-05",  # what YAML makes of it
     "H_layers": 4,
   }
-  assert not torch_config.differences(
+  assert not torch_settings.differences(
     {**tree["arch"], **same}, torch_files.config()
   )
   # Officially, an unknown position encoding is none.
   other = {**tree["arch"], "pos_encodings": "sinusoidal"}
-  assert not torch_config.differences(other, torch_files.config())
+  assert not torch_settings.differences(other, torch_files.config())
   # What a file does not say is what it officially is by default.
   arch = {k: v for k, v in tree["arch"].items() if k != "forward_dtype"}
-  (found,) = torch_config.differences(arch, torch_files.config())
+  (found,) = torch_settings.differences(arch, torch_files.config())
   assert "arch.forward_dtype is by default 'bfloat16'" in found.text
   assert found.flag == "--config.model.compute_dtype=bfloat16"
 
@@ -423,7 +432,7 @@ def test_settings_that_would_fill_the_memory_as_text(tmp_path):
   for _ in range(40):
     nested = [nested] * 10
   arch = {"H_cycles": nested, "L_cycles": 1, "name": {"x": nested}}
-  found = torch_config.differences(arch, torch_files.config())
+  found = torch_settings.differences(arch, torch_files.config())
   assert [(d.text, d.flag) for d in found] == [
     (
       f"arch.{name} is something of type {kind}, neither a number nor a word",

@@ -106,6 +106,23 @@ def test_names_that_a_terminal_would_obey_are_not_shown(hub):
     torch_source.locate(str(hub.folder / "other"))
 
 
+def test_a_repository_whose_weights_are_named_checkpoint(hub):
+  """As those of HRM's authors."""
+  for name in ("sudoku", "maze"):
+    shutil.rmtree(hub.folder / name)
+  torch_files.save(hub.folder, torch_files.config(), name="checkpoint")
+  (hub.folder / "README.md").touch()
+  (hub.folder / "last_checkpoint").touch()
+  located = torch_source.locate("hf:someone/trm")
+  assert located.weights == hub.folder / "checkpoint"
+  assert located.config == hub.folder / "all_config.yaml"
+  assert located.step == 0
+  assert torch_source.locate(str(hub.folder)).weights == located.weights
+  torch_files.save(hub.folder / "maze", torch_files.config(), name="checkpoint")
+  with pytest.raises(errors.UserError, match="checkpoint, maze/checkpoint: na"):
+    torch_source.locate("hf:someone/trm")
+
+
 def test_repositories_that_do_not_tell_what_to_take(hub):
   for inside, text in (
     ("", "2 files of weights, maze/step_30, sudoku/step_30: name one"),

@@ -72,7 +72,8 @@ EDGES = (1.0, 0.0, -0.0, -1.0, 1e18, -1e18, 30000.0, -30000.0)
 @LOSSES
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("edge", EDGES)
-def test_no_gradient_is_nan(name, dtype, edge):
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_no_gradient_is_nan(name, dtype, edge, smoothing):
   # As the label's logit, as another's, as all; and where no label is.
   logits = jnp.array(
     [[edge, 0.5, -0.5], [0.5, edge, -0.5], [edge] * 3, [edge] * 3], dtype
@@ -80,7 +81,9 @@ def test_no_gradient_is_nan(name, dtype, edge):
   labels = np.array([0, 0, 0, IGNORED])
 
   def total(logits):
-    return jnp.sum(losses.ANSWER_LOSSES[name](logits, labels))
+    return jnp.sum(
+      losses.ANSWER_LOSSES[name](logits, labels, label_smoothing=smoothing)
+    )
 
   value, gradient = jax.value_and_grad(total)(logits)
   assert np.isfinite(value)
@@ -107,6 +110,97 @@ def test_stablemax_gradient_matches_the_formula(x):
   share = mass / (mass + 1.25)
   expected = (share - 1) / (1 + abs(x))
   np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
+
+
+# --- label smoothing -------------------------------------------------------
+
+
+@LOSSES
+@pytest.mark.parametrize("smoothing", [0.1, 0.2, 0.9])
+def test_smoothed_losses_are_cross_entropies_with_a_mixed_target(
+  name, smoothing
+):
+  rng = np.random.default_rng(3)
+  logits = (rng.standard_normal((200, 6)) * 3).astype(np.float32)
+  labels = rng.integers(0, 6, 200)
+  of_each = np.stack(  # the cost of every token, were it the label
+    [ORACLES[name](logits, np.full(200, token)) for token in range(6)], -1
+  )
+  target = np.full((200, 6), smoothing / 6)
+  target[np.arange(200), labels] += 1 - smoothing
+  actual = losses.ANSWER_LOSSES[name](
+    jnp.asarray(logits), labels, label_smoothing=smoothing
+  )
+  assert actual.dtype == jnp.float32
+  np.testing.assert_allclose(actual, (target * of_each).sum(-1), rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "logits", "expected"),
+  [
+    # Shares 3/4 and 1/4: 0.9 log(4/3) + 0.1 log 4.
+    ("stablemax", [2.0, 0.0], 0.397543),
+    ("softmax", [float(np.log(3)), 0.0], 0.397543),
+    # Masses 1, 1/2, 1/2: (0.8 + 0.2/3) log 2 + 2 (0.2/3) log 4.
+    ("stablemax", [0.0, -1.0, -1.0], 0.785567),
+  ],
+)
+def test_smoothed_losses_by_hand(name, logits, expected):
+  actual = losses.ANSWER_LOSSES[name](
+    jnp.array([logits]), np.array([0]), label_smoothing=0.2
+  )
+  np.testing.assert_allclose(actual, [expected], rtol=1e-5)
+
+
+@LOSSES
+def test_the_smoothed_loss_is_least_at_the_mixed_target(name):
+  # Its masses or exponentials are 0.85, 0.05, 0.05, 0.05 times a number.
+  target = np.array([0.85, 0.05, 0.05, 0.05])
+  if name == "softmax":
+    logits = np.log(target)
+  else:
+    mass = 4 * target
+    logits = np.where(mass < 1, 1 - 1 / mass, mass - 1)
+
+  def cost(logits):
+    return losses.ANSWER_LOSSES[name](
+      logits[None], np.array([0]), label_smoothing=0.2
+    )[0]
+
+  logits = jnp.asarray(logits, jnp.float32)
+  np.testing.assert_allclose(
+    cost(logits), -np.sum(target * np.log(target)), rtol=1e-5
+  )
+  np.testing.assert_allclose(jax.grad(cost)(logits), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [-3.0, -1e-3, 0.0, 1e-3, 1.0, 4.0])
+def test_smoothed_stablemax_gradient_matches_the_formula(x):
+  # d/dx log(s(x)) = 1 / (1 + |x|) on both sides of 0.
+  gradient = jax.grad(
+    lambda logits: losses.stablemax_cross_entropy(
+      logits, np.array([0]), label_smoothing=0.3
+    )[0]
+  )(jnp.array([[x, 0.25]]))
+  mass = x + 1 if x >= 0 else 1 / (1 - x)
+  share = mass / (mass + 1.25)
+  expected = (share - 0.85) / (1 + abs(x))
+  np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
+
+
+@LOSSES
+def test_ignored_labels_are_not_smoothed_either(name):
+  logits = jnp.array([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]])
+  labels = np.array([IGNORED, 2])
+
+  def total(logits):
+    return jnp.sum(
+      losses.ANSWER_LOSSES[name](logits, labels, label_smoothing=0.2)
+    )
+
+  gradient = jax.grad(total)(logits)
+  np.testing.assert_array_equal(gradient[0], 0.0)
+  assert np.abs(gradient[1]).min() > 0
 
 
 # --- supervision loss ------------------------------------------------------
@@ -195,6 +289,31 @@ def test_reductions_by_hand(name):
   without = _loss(output, labels, name, weight=0.25)
   np.testing.assert_array_equal(without.continue_, 0.0)
   np.testing.assert_allclose(without.total, answer + 0.25 * halt, rtol=1e-5)
+
+
+@LOSSES
+def test_smoothing_is_in_the_total_alone(name):
+  output, labels = _output(8), _labels()
+  plain = _loss(output, labels, name)
+  smoothed = losses.supervision_loss(
+    output,
+    jnp.asarray(labels),
+    answer_loss=name,
+    halt_loss_weight=0.5,
+    label_smoothing=0.2,
+  )
+  for field in ("answer", "halt", "continue_"):
+    np.testing.assert_allclose(
+      getattr(smoothed, field), getattr(plain, field), rtol=1e-6
+    )
+  per_token = losses.ANSWER_LOSSES[name](
+    output.logits, labels, label_smoothing=0.2
+  )
+  known = (labels != IGNORED).sum(-1)
+  np.testing.assert_allclose(
+    smoothed.total, per_token.sum(-1) / known + 0.5 * plain.halt, rtol=1e-6
+  )
+  assert np.abs(smoothed.total - plain.total).min() > 1e-3
 
 
 def test_a_row_without_labels_costs_nothing_and_counts_as_right():

@@ -24,7 +24,10 @@ SETTINGS = config_lib.OptimizerConfig(
   beta2=0.95,
   weight_decay=0.0,
   muon_learning_rate=0.02,
+  muon_weight_decay=0.0,
   muon_momentum=0.95,
+  muon_iterations=5,
+  max_gradient_norm=0.0,
   puzzle_learning_rate=0.01,
   puzzle_weight_decay=0.0,
   ema_decay=0.999,
@@ -49,6 +52,9 @@ def _params(seed=0):
         "channel_mlp": {"down": {"kernel": normal(8, 6)}},
       },
       "layers_1": {"token_mlp": {"gate_up": {"kernel": normal(5, 8)}}},
+    },
+    "answer_network": {
+      "layers_0": {"channel_mlp": {"down": {"kernel": normal(8, 6)}}}
     },
     "token_embedding": {"embedding": normal(7, 6)},
     "position_embedding": {"embedding": normal(5, 6)},
@@ -85,6 +91,9 @@ def test_every_uncovered_parameter_is_named(name):
 def test_labels_by_hand():
   labels = factory.label_parameters(_params())
   assert labels["network"]["layers_1"]["token_mlp"]["gate_up"] == {
+    "kernel": "matrix"
+  }
+  assert labels["answer_network"]["layers_0"]["channel_mlp"]["down"] == {
     "kernel": "matrix"
   }
   assert labels["token_embedding"] == {"embedding": "embedding"}
@@ -198,8 +207,9 @@ def test_each_optimizer_lowers_a_quadratic(name):
 def test_weight_decay_is_decoupled_and_reaches_every_parameter(name):
   params = _params()
   rates = {"learning_rate": 0.01, "muon_learning_rate": 0.01}
+  decays = {"weight_decay": 0.5, "muon_weight_decay": 0.5}
   decaying = jax.jit(
-    functools.partial(_one_update, _make(name, weight_decay=0.5, **rates))
+    functools.partial(_one_update, _make(name, **decays, **rates))
   )
   plain = jax.jit(functools.partial(_one_update, _make(name, **rates)))
   zeros = jax.tree.map(np.zeros_like, params)
@@ -222,37 +232,156 @@ def test_weight_decay_is_decoupled_and_reaches_every_parameter(name):
 # --- muon ------------------------------------------------------------------
 
 
-def test_muon_orthogonalises_the_matrices_of_the_network_alone():
+NETWORKS = ("network", "answer_network")
+
+
+def _rest(tree):
+  return {name: part for name, part in tree.items() if name not in NETWORKS}
+
+
+def test_muon_orthogonalises_the_matrices_of_the_networks_alone():
   params, gradients = _params(), _params(seed=3)
   muon = _one_update(
     _make("muon", learning_rate=0.01, muon_learning_rate=0.02),
     gradients,
     params,
   )
-  # Muon's Adam, for all else, looks ahead as Nesterov's does.
-  adamw = _one_update(
-    optax.nadamw(0.01, b1=0.9, b2=0.95, weight_decay=0.0), gradients, params
-  )
-  for path, update in jax.tree_util.tree_leaves_with_path(muon["network"]):
-    values = np.linalg.svd(update, compute_uv=False)
-    assert values.max() < 2 * values.min(), path
-    assert 0.5 < values.min() / 0.02 < 2, path
-  # So are not the gradients, nor the updates of the others.
-  for tree in (gradients["network"], adamw):
-    for leaf in jax.tree.leaves(tree):
-      if leaf.ndim == 2 and min(leaf.shape) > 2:
-        values = np.linalg.svd(leaf, compute_uv=False)
-        assert values.max() > 2 * values.min()
-  for name in ("token_embedding", "position_embedding", "answer_head"):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4),
-      muon[name],
-      adamw[name],
-    )
+  for name in NETWORKS:
+    for path, update in jax.tree_util.tree_leaves_with_path(muon[name]):
+      values = np.linalg.svd(update, compute_uv=False)
+      assert values.max() < 2 * values.min(), path
+      # A kernel [in, out] that widens its input gets longer updates.
+      size = 0.02 * max(1, update.shape[1] / update.shape[0]) ** 0.5
+      np.testing.assert_allclose(values, size, rtol=0.35, err_msg=path)
+  # So are not the gradients.
+  for leaf in jax.tree.leaves(gradients):
+    if leaf.ndim == 2 and min(leaf.shape) > 2:
+      values = np.linalg.svd(leaf, compute_uv=False)
+      assert values.max() > 2 * values.min()
+
+
+def test_muon_leaves_the_rest_to_plain_adamw():
+  settings = {"learning_rate": 0.01, "weight_decay": 0.3, "warmup_steps": 2}
+  muon, adamw = _make("muon", **settings), _make("adamw", **settings)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def after_three(optimizer):
+    params = _params()
+    state = optimizer.init(params)
+    for seed in (4, 5, 6):
+      updates, state = optimizer.update(_params(seed), state, params)
+      params = optax.apply_updates(params, updates)
+    return params
+
+  left, right = after_three(muon), after_three(adamw)
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4),
-    muon["halt_head"],
-    adamw["halt_head"],
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+    _rest(left),
+    _rest(right),
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_less(1e-3, np.abs(a - b).max()),
+    {name: left[name] for name in NETWORKS},
+    {name: right[name] for name in NETWORKS},
+  )
+
+
+def test_muon_has_a_weight_decay_and_a_schedule_of_its_own():
+  settings = {
+    "learning_rate": 0.1,
+    "weight_decay": 0.5,
+    "muon_learning_rate": 0.4,
+    "muon_weight_decay": 0.25,
+    "warmup_steps": 2,
+  }
+  params = _params()
+  zeros = jax.tree.map(np.zeros_like, params)
+  updates = _one_update(_make("muon", **settings), zeros, params)
+  for name, update in updates.items():
+    share = 0.4 * 0.25 / 2 if name in NETWORKS else 0.1 * 0.5 / 2
+    jax.tree.map(
+      lambda u, p, share=share: np.testing.assert_allclose(
+        u, -share * p, rtol=1e-5
+      ),
+      update,
+      params[name],
+    )
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+def test_muons_iterations_are_those_of_the_published_polynomial(iterations):
+  params, gradients = _params(), _params(seed=3)
+  updates = _one_update(
+    _make("muon", muon_learning_rate=1.0, muon_iterations=iterations),
+    gradients,
+    params,
+  )
+
+  def size(values):  # of Jordan's quintic, on a matrix of Frobenius norm 1
+    values = values / np.sqrt(np.sum(np.square(values)))
+    for _ in range(iterations):
+      values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return values
+
+  def check(gradient, update):
+    wider = max(1, update.shape[1] / update.shape[0]) ** 0.5
+    left, values, right = np.linalg.svd(gradient, full_matrices=False)
+    np.testing.assert_allclose(
+      update, -wider * (left * size(values)) @ right, rtol=1e-3, atol=1e-4
+    )
+
+  for name in NETWORKS:
+    jax.tree.map(check, gradients[name], updates[name])
+
+
+def test_muon_forgets_old_gradients_by_its_momentum():
+  first, second = _params(seed=7), _params(seed=8)
+  params = _params()
+
+  def second_update(momentum):
+    optimizer = _make("muon", muon_momentum=momentum)
+    state = optimizer.init(params)
+    _, state = optimizer.update(first, state, params)
+    return optimizer.update(second, state, params)[0]["network"]
+
+  fresh = _one_update(_make("muon"), second, params)["network"]
+  forgetful, long = second_update(0.0), second_update(0.95)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
+    forgetful,
+    fresh,
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_less(1e-3, np.abs(a - b).max()),
+    long,
+    fresh,
+  )
+
+
+# --- limit on the gradients ------------------------------------------------
+
+
+@OPTIMIZERS
+@pytest.mark.parametrize("times", [0.5, 2.0])
+def test_gradients_are_shortened_to_the_limit_together(name, times):
+  params, gradients = _params(), _params(seed=9)
+  norm = float(optax.tree.norm(gradients))
+  limited = _make(name, max_gradient_norm=times * norm)
+  scaled = jax.tree.map(lambda g: min(times, 1.0) * g, gradients)
+
+  def two_updates(optimizer, first):
+    # Only the second update tells: all three make the first of a length
+    # that does not depend on the gradient's.
+    state = optimizer.init(params)
+    _, state = optimizer.update(first, state, params)
+    small = _params(seed=10)
+    small = jax.tree.map(lambda g: 0.25 * g, small)
+    return optimizer.update(small, state, params)[0]
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
+    two_updates(limited, gradients),
+    two_updates(_make(name), scaled),
   )
 
 

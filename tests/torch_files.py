@@ -5,7 +5,12 @@ import tiny
 
 from trm_jax import config as config_lib
 from trm_jax import program
-from trm_jax.interop import torch_config, torch_file, torch_fit, torch_weights
+from trm_jax.interop import (
+  torch_config,
+  torch_file,
+  torch_shapes,
+  torch_weights,
+)
 
 ATTENTION = {"token_mixing": "attention", "positions": "rope", "num_heads": 2}
 
@@ -20,7 +25,7 @@ def config(**groups) -> config_lib.Config:
 
 def state_dict(settings, *, seq_len=16, vocab_size=6, num_rows=1):
   """Random weights of the settings' network, by names without prefix."""
-  shapes = torch_fit.expected(
+  shapes = torch_shapes.expected(
     settings.model, program.Sizes(vocab_size, seq_len, num_rows)
   ).tensors()
   rng = np.random.default_rng(0)

@@ -330,6 +330,18 @@ def test_the_labels_of_running_slots_are_those_of_the_carry():
   assert sums["answer_loss"] != expected["answer_loss"]
 
 
+def test_smoothed_labels_change_what_is_learned_and_not_what_is_reported():
+  state, sums = _run(_state(), _batch(5))
+  smoothed_state, smoothed = jax.device_get(
+    _step_fn(label_smoothing=0.5)(_state(), _batch(5))
+  )
+  for name in ("answer_loss", "halt_loss"):
+    np.testing.assert_allclose(smoothed[name], sums[name], rtol=1e-5)
+  assert abs(smoothed["loss"] - sums["loss"]) > 1e-3
+  assert smoothed["grad_norm"] != sums["grad_norm"]
+  assert _differ(smoothed_state.params, state.params)
+
+
 def test_a_halted_slot_forgets_its_past():
   carry = _mixed_carry()
 

@@ -41,7 +41,10 @@ class OptimizerConfig:
   beta2: float
   weight_decay: float
   muon_learning_rate: float
+  muon_weight_decay: float
   muon_momentum: float
+  muon_iterations: int
+  max_gradient_norm: float
   puzzle_learning_rate: float
   puzzle_weight_decay: float
   ema_decay: float
@@ -53,6 +56,8 @@ class OptimizerConfig:
       "learning_rate",
       "weight_decay",
       "muon_learning_rate",
+      "muon_weight_decay",
+      "max_gradient_norm",
       "puzzle_learning_rate",
       "puzzle_weight_decay",
     ):
@@ -61,6 +66,7 @@ class OptimizerConfig:
     checks.between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
     for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
       checks.decay(f"optimizer.{name}", getattr(self, name))
+    checks.at_least("optimizer.muon_iterations", self.muon_iterations, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +122,7 @@ class TrainConfig:
   exploration_prob: float
   halt_rule: str
   answer_loss: str
+  label_smoothing: float
   halt_loss_weight: float
   microbatches: int
   frozen_network: bool
@@ -130,6 +137,7 @@ class TrainConfig:
     )
     for name in ("batch_size", "microbatches"):
       checks.at_least(f"train.{name}", getattr(self, name), 1)
+    checks.decay("train.label_smoothing", self.label_smoothing)
     checks.at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     checks.between("train.exploration_prob", self.exploration_prob, 0, 1)
     for name in ("num_steps", "max_minutes"):

@@ -14,6 +14,7 @@ class ModelConfig:
   num_layers: int
   mlp_expansion: float
   mlp_multiple: int
+  mlp_gate: str
   token_mixing: str
   positions: str
   rope_base: float
@@ -32,6 +33,7 @@ class ModelConfig:
   token_multiple: int
 
   def __post_init__(self):
+    checks.one_of("model.mlp_gate", self.mlp_gate, ("silu", "normed"))
     checks.one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
     checks.one_of(
       "model.positions", self.positions, ("rope", "learned", "none")

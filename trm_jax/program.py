@@ -98,6 +98,7 @@ class Program:
       ema_decay=optimizer.ema_decay,
       frozen_network=train.frozen_network,
       microbatches=train.microbatches,
+      label_smoothing=train.label_smoothing,
     )
     step = train_step.make_train_step(
       self.model,

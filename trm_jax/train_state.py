@@ -73,6 +73,7 @@ def build_model(
     num_layers=model.num_layers,
     mlp_expansion=model.mlp_expansion,
     mlp_multiple=model.mlp_multiple,
+    mlp_gate=model.mlp_gate,
     token_mixing=model.token_mixing,
     positions=model.positions,
     rope_base=model.rope_base,

@@ -49,6 +49,7 @@ class Settings:
   ema_decay: float
   frozen_network: bool  # only the puzzle table is trained
   microbatches: int = 1  # parts of a device's slots, one after another
+  label_smoothing: float = 0.0  # of what is minimised
 
 
 def make_train_step(
@@ -142,6 +143,7 @@ def supervision_step(
       carry.batch.labels,
       answer_loss=settings.answer_loss,
       halt_loss_weight=settings.halt_loss_weight,
+      label_smoothing=settings.label_smoothing,
       continue_targets=targets,
     )
     return jnp.sum(row_losses.total) / num_slots, (output, row_losses)

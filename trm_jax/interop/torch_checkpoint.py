@@ -24,7 +24,6 @@ from trm_jax import (
   errors,
   failures,
   hosts,
-  model_config,
   program,
   restore,
   sharding,
@@ -42,14 +41,17 @@ from trm_jax.interop import (
   torch_config,
   torch_file,
   torch_found,
+  torch_kinds,
   torch_safetensors,
+  torch_settings,
   torch_source,
   torch_weights,
 )
 
 FINGERPRINT = "imported"  # instead of the training puzzles', which are unknown
 
-_OFFICIAL_MULTIPLE = 256  # of the inner widths of MLPs; no setting there
+# No settings there: of the inner widths of MLPs; of multi-scale z.
+_OFFICIAL_MULTIPLE, _OFFICIAL_LATENTS = 256, 6
 _WRITERS = {
   "torch": torch_file.write,
   "safetensors": torch_safetensors.write,
@@ -198,17 +200,19 @@ def export_checkpoint(
     file_format: 'torch' or 'safetensors'.
 
   Raises:
-    UserError: it cannot be written, or beside it lie the files of another
-      checkpoint.
+    UserError: it cannot be written, or the official code has no such network,
+      or beside it lie the files of another checkpoint.
   """
   path = _place(output, file_format)
-  state_dict = torch_weights.state_dict_of(
-    jax.device_get(solver.weights), num_puzzle_ids=len(solver.identifiers)
-  )
   beside = {
     torch_config.FILE: torch_config.written(solver.config),
     identifiers_lib.FILE: json.dumps(solver.identifiers).encode(),
   }
+  state_dict = torch_weights.state_dict_of(
+    jax.device_get(solver.weights),
+    num_puzzle_ids=len(solver.identifiers),
+    recurrence=solver.config.model.recurrence,
+  )
   for name, content in beside.items():
     _write_beside(path.parent / name, content)
   _WRITERS[file_format](
@@ -216,7 +220,7 @@ def export_checkpoint(
     {torch_weights.PREFIX + name: value for name, value in state_dict.items()},
   )
   hosts.tell(f"wrote {path}, and beside it {' and '.join(beside)}")
-  for note in _notes(solver.config.model, state_dict):
+  for note in _notes(solver.config, state_dict):
     hosts.note(note)
 
 
@@ -254,17 +258,41 @@ def _write_beside(path: epath.Path, content: bytes) -> None:
 
 
 def _notes(
-  model: model_config.ModelConfig, state_dict: Mapping[str, np.ndarray]
+  config: config_lib.Config, state_dict: Mapping[str, np.ndarray]
 ) -> list[str]:
   """Returns what the official code does not do with these weights."""
-  notes = []
+  model, notes = config.model, []
   if model.mlp_multiple != _OFFICIAL_MULTIPLE:
     notes.append(
       f"config.model.mlp_multiple is {model.mlp_multiple}: the official code"
       f" knows {_OFFICIAL_MULTIPLE} only and cannot load these weights"
     )
-  latents = state_dict[torch_weights.INITIAL_Y]
-  if model.compute_dtype == "bfloat16" and latents.dtype == np.float32:
+  if torch_weights.num_latents(state_dict) not in (0, _OFFICIAL_LATENTS):
+    notes.append(
+      f"config.model.latent_updates is {model.latent_updates}: with multi-scale"
+      f" z the official code knows {_OFFICIAL_LATENTS} only and cannot load"
+      " these weights"
+    )
+  kind = torch_kinds.of(
+    model.recurrence, separate_networks=model.separate_networks
+  )
+  if kind is torch_kinds.DIRECT and model.positions == "none":
+    notes.append(
+      "config.model.positions is 'none': the official code has no direct"
+      " prediction without positions and cannot load these weights"
+    )
+  otherwise = [
+    f"config.{torch_settings.SETTINGS[name]}"
+    for name in torch_settings.unread(kind, config)
+  ]
+  if otherwise:
+    notes.append(
+      f"the official code trains such a network otherwise than"
+      f" {' and '.join(otherwise)} say; it answers the same"
+    )
+  latent, *_ = torch_weights.initial_names(model.recurrence, 1)
+  is_long = state_dict[latent].dtype == np.float32
+  if model.compute_dtype == "bfloat16" and is_long:
     notes.append(
       "the initial latents have more digits than bfloat16 and are float32 in"
       " the file, so that nothing is lost; the official code then computes in"

@@ -16,8 +16,10 @@ from trm_jax.interop import torch_config, torch_file, torch_safetensors
 
 _HUB = "hf:"
 _STEP = re.compile(r"step_(\d{1,9})(?:\D|$)")
+# The published weights of HRM are named "checkpoint".
 _LOOKS_LIKE_WEIGHTS = re.compile(
-  r"step_\d+$|\.(safetensors|pt|pth|bin|ckpt)$", re.IGNORECASE
+  r"step_\d+$|(^|/)checkpoint$|\.(safetensors|pt|pth|bin|ckpt)$",
+  re.IGNORECASE,
 )
 
 
@@ -89,8 +91,8 @@ def _only(names: Sequence[str], where: str) -> str:
     return found[0]
   if not found:
     raise errors.UserError(
-      f"{where} has no file of weights: none is named step_<N> or ends in"
-      " .safetensors, .pt, .pth, .bin or .ckpt; name the file itself"
+      f"{where} has no file of weights: none is named step_<N> or checkpoint,"
+      " or ends in .safetensors, .pt, .pth, .bin or .ckpt; name the file itself"
     )
   raise errors.UserError(
     f"{where} has {len(found)} files of weights, {', '.join(found[:5])}"

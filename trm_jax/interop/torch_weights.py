@@ -3,33 +3,40 @@
 An official checkpoint is a state dict: one dict of tensors by name. Its linear
 weights are [out, in], ours [in, out]; everything else is the same. This is the
 one place that knows both vocabularies.
+
+Of two networks the official L_level updates z (our `network`) and H_level y
+(our `answer_network`); where there is one, it is L_level, or with direct
+prediction H_level. H_init is the initial y and L_init the initial z, but the
+only latent of single z is L_init; multi-scale z has L1_init, L2_init, ...
 """
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from trm_jax import errors, types
-from trm_jax.interop import torch_shown
+from trm_jax import types
 
 # Of the official code, which compiles its model before it saves or loads.
 PREFIX = "_orig_mod.model.inner."
 TABLE = "puzzle_emb.weights"
+ANSWER_HEAD = "lm_head.weight"
+LOW, HIGH = "L_level", "H_level"  # networks
 INITIAL_Y, INITIAL_Z = "H_init", "L_init"
 
+_INITIAL = re.compile(r"(H|L\d{0,3})_init")
+_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d+)\.(.+)\.weight")
 _PREFIXES = re.compile(
   r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
 )
-# What a batch had of the table when it was saved; some forks save it, too.
-_CACHE = ("puzzle_emb.local_weights", "puzzle_emb.local_ids")
 _PATHS = {
   "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
   "embed_pos.embedding_weight": ("position_embedding", "embedding"),
-  "lm_head.weight": ("answer_head", "kernel"),
+  ANSWER_HEAD: ("answer_head", "kernel"),
   "q_head.weight": ("halt_head", "kernel"),
   "q_head.bias": ("halt_head", "bias"),
 }
@@ -48,29 +55,93 @@ _BLOCK_NAMES: Mapping[tuple[str, ...], str] = {
   path: name for name, path in _BLOCK_PATHS.items()
 }
 
-_AVERAGED = re.compile(r"(^|[_.])(ema|shadow|averaged?)([_.]|$)", re.IGNORECASE)
-_MAX_DEPTH = 4  # of dicts around the state dict
-_MAX_SHOWN = 3  # of state dicts, where there is more than one
+
+def levels(recurrence: str, *, separate_networks: bool) -> tuple[str, ...]:
+  """Returns the official names of our networks, that of `network` first."""
+  if separate_networks:
+    return (LOW, HIGH)
+  return (HIGH,) if recurrence == "direct" else (LOW,)
 
 
-def path_of(name: str) -> tuple[str, ...] | None:
-  """Returns our path of an official parameter; None if it is none of ours."""
+def levels_in(names: Collection[str]) -> tuple[str, ...]:
+  """Returns which networks a state dict, or a part of it, has."""
+  return tuple(
+    level
+    for level in (LOW, HIGH)
+    if any(name.startswith(f"{level}.") for name in names)
+  )
+
+
+def initial_names(recurrence: str, latent_updates: int) -> tuple[str, ...]:
+  """Returns the official names of the initial latents, that of y first."""
+  if recurrence == "single_latent":
+    return (INITIAL_Z,)
+  if recurrence == "direct":
+    return (INITIAL_Y,)
+  if recurrence == "latent_per_update":
+    return (INITIAL_Y, *map(_numbered, range(1, latent_updates + 1)))
+  return (INITIAL_Y, INITIAL_Z)
+
+
+def _numbered(number: int) -> str:
+  return f"L{number}_init"
+
+
+def num_latents(names: Collection[str]) -> int:
+  """Returns how many latents a state dict has for z, each with a number."""
+  numbers = itertools.count(1)
+  return next(n for n in numbers if _numbered(n) not in names) - 1
+
+
+def recurrence_of(names: Collection[str]) -> str | None:
+  """Returns the recurrence that a state dict is of; None if it is unclear."""
+  found = levels_in(names)
+  if found == (HIGH,):
+    return "direct"
+  if INITIAL_Y in names and INITIAL_Z in names:
+    return "two_latents"
+  if HIGH in found:
+    return None
+  if num_latents(names):
+    return "latent_per_update"
+  return "single_latent" if INITIAL_Z in names else None
+
+
+def path_of(name: str, *, is_direct: bool = False) -> tuple[str, ...] | None:
+  """Returns our path of an official parameter; None if it is none of ours.
+
+  Args:
+    name: without a prefix.
+    is_direct: whether it is of direct prediction.
+  """
   if name in _PATHS:
     return _PATHS[name]
-  match = re.fullmatch(r"L_level\.layers\.(\d+)\.(.+)\.weight", name)
-  if match and match.group(2) in _BLOCK_PATHS:
-    block, part = match.groups()
-    return ("network", f"layers_{block}", *_BLOCK_PATHS[part], "kernel")
+  match = _BLOCK.fullmatch(name)
+  if match and match.group(3) in _BLOCK_PATHS:
+    level, block, part = match.groups()
+    alone = level == LOW or is_direct
+    network = "network" if alone else "answer_network"
+    return (network, f"layers_{block}", *_BLOCK_PATHS[part], "kernel")
   return None
 
 
-def name_of(path: tuple[str, ...]) -> str:
+def name_of(path: tuple[str, ...], *, is_direct: bool = False) -> str:
   """Returns the official name of one of our parameters."""
   if path in _NAMES:
     return _NAMES[path]
-  _, block, *part, _ = path
+  network, block, *part, _ = path
+  level = LOW if network == "network" and not is_direct else HIGH
   number = block.removeprefix("layers_")
-  return f"L_level.layers.{number}.{_BLOCK_NAMES[tuple(part)]}.weight"
+  return f"{level}.layers.{number}.{_BLOCK_NAMES[tuple(part)]}.weight"
+
+
+def is_official(name: str) -> bool:
+  """Tells whether a name, without prefix, is one of an official tensor."""
+  return (
+    path_of(name) is not None
+    or name == TABLE
+    or _INITIAL.fullmatch(name) is not None
+  )
 
 
 def in_our_layout(name: str, value: np.ndarray) -> np.ndarray:
@@ -86,7 +157,8 @@ def params_of(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     state_dict: by official name without a prefix. What is no parameter, as the
       puzzle table, is left out.
   """
-  paths = {name: path_of(name) for name in state_dict}
+  is_direct = levels_in(state_dict) == (HIGH,)
+  paths = {name: path_of(name, is_direct=is_direct) for name in state_dict}
   return traverse_util.unflatten_dict(
     {
       path: _float32(in_our_layout(name, state_dict[name]))
@@ -101,43 +173,61 @@ def weights_of(state_dict: Mapping[str, np.ndarray]) -> types.Weights:
 
   A model without puzzle vectors has a table of one row of width 0.
   """
+  recurrence = recurrence_of(state_dict) or "two_latents"
+  y, *z = (
+    _float32(state_dict[name])
+    for name in initial_names(recurrence, num_latents(state_dict))
+  )
+  if recurrence == "latent_per_update":
+    z = [np.stack(z)]
   return types.Weights(
     params=params_of(state_dict),
     puzzle_table=_float32(state_dict.get(TABLE, np.zeros((1, 0)))),
-    initial_latents=types.Latents(
-      y=_float32(state_dict[INITIAL_Y]), z=_float32(state_dict[INITIAL_Z])
-    ),
+    initial_latents=types.Latents(y=y, z=z[0] if z else None),
   )
 
 
-def _float32(value: np.ndarray) -> Any:
+def _float32(value: Any) -> Any:
   return np.asarray(value, np.float32)
 
 
 def state_dict_of(
-  weights: types.Weights, *, num_puzzle_ids: int
+  weights: types.Weights, *, num_puzzle_ids: int, recurrence: str
 ) -> dict[str, np.ndarray]:
   """Returns the state dict, without a prefix, of our weights.
 
   Args:
     weights: ours.
     num_puzzle_ids: rows of the table that are no filling.
+    recurrence: of the settings.
 
   Returns:
     Arrays in official layout by official name. The initial latents are
     bfloat16, as official ones are, if that is exact, else float32.
   """
-  latents = weights.initial_latents
-  y, z = (np.asarray(latent, np.float32) for latent in (latents.y, latents.z))
-  dtype = ml_dtypes.bfloat16 if _is_short(y) and _is_short(z) else np.float32
-  state_dict = {INITIAL_Y: y.astype(dtype), INITIAL_Z: z.astype(dtype)}
+  state_dict = _initial_latents(weights.initial_latents, recurrence)
   if weights.puzzle_table.shape[1]:
     state_dict[TABLE] = np.asarray(weights.puzzle_table)[:num_puzzle_ids]
   for path, value in traverse_util.flatten_dict(weights.params).items():
-    name = name_of(path)
+    name = name_of(path, is_direct=recurrence == "direct")
     # The other direction is a transpose, too.
     state_dict[name] = in_our_layout(name, np.asarray(value))
   return dict(sorted(state_dict.items()))
+
+
+def _initial_latents(
+  latents: types.Latents, recurrence: str
+) -> dict[str, np.ndarray]:
+  """Returns the initial latents by official name, all of the same dtype."""
+  vectors = [_float32(latents.y)]
+  if latents.z is not None:
+    vectors += list(np.atleast_2d(_float32(latents.z)))
+  dtype = ml_dtypes.bfloat16 if all(map(_is_short, vectors)) else np.float32
+  names = initial_names(recurrence, len(vectors) - 1)
+  return {
+    name: vector.astype(dtype)
+    for name, vector in zip(names, vectors, strict=True)
+  }
 
 
 def _is_short(latent: np.ndarray) -> bool:
@@ -150,93 +240,3 @@ def without_prefix(name: str) -> str:
   """Returns a parameter's name without what wrapped models put before it."""
   match = _PREFIXES.match(name)
   return name[match.end() :] if match else name
-
-
-def find(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], str]:
-  """Finds the state dict in what a file holds.
-
-  Args:
-    tree: a state dict, or dicts around one or more. Of several the average is
-      taken; parts that it lacks, as the puzzle table, are the model's own.
-    where: the file, begins the text of an error.
-
-  Returns:
-    The state dict, by names without prefix, and in words what was taken.
-
-  Raises:
-    UserError: there is none, or it is not clear which to take.
-  """
-  found = dict(_state_dicts(tree, (), set(), where))
-  averaged = [place for place in found if any(map(_AVERAGED.search, place))]
-  plain = [place for place in found if place not in averaged]
-  if not found:
-    raise errors.UserError(
-      f"{where} holds no weights of a TRM: no dict in it has"
-      f" {name_of(('answer_head', 'kernel'))} or {INITIAL_Y}"
-    )
-  for places in (averaged, plain):
-    if len(places) > 1:
-      names = " and ".join(map(_shown, places[:_MAX_SHOWN]))
-      raise errors.UserError(
-        f"{where} holds several state dicts, {names}"
-        f"{', ...' if len(places) > _MAX_SHOWN else ''}; save the one that you"
-        " want alone"
-      )
-  if not averaged:
-    return found[plain[0]], f"the state dict {_shown(plain[0])}"
-  state_dict = found[averaged[0]]
-  own = {
-    name: value
-    for place in plain
-    for name, value in found[place].items()
-    if name not in state_dict
-  }
-  taken = f"the averaged weights {_shown(averaged[0])}"
-  if own:
-    taken += f", and {', '.join(sorted(own))} of {_shown(plain[0])}"
-  return {**state_dict, **own}, taken
-
-
-def _state_dicts(
-  tree: Any, place: tuple[str, ...], seen: set[int], where: str
-) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
-  """Yields the state dicts in a tree and where they are."""
-  if not isinstance(tree, dict) or len(place) > _MAX_DEPTH or id(tree) in seen:
-    return
-  seen.add(id(tree))
-  tensors = {
-    key: value
-    for key, value in tree.items()
-    if isinstance(key, str) and isinstance(value, np.ndarray)
-  }
-  if any(map(_is_ours, tensors)):
-    yield place, _named(tensors, where)
-    return
-  for key, value in tree.items():
-    yield from _state_dicts(value, (*place, str(key)), seen, where)
-
-
-def _is_ours(name: str) -> bool:
-  name = without_prefix(name)
-  return path_of(name) is not None or name in (TABLE, INITIAL_Y, INITIAL_Z)
-
-
-def _named(
-  tensors: Mapping[str, np.ndarray], where: str
-) -> dict[str, np.ndarray]:
-  """Takes off the prefixes, and leaves out a batch's part of the table."""
-  named: dict[str, np.ndarray] = {}
-  for full, value in tensors.items():
-    name = without_prefix(full)
-    if name in named:
-      raise errors.UserError(
-        f"{where} has {torch_shown.shown(name)} twice, under different"
-        " prefixes; save one of its models alone"
-      )
-    if name not in _CACHE:
-      named[name] = value
-  return named
-
-
-def _shown(place: tuple[str, ...]) -> str:
-  return torch_shown.shown("/".join(place)) if place else "itself"

@@ -96,6 +96,21 @@ def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
   return h.astype(gate.dtype)
 
 
+def _gated_and_normed(
+  gate: jax.Array, up: jax.Array, *, epsilon: float, axis: int
+) -> jax.Array:
+  """Computes sigmoid(gate) * norm(gate * up) in float32, rounds once.
+
+  silu(gate) * up is sigmoid(gate) * gate * up: here the product of the two,
+  whose size nothing else bounds, is normed before it is gated.
+
+  Source: arXiv 2601.19085v2, section 3.4.1 (Speed is Confidence).
+  """
+  gate_, up_ = gate.astype(jnp.float32), up.astype(jnp.float32)
+  normed = rms_norm(gate_ * up_, epsilon=epsilon, axis=axis)
+  return (nn.sigmoid(gate_) * normed).astype(gate.dtype)
+
+
 class SwiGLU(nn.Module):
   """down(silu(gate(x)) * up(x)) over one axis (arXiv 2002.05202)."""
 
@@ -104,6 +119,8 @@ class SwiGLU(nn.Module):
   dtype: jnp.dtype
   axis: int = -1  # the last or the first
   multiple_of_rows: int = 1  # as `Linear.multiple`
+  # Not None: `_gated_and_normed` with this epsilon takes silu's place.
+  norm_epsilon: float | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -115,7 +132,10 @@ class SwiGLU(nn.Module):
     down = Linear(
       size, self.dtype, self.axis, self.multiple_of_rows, name="down"
     )
-    return down(_gated(gate, up))
+    if self.norm_epsilon is None:
+      return down(_gated(gate, up))
+    epsilon = self.norm_epsilon
+    return down(_gated_and_normed(gate, up, epsilon=epsilon, axis=self.axis))
 
 
 class Attention(nn.Module):
@@ -155,6 +175,7 @@ class Block(nn.Module):
   dtype: jnp.dtype
   token_multiple: int = 1  # 'mlp': as `Linear.multiple`
   attend: attention.Attend = attention.plain
+  mlp_gate: str = "silu"  # or 'normed'
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -183,6 +204,7 @@ class Block(nn.Module):
       dtype=self.dtype,
       axis=axis,
       multiple_of_rows=self.token_multiple,
+      norm_epsilon=self.norm_epsilon if self.mlp_gate == "normed" else None,
       name=name,
     )
 

@@ -31,6 +31,7 @@ class RecursiveNetwork(nn.Module):
   dtype: jnp.dtype
   token_multiple: int = 1
   attend: attention.Attend = attention.plain
+  mlp_gate: str = "silu"
 
   @nn.compact
   def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
@@ -50,6 +51,7 @@ class RecursiveNetwork(nn.Module):
         dtype=self.dtype,
         token_multiple=self.token_multiple,
         attend=self.attend,
+        mlp_gate=self.mlp_gate,
         name=f"layers_{i}",
       )(h)
     return h
@@ -85,6 +87,7 @@ class TinyRecursiveModel(nn.Module):
   recurrence: str = "two_latents"  # a name in recursion.RECURRENCES
   separate_networks: bool = False  # `answer_network` updates y
   gradient_updates: int = 0  # of the last n, the last so many; 0: all
+  mlp_gate: str = "silu"  # or 'normed'
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -117,6 +120,7 @@ class TinyRecursiveModel(nn.Module):
       dtype=self.dtype,
       token_multiple=self.token_multiple,
       attend=self.attend,
+      mlp_gate=self.mlp_gate,
     )
     self.network = new_network()
     if self.separate_networks:

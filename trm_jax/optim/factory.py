@@ -116,40 +116,37 @@ def make_optimizer(
     # optax counts updates from 0, the schedule counts steps from 1.
     return lambda count: rate(count + 1)
 
-  def muon_dimensions(params):
-    return jax.tree.map(
-      lambda label: (
-        optax.contrib.MuonDimensionNumbers() if label == "matrix" else None
-      ),
-      label_parameters(params),
-    )
-
   rate = schedule(optimizer.learning_rate)
+  adamw = optax.adamw(
+    rate,
+    b1=optimizer.beta1,
+    b2=optimizer.beta2,
+    weight_decay=optimizer.weight_decay,
+  )
   if optimizer.name == "muon":
-    # Its Adam, for embeddings and heads, has Nesterov momentum as well.
-    transform = optax.contrib.muon(
+    # Kernels are [in, out]: updates are scaled by sqrt(max(1, out / in)). A
+    # kernel that holds several maps (gate and up; query, key and value) is
+    # orthogonalised as the one matrix that it is.
+    muon = optax.contrib.muon(
       schedule(optimizer.muon_learning_rate),
+      ns_steps=optimizer.muon_iterations,
       beta=optimizer.muon_momentum,
-      weight_decay=optimizer.weight_decay,
-      adam_b1=optimizer.beta1,
-      adam_b2=optimizer.beta2,
-      adam_weight_decay=optimizer.weight_decay,
-      adam_learning_rate=rate,
-      muon_weight_dimension_numbers=muon_dimensions,
+      weight_decay=optimizer.muon_weight_decay,
+    )
+    transform = optax.partition(
+      {"matrix": muon, "embedding": adamw, "head": adamw}, label_parameters
     )
   elif optimizer.name == "adamw":
-    transform = optax.adamw(
-      rate,
-      b1=optimizer.beta1,
-      b2=optimizer.beta2,
-      weight_decay=optimizer.weight_decay,
-    )
+    transform = adamw
   else:
     transform = optax.chain(
       transforms.scale_by_adam_atan2(optimizer.beta1, optimizer.beta2),
       optax.add_decayed_weights(optimizer.weight_decay),
       optax.scale_by_learning_rate(rate),
     )
+  if optimizer.max_gradient_norm:
+    clip = optax.clip_by_global_norm(optimizer.max_gradient_norm)
+    transform = optax.chain(clip, transform)
 
   def init(params):
     label_parameters(params)  # every optimizer covers every parameter
