@@ -20,10 +20,10 @@ colon of ablations.py, and what it changes of sudoku.py:
 
 Table 3 has K, T of 1, 1; 2, 2; 3, 3; 4, 4; 6, 3; 3, 6; 6, 6, with TRM 63.2,
 81.9, 87.4, 84.2, out of memory, 85.8, out of memory, and with HRM 46.4, 55.0,
-61.6, 59.5, 62.3, 58.8, 57.5. Microbatches and rematerialisation make all fit.
+61.6, 59.5, 62.3, 58.8, 57.5.
 
-The transformer answers at once: one supervision step, on HRM's recipe. Its 0.0 is
-from HRM's paper, which says little more of it than its size, 27M. In the
+The transformer answers at once: one supervision step, on HRM's recipe. Its 0.0
+is from HRM's paper, which says little more of it than its size, 27M. In the
 official code it may take 16 steps, like the others, and has 12 heads of 42, not
 8 of 64: --config.train.max_supervision_steps=16.
 

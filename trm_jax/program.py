@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from trm_jax import chip as chip_lib
-from trm_jax import config as config_lib
 from trm_jax import (
   checks,
   errors,
@@ -25,6 +23,8 @@ from trm_jax import (
   train_step,
   types,
 )
+from trm_jax import chip as chip_lib
+from trm_jax import config as config_lib
 from trm_jax.models import recursion, trm
 from trm_jax.optim import factory
 
