@@ -52,31 +52,6 @@ def _model(name):
   return golden.build_model(_official(name), **MODELS[name])
 
 
-def _level(state_dict, level):
-  """One level's weights under the name of TRM's only one."""
-  return {
-    key.replace(f".{level}.", ".L_level."): value
-    for key, value in state_dict.items()
-    if f".{level}." in key
-  }
-
-
-def _params(name, state_dict):
-  """Our parameters of an official state dict, or of gradients."""
-  params = golden.params_of(
-    {k: v for k, v in state_dict.items() if "_level." not in k}
-  )
-  of_level = {
-    level: golden.params_of(part)["network"]
-    for level in ("H_level", "L_level")
-    if (part := _level(state_dict, level))
-  }
-  if name == "hrm":
-    params["answer_network"] = of_level.pop("H_level")
-  (params["network"],) = of_level.values()
-  return params
-
-
 def _latents(name, arrays, pattern) -> types.Latents:
   """The latents, from arrays whose names follow the pattern."""
   y, z = LATENTS[name]
@@ -107,7 +82,7 @@ def test_golden_forward(name):
   case = _case(name)
   noise = golden.json_of(case, "noise")["logits_abs"]
   output = _model(name).apply(
-    {"params": _params(name, golden.under(case, "sd/"))},
+    {"params": golden.params_of(golden.under(case, "sd/"))},
     jnp.asarray(case["batch/inputs"]),
     _vectors(case, case["batch/puzzle_identifiers"]),
     _latents(name, case, "carry_in/z_{}"),
@@ -131,7 +106,7 @@ def _refilled(name, case) -> types.Carry:
   return halting.refill(
     _carry(name, case, "carry_in/"),
     golden.batch_of(golden.under(case, "batch/")),
-    _latents(name, case, "sd/inner.{}_init"),
+    golden.constants_of(golden.under(case, "sd/")),
   )
 
 
@@ -172,7 +147,7 @@ def _relative_errors(gradients, others):
   )
 
 
-def _noise(name, case, gradients, perturbed):
+def _noise(case, gradients, perturbed):
   """The noise of each gradient: as recorded, or as it is seen here.
 
   The file records one perturbation. Of multi-scale z, in float64, one moves
@@ -180,12 +155,11 @@ def _noise(name, case, gradients, perturbed):
   is near the least; the official gradients are 1e-3 from those of float64.
   """
   recorded = golden.json_of(case, "noise")
-  noise = _params(
-    name,
+  noise = golden.params_of(
     {
       key: np.full_like(value, recorded[key])
       for key, value in golden.under(case, "grad/").items()
-    },
+    }
   )
   seen = [_relative_errors(other, gradients) for other in perturbed]
   return jax.tree.map(
@@ -197,7 +171,7 @@ def _noise(name, case, gradients, perturbed):
 def test_golden_losses_and_gradients(name):
   case = _case(name)
   noise = golden.json_of(case, "noise")
-  params = _params(name, golden.under(case, "sd/"))
+  params = golden.params_of(golden.under(case, "sd/"))
   carry = _refilled(name, case)
   vectors = _vectors(case, carry.batch.puzzle_ids)
   differentiate = jax.jit(
@@ -226,14 +200,14 @@ def test_golden_losses_and_gradients(name):
   ):
     golden.assert_close(jnp.sum(ours), official, noise["loss_abs"])
 
-  official = _params(name, golden.under(case, "grad/"))
+  official = golden.params_of(golden.under(case, "grad/"))
   others = [
     differentiate(golden.perturbed(params, seed), vectors)[1]
     for seed in golden.PERTURBATIONS
   ]
   tolerances = jax.tree.map(
     golden.tolerance,
-    _noise(name, case, gradients[0], [other[0] for other in others]),
+    _noise(case, gradients[0], [other[0] for other in others]),
   )
   errors = _relative_errors(gradients[0], official)
   jax.tree.map(np.testing.assert_array_less, errors, tolerances)
@@ -265,14 +239,14 @@ def test_the_supervision_step_is_the_golden_one(name):
   noise = golden.json_of(case, "noise")
   state_dict = golden.under(case, "sd/")
   optimizer = optax.sgd(1.0)
-  params = _params(name, state_dict)
+  params = golden.params_of(state_dict)
   state = train_step.train_state.TrainState(
     step=jnp.zeros([], jnp.int32),
     params=params,
     ema_params=params,
     opt_state=optimizer.init(params),
     puzzle_table=jnp.asarray(state_dict["inner.puzzle_emb.weights"]),
-    initial_latents=_latents(name, case, "sd/inner.{}_init"),
+    initial_latents=golden.constants_of(golden.under(case, "sd/")),
     carry=_carry(name, case, "carry_in/"),
   )
   settings = train_step.Settings(
@@ -333,7 +307,7 @@ def test_the_direct_predictor_halts_in_evaluation_without_exploring():
   expected = golden.under(case, "act_inference/")
   carry = _refilled("baseline", case)
   output = _model("baseline").apply(
-    {"params": _params("baseline", golden.under(case, "sd/"))},
+    {"params": golden.params_of(golden.under(case, "sd/"))},
     carry.batch.inputs,
     puzzle_embedding.lookup(
       jnp.asarray(case["sd/inner.puzzle_emb.weights"]), carry.batch.puzzle_ids
