@@ -24,8 +24,9 @@ Table 3 has K, T of 1, 1; 2, 2; 3, 3; 4, 4; 6, 3; 3, 6; 6, 6, with TRM 63.2,
 
 The transformer answers at once: one supervision step, on HRM's recipe. Its 0.0
 is from HRM's paper, which says little more of it than its size, 27M. In the
-official code it may take 16 steps, like the others, and has 12 heads of 42, not
-8 of 64: --config.train.max_supervision_steps=16.
+official code it may take 16 steps, like the others (here with
+--config.train.max_supervision_steps=16 --config.eval.supervision_steps=16), and
+has 12 heads of 42 numbers, not 8 of 64, which cannot be set here.
 
 Not yet repeated here: no scores of ours to show; `launch.sweep` makes the table
 (experiments/sweeps/table1.py). Hours as in sudoku.py, by the depth of each.

@@ -31,8 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.latent_updates = 6  # n, updates of z per cycle
   config.model.recursion_cycles = 3  # T, cycles; only the last has gradients
   # Which latents there are and what updates them: 'two_latents' (TRM, HRM),
-  # 'single_latent', 'latent_per_update' (multi-scale z), 'direct' (no answer
-  # to improve); models/recursion.py has them all.
+  # 'single_latent', 'latent_per_update' (multi-scale z), 'direct' (one call
+  # on answer and question, no z); models/recursion.py has them all.
   config.model.recurrence = "two_latents"
   config.model.separate_networks = False  # True: y has a network of its own
   # Of the last cycle's updates of z the last so many carry gradients, and the
@@ -126,7 +126,9 @@ def get_config() -> ml_collections.ConfigDict:
   # from noisy latents at each, of which one is chosen.
   config.eval.solver = "fixed"
   config.eval.supervision_steps = 16  # with 'adaptive' at most so many
-  config.eval.halt_threshold = 0.5  # 'adaptive': confidence to stop at
+  # 'adaptive': confidence to stop at, by the halting head's first logit alone,
+  # also with train.halt_rule 'halt_over_continue'.
+  config.eval.halt_threshold = 0.5
   config.eval.puzzles_per_slot = 16  # 'adaptive': given to a device at a time
   config.eval.rollouts = 8  # 'rollouts': attempts at each puzzle, K
   config.eval.noise = 0.5  # 'rollouts': standard deviation, added before a step

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import ablations, hrm, sudoku
+from experiments import ablations, arc, hrm, maze, sudoku
 from trm_jax import config as config_lib
 from trm_jax import cost, errors, experiment, program, sharding
 from trm_jax.data import tasks
@@ -106,27 +106,121 @@ def test_hrm_has_the_published_size(text, vocab_size, seq_len, parameters):
     assert _size(whole) == 27_276_802
 
 
-def _knobs(config):
-  return config_lib.flatten(config)
+# What each row sets, of all settings; no more may differ from sudoku.py's.
+HRM_MODEL = {
+  "model.separate_networks": True,
+  "model.gradient_updates": 1,
+  "model.num_layers": 4,
+  "model.latent_updates": 2,
+  "model.recursion_cycles": 2,
+  "model.token_mixing": "attention",
+  "model.positions": "rope",
+  "model.num_prefix_tokens": 1,
+  "optimizer.ema_decay": 0.0,
+  "train.halt_rule": "halt_over_continue",
+}
+HRM_SUDOKU = HRM_MODEL | {"train.num_steps": 26041}
+CHANGES = {
+  "trm": {},
+  "hrm": HRM_SUDOKU,
+  "continue_loss": {"train.halt_rule": "halt_over_continue"},
+  "separate_networks": {"model.separate_networks": True},
+  "no_ema": {"optimizer.ema_decay": 0.0},
+  "four_layers": {"model.num_layers": 4, "model.latent_updates": 3},
+  "attention": {"model.token_mixing": "attention", "model.positions": "rope"},
+  "t2_n2": {"model.latent_updates": 2, "model.recursion_cycles": 2},
+  "one_step_gradient": {"model.gradient_updates": 1},
+  "multi_scale": {"model.recurrence": "latent_per_update"},
+  "single_latent": {"model.recurrence": "single_latent"},
+  "direct": {
+    "model.recurrence": "direct",
+    "model.num_layers": 8,
+    "model.latent_updates": 1,
+    "model.recursion_cycles": 1,
+    "model.token_mixing": "attention",
+    "model.positions": "rope",
+    "model.num_prefix_tokens": 1,
+    "optimizer.ema_decay": 0.0,
+    "train.num_steps": 26041,
+    "train.max_supervision_steps": 1,
+    "eval.supervision_steps": 1,
+    "eval.report_steps": (1,),
+  },
+}
+# The paper's, in %; None: out of memory. Table 3 by (k, T).
+ACCURACIES = {
+  "trm": 87.4,
+  "hrm": 55.0,
+  "continue_loss": 86.1,
+  "separate_networks": 82.4,
+  "no_ema": 79.9,
+  "four_layers": 79.5,
+  "attention": 74.7,
+  "t2_n2": 73.7,
+  "one_step_gradient": 56.5,
+  "multi_scale": 77.6,
+  "single_latent": 71.9,
+  "direct": 0.0,
+}
+TABLE_3 = {
+  (1, 1): (63.2, 46.4),
+  (2, 2): (81.9, 55.0),
+  (3, 3): (87.4, 61.6),
+  (4, 4): (84.2, 59.5),
+  (6, 3): (None, 62.3),
+  (3, 6): (85.8, 58.8),
+  (6, 6): (None, 57.5),
+}
 
 
-def test_a_row_changes_its_mechanism_only():
-  base = _knobs(config_lib.from_config_dict(sudoku.get_config()))
-  for row, changed in {
-    "trm": set(),
-    "continue_loss": {"train.halt_rule"},
-    "separate_networks": {"model.separate_networks"},
-    "no_ema": {"optimizer.ema_decay"},
-    "four_layers": {"model.num_layers", "model.latent_updates"},
-    "attention": {"model.token_mixing", "model.positions"},
-    "t2_n2": {"model.latent_updates", "model.recursion_cycles"},
-    "one_step_gradient": {"model.gradient_updates"},
-    "multi_scale": {"model.recurrence"},
-    "single_latent": {"model.recurrence"},
-  }.items():
-    knobs = _knobs(_config(row))
-    different = {name for name in base if knobs[name] != base[name]}
-    assert different == changed | {"name"}, row
+def _changes(config, base):
+  """The settings that differ, but for the name."""
+  before = config_lib.flatten(config_lib.from_config_dict(base))
+  after = config_lib.flatten(config)
+  return {
+    name: value
+    for name, value in after.items()
+    if value != before[name] and name != "name"
+  }
+
+
+@pytest.mark.parametrize("row", CHANGES)
+def test_a_row_changes_its_mechanism_only(row):
+  assert _changes(_config(row), sudoku.get_config()) == CHANGES[row]
+  assert ablations.ROWS[row].accuracy == ACCURACIES[row]
+
+
+@pytest.mark.parametrize(("k", "cycles"), TABLE_3)
+def test_a_row_of_table_3_has_its_recursions(k, cycles):
+  ours = {"model.recursion_cycles": cycles}
+  for kind, base, updates, accuracy in (
+    ("trm", {}, 2 * k, TABLE_3[k, cycles][0]),
+    ("hrm", HRM_SUDOKU, k, TABLE_3[k, cycles][1]),
+  ):
+    row = f"{kind}_k{k}_t{cycles}"
+    expected = {**base, **ours, "model.latent_updates": updates}
+    trm = {"model.latent_updates": 6, "model.recursion_cycles": 3}
+    assert _changes(_config(row), sudoku.get_config()) == {
+      name: value for name, value in expected.items() if trm.get(name) != value
+    }
+    assert ablations.ROWS[row].accuracy == accuracy
+
+
+@pytest.mark.parametrize(
+  ("text", "base", "changes"),
+  [
+    ("", sudoku.get_config(), HRM_SUDOKU),
+    ("maze", maze.get_config(), HRM_SUDOKU),
+    ("arc", arc.get_config(), HRM_MODEL),
+    ("arc,2", arc.get_config("2"), HRM_MODEL),
+  ],
+)
+def test_hrm_is_the_task_with_another_network(text, base, changes):
+  config = config_lib.from_config_dict(hrm.get_config(text))
+  already = {"model.token_mixing", "model.positions"} if text else set()
+  assert _changes(config, base) == {
+    name: value for name, value in changes.items() if name not in already
+  }
 
 
 def test_one_row_at_a_time():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import arc, maze, sudoku
+from experiments import ablations, arc, hrm, maze, sudoku
 from trm_jax import config as config_lib
 from trm_jax import cost
 
@@ -53,3 +53,18 @@ def test_an_evaluation_has_all_steps_and_no_backward_pass():
   per_call = cost.network_flops(built.model, 97) * config.eval.batch_size
   calls = cost.evaluate_flops(built, 81) / per_call
   assert calls == pytest.approx(16 * 3 * (6 + 1))
+
+
+@pytest.mark.parametrize(
+  ("config", "free", "with_gradient"),
+  [
+    (sudoku.get_config(), 14, 7),
+    (hrm.get_config(), 4, 2),
+    (ablations.get_config("one_step_gradient"), 19, 2),
+    (ablations.get_config("single_latent"), 14, 7),
+    (ablations.get_config("direct"), 0, 1),
+  ],
+)
+def test_network_calls_without_and_with_gradient(config, free, with_gradient):
+  model = config_lib.from_config_dict(config).model
+  assert cost.network_calls(model) == (free, with_gradient)

@@ -147,23 +147,30 @@ def _relative_errors(gradients, others):
   )
 
 
-def _noise(case, gradients, perturbed):
-  """The noise of each gradient: as recorded, or as it is seen here.
+def _noise(name, case, gradients, perturbed):
+  """The noise of both gradients: as recorded; of multi-scale z as seen here.
 
   The file records one perturbation. Of multi-scale z, in float64, one moves
   the gradients by 4e-5 and another by 3e-3 of their size, and what is recorded
-  is near the least; the official gradients are 1e-3 from those of float64.
+  is near the least; the official gradients are 1e-3 from those of float64. The
+  middle one of three says more; recursion_test.py has the exact comparison.
   """
   recorded = golden.json_of(case, "noise")
-  noise = golden.params_of(
+  of_params = golden.params_of(
     {
       key: np.full_like(value, recorded[key])
       for key, value in golden.under(case, "grad/").items()
     }
   )
-  seen = [_relative_errors(other, gradients) for other in perturbed]
+  noise = (
+    jax.tree.map(lambda leaf: float(leaf.ravel()[0]), of_params),
+    recorded["puzzle_rows"],
+  )
+  if name != "hier6":
+    return noise
+  seen = [_relative_errors(perturbed(s), gradients) for s in (0, 1, 2)]
   return jax.tree.map(
-    lambda leaf, *errors: max(float(leaf.ravel()[0]), *errors), noise, *seen
+    lambda least, *errors: max(least, sorted(errors)[1]), noise, *seen
   )
 
 
@@ -200,24 +207,21 @@ def test_golden_losses_and_gradients(name):
   ):
     golden.assert_close(jnp.sum(ours), official, noise["loss_abs"])
 
-  official = golden.params_of(golden.under(case, "grad/"))
-  others = [
-    differentiate(golden.perturbed(params, seed), vectors)[1]
-    for seed in golden.PERTURBATIONS
-  ]
-  tolerances = jax.tree.map(
-    golden.tolerance,
-    _noise(case, gradients[0], [other[0] for other in others]),
+  official = (
+    golden.params_of(golden.under(case, "grad/")),
+    case["grad_puzzle_rows"],
   )
-  errors = _relative_errors(gradients[0], official)
-  jax.tree.map(np.testing.assert_array_less, errors, tolerances)
-  expected = case["grad_puzzle_rows"]
-  row_noise = max(
-    noise["puzzle_rows"],
-    *(_relative_errors(other[1], gradients[1]) for other in others),
+  noise = _noise(
+    name,
+    case,
+    gradients,
+    lambda seed: differentiate(golden.perturbed(params, seed), vectors)[1],
   )
-  error = _relative_errors(gradients[1], expected)
-  assert error <= golden.tolerance(row_noise)
+  jax.tree.map(
+    np.testing.assert_array_less,
+    _relative_errors(gradients, official),
+    jax.tree.map(golden.tolerance, noise),
+  )
 
   halted = halting.halt(
     carry.steps + 1,

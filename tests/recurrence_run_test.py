@@ -133,6 +133,9 @@ def test_another_networks_weights_are_refused_by_name(run):
   built = experiment.build(_config(other))
   with pytest.raises(trm_jax.errors.UserError) as refused:
     description.check_network_fits(saved, built.config, built.task.look.symbols)
+  # Which calls had gradients does not matter to whoever only evaluates.
+  own = config_lib.changed(_config(name), {"model.gradient_updates": 2})
+  description.check_network_fits(saved, own, built.task.look.symbols)
   changed = {*RECURRENCES[name], *RECURRENCES[other]}
   for knob in changed & {"model.recurrence", "model.separate_networks"}:
     assert knob in str(refused.value)

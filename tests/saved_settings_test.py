@@ -91,18 +91,32 @@ def test_other_steps_are_reported_as_far_as_they_go(steps, shown):
   assert changed.eval.report_steps == shown
 
 
-def test_older_checkpoints_have_what_was_added_later():
-  run = experiment.build(tiny.config())
+def _of_before(**settings):
+  """The description of a checkpoint of before some settings existed."""
+  run = experiment.build(config.changed(tiny.config(), settings))
   saved = description.describe(run.config, run.task, "", 0).to_json()
-  added = description._ADDED_LATER
-  for name in added:
+  for name in description._ADDED_LATER:
     del saved["settings"][name]
   saved["checksum"] = description._checksum(
     {name: value for name, value in saved.items() if name != "checksum"}
   )
-  found = description.Description.from_json(saved)
-  assert set(added) <= set(found.settings)
-  assert config.unflatten(found.settings).eval.solver == "fixed"
+  return description.Description.from_json(saved)
+
+
+def test_older_checkpoints_have_what_was_added_later():
+  """They are of TRM as it was: all that came later is off."""
+  found = config.unflatten(_of_before().settings)
+  assert found == dataclasses.replace(
+    tiny.config(), optimizer=found.optimizer, eval=found.eval
+  )
+  assert found.eval.solver == "fixed"
+  assert found.optimizer.max_gradient_norm == 0
+
+
+def test_the_decay_of_older_runs_with_muon_was_that_of_all_parameters():
+  found = config.unflatten(_of_before(**{"optimizer.name": "muon"}).settings)
+  decay = tiny.config().optimizer.weight_decay
+  assert found.optimizer.muon_weight_decay == decay
 
 
 def test_other_settings_than_this_version_knows_are_named(tmp_path):

@@ -57,6 +57,7 @@ _ADDED_LATER: Mapping[str, Any] = {
   "eval.noise": 0.5,
   "eval.choice": "confidence",
 }
+_DECAY = "optimizer.weight_decay"
 TABLE = "puzzle_table"  # path of the one array that may have more rows
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 # Evaluation needs the same network only, and not its way to be computed.
@@ -104,7 +105,11 @@ class Description:
       name: digest.Record(**{**record, "shape": tuple(record["shape"])})
       for name, record in rest.pop("arrays", {}).items()
     }
-    rest["settings"] = {**_ADDED_LATER, **rest["settings"]}
+    # Muon's matrices once had the decay of all other parameters.
+    muon = {"optimizer.muon_weight_decay": rest["settings"].get(_DECAY)}
+    is_muon = rest["settings"].get("optimizer.name") == "muon"
+    added = {**_ADDED_LATER, **(muon if is_muon else {})}
+    rest["settings"] = {**added, **rest["settings"]}
     return cls(**rest, arrays=arrays)
 
 

@@ -86,6 +86,7 @@ class TablePlan:
   def identity(self) -> dict[str, str]:
     """Returns name -> value of what all rows must agree on."""
     return {
+      "table": self.table.title,
       "experiment": self.table.experiment,
       "variant": repr(self.table.words),
     }
@@ -112,7 +113,7 @@ def make(
   seeds: Sequence[int],
   changed: Callable[[config_lib.Config], config_lib.Config],
 ) -> TablePlan:
-  """Makes a plan, with every setting of every row checked before a trial.
+  """Makes a plan; the settings of all rows asked for are checked.
 
   Args:
     table: of the sweep file.
@@ -141,7 +142,9 @@ def make(
       raise errors.UserError(f"--{flag}: one stands there twice")
   return TablePlan(
     table=table,
-    rows={name: _row(table, name, changed) for name in table.rows},
+    rows={
+      name: _row(table, name, changed, name in asked) for name in table.rows
+    },
     sweep=search.Sweep(
       rows=tuple({name: seed} for seed in seeds for name in asked)
     ),
@@ -152,13 +155,20 @@ def _row(
   table: table_lib.Table,
   name: str,
   changed: Callable[[config_lib.Config], config_lib.Config],
+  is_asked: bool,
 ) -> Row:
+  # Imported late: it brings JAX, which other sweeps do without here.
+  from trm_jax import program
+
   variant = ",".join([name, table.words] if table.words else [name])
   try:
-    shipped = config_lib.from_config_dict(table.get_config(variant))
+    shipped = config = config_lib.from_config_dict(table.get_config(variant))
     config = changed(shipped)
+    program.check_recurrence(config.model)
   except (errors.UserError, ValueError) as error:
-    raise errors.UserError(f"row {name}: {error}") from error
+    if is_asked:
+      raise errors.UserError(f"row {name}: {error}") from error
+    config = shipped  # it is not trained, only listed
   before, after = config_lib.flatten(shipped), config_lib.flatten(config)
   if after[_SEED] != before[_SEED]:
     raise errors.UserError(

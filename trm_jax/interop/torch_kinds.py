@@ -137,7 +137,8 @@ def of(recurrence: str, *, separate_networks: bool) -> Kind:
     if ours.items() <= kind.always.items():
       return kind
   raise errors.UserError(
-    "the official code has no network with config.model.separate_networks and"
-    f" config.model.recurrence {recurrence!r}: weights of one can be neither"
+    "the official code has no network with config.model.recurrence"
+    f" {recurrence!r} and config.model.separate_networks {separate_networks}:"
+    " weights of one can be neither"
     " imported nor exported"
   )

@@ -90,7 +90,9 @@ LATENT_PER_UPDATE = Recurrence(
   z_shape=lambda n, size: (n, size),
 )
 
-# Direct prediction (tables 4, 5): the network reads the question, no more.
+# Direct prediction (tables 4, 5): the network is called on the answer and the
+# question, and that is the new answer; with one supervision step it is a
+# transformer that reads the question once.
 DIRECT = Recurrence(
   begin=lambda latents: latents.y,
   update=lambda network, x, _, state, __: network(state, x),
@@ -148,6 +150,7 @@ def latent_recursion(
 
   numbers = jnp.arange(latent_updates)
   if free_updates:
+    # Nothing to differentiate goes in: nothing is kept for a backward pass.
     latents, fixed_x = jax.lax.stop_gradient((latents, x))
   state = recurrence.begin(latents)
   if free_updates:
