@@ -429,7 +429,7 @@ def test_a_checkpoint_goes_out_as_it_came_in(tmp_path, solver_of, kind):
   ("model", "text"),
   [
     ({"recurrence": "single_latent", "separate_networks": True},
-     "no network with config.model.separate_networks and config.model.recur"),
+     "no network with config.model.recurrence 'single_latent' and config."),
     ({**HRM, "num_prefix_tokens": 2}, "HRM (as experiments/hrm.py), whose"
      " num_prefix_tokens is 1, config.model.num_prefix_tokens is 2"),
     ({**DIRECT, "latent_updates": 2}, "whose latent_updates is 1, config."),
@@ -497,4 +497,4 @@ def test_networks_that_are_not_official_are_not_imported(tmp_path):
   path = torch_files.save(tmp_path / "x", _config("trm_singlez"))
   both = _config("trm_singlez", separate_networks=True)
   message = _message(both, path, tmp_path / "run")
-  assert "no network with config.model.separate_networks and config." in message
+  assert "no network with config.model.recurrence 'single_latent'" in message

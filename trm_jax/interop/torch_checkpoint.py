@@ -287,8 +287,9 @@ def _notes(
   ]
   if otherwise:
     notes.append(
-      "the official code trains such a network otherwise, whatever"
-      f" {' and '.join(otherwise)} may be; it answers the same"
+      "the official code trains such a network otherwise than"
+      f" {' and '.join(otherwise)} {'say' if otherwise[1:] else 'says'}; it"
+      " answers the same"
     )
   latent, *_ = torch_weights.initial_names(model.recurrence, 1)
   is_long = state_dict[latent].dtype == np.float32
