@@ -110,4 +110,4 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   axes.grid(color=plots.LIGHT.grid, linewidth=0.6)
   axes.legend(frameon=False)
   with atomic_file.writing(path) as file:
-    picture.savefig(file, format="png", dpi=110)
+    picture.savefig(file, format="png", dpi=100)
