@@ -30,14 +30,14 @@ def found(
   sizes = aot_sizes.of_data(config.data, None)
   state = program.build(config, sizes, sharding.make_mesh(1)).abstract_state()
   metrics = [writer.read_metrics(str(run.folder(workdir))) for run in runs]
-  curves = [curve(rows, family_runs.calls_per_step(config)) for rows in metrics]
-  last = [each[steps * family_runs.calls_per_step(config)] for each in curves]
+  curves = [curve(rows, cost.forward_calls(config)) for rows in metrics]
+  last = [each[steps * cost.forward_calls(config)] for each in curves]
   return {
     "row": runs[0].row,
     "paper": ablations.ROWS[runs[0].row].accuracy,
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     "layers": f"{'2 x ' * model.separate_networks}{model.num_layers}",
-    "calls_per_step": family_runs.calls_per_step(config),
+    "calls_per_step": cost.forward_calls(config),
     "steps": steps,
     "learning_rate": config.optimizer.learning_rate,
     "tflop": steps * cost.train_flops(config, sizes.seq_len) / 1e12,

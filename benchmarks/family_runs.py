@@ -52,12 +52,6 @@ class Run:
     ]
 
 
-def calls_per_step(config: config_lib.Config) -> int:
-  """Counts the forward network calls of a supervision step of training."""
-  passes = 2 if config.train.halt_rule == "halt_over_continue" else 1
-  return passes * sum(cost.network_calls(config.model))
-
-
 def plan(
   rows: Sequence[str],
   seeds: Sequence[int],
@@ -87,7 +81,7 @@ def plan(
   if evaluations < 1:
     raise errors.UserError(f"--evaluations={evaluations}; at least 1 is needed")
   usual = {row: Run(row, 0, {}).config for row in rows}
-  calls = {row: calls_per_step(config) for row, config in usual.items()}
+  calls = {row: cost.forward_calls(config) for row, config in usual.items()}
   even = math.lcm(*calls.values()) * evaluations
   if network_calls % even or network_calls < 1:
     raise errors.UserError(

@@ -66,10 +66,10 @@ def of_training(config: config_lib.Config, seq_len: int) -> Counted:
     seq_len: L.
   """
   model, train = config.model, config.train
-  free_calls, gradient_calls = cost.network_calls(model)
-  calls = free_calls + gradient_calls
-  if train.halt_rule == "halt_over_continue":
-    calls *= 2  # looks one supervision step ahead
+  calls, gradient_calls = (
+    cost.forward_calls(config),
+    cost.network_calls(model)[1],
+  )
   counted: collections.Counter[Product] = collections.Counter()
   for product, learned in _of_call(model, train.batch_size, seq_len):
     counted[product] += calls

@@ -32,11 +32,17 @@ def _question_and_latents():
 
 def _loop(network, x, latents, *, n, cycles):
   """The paper's pseudo-code, unrolled."""
+  networks = recursion.Networks(z=network, y=network)
+  return _two(networks, x, latents, n=n, cycles=cycles)
+
+
+def _two(network, x, latents, *, n, cycles):
+  """The same with a network for each latent."""
   y, z = latents.y, latents.z
   for _ in range(cycles):
     for _ in range(n):
-      z = network(z, y + x)
-    y = network(y, z)
+      z = network.z(z, y + x)
+    y = network.y(y, z)
   return types.Latents(y=y, z=z)
 
 
@@ -184,15 +190,6 @@ def _multi_scale(network, x, latents, *, n, cycles):
       z[i] = network.z(sum(z), y + x)
     y = network.y(y, sum(z))
   return types.Latents(y=y, z=jnp.stack(z, axis=-2))
-
-
-def _two(network, x, latents, *, n, cycles):
-  y, z = latents.y, latents.z
-  for _ in range(cycles):
-    for _ in range(n):
-      z = network.z(z, y + x)
-    y = network.y(y, z)
-  return types.Latents(y=y, z=z)
 
 
 def _direct(network, x, latents, *, n, cycles):

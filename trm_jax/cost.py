@@ -41,17 +41,25 @@ def _attention_flops(model: model_config.ModelConfig, length: int) -> float:
 
 def train_flops(config: config_lib.Config, seq_len: int) -> float:
   """Counts a supervision step of training, of all slots; L = `seq_len`."""
-  free_calls, calls = network_calls(config.model)
-  if config.train.halt_rule == "halt_over_continue":
-    free_calls += free_calls + calls  # looks one supervision step ahead
+  calls = network_calls(config.model)[1]
   length = config.model.num_prefix_tokens + seq_len
   linear = _linear_flops(config.model, length)
   attention = _attention_flops(config.model, length)
   # Frozen weights need no gradient; the two sides of attention do.
   backward = (1 if config.train.frozen_network else 2) * linear + 2 * attention
   return config.train.batch_size * (
-    (free_calls + calls) * (linear + attention) + calls * backward
+    forward_calls(config) * (linear + attention) + calls * backward
   )
+
+
+def forward_passes(train: config_lib.TrainConfig) -> int:
+  """Counts the forward passes of an optimizer step: 2 if it looks ahead."""
+  return 2 if train.halt_rule == "halt_over_continue" else 1
+
+
+def forward_calls(config: config_lib.Config) -> int:
+  """Counts the network calls forward of a supervision step of training."""
+  return forward_passes(config.train) * sum(network_calls(config.model))
 
 
 def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:

@@ -27,10 +27,9 @@ class Facts:
 def of(config: config_lib.Config) -> Facts:
   """Returns the facts of a task whose size needs no data; allocates nothing."""
   calls = sum(cost.network_calls(config.model))
-  looks_ahead = config.train.halt_rule == "halt_over_continue"
   return Facts(
     depth=calls * config.model.num_layers,
-    forward_passes=2 if looks_ahead else 1,
+    forward_passes=cost.forward_passes(config.train),
     parameters=_num_parameters(config),
   )
 
