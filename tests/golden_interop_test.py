@@ -24,7 +24,6 @@ import pytest
 
 from trm_jax import config as config_lib
 from trm_jax import solver as solver_lib
-from trm_jax import types
 from trm_jax.interop import (
   torch_checkpoint,
   torch_config,
@@ -186,22 +185,13 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def _latents(arrays, names, pattern) -> types.Latents:
-  """Official latents by name, that of y first, as ours."""
-  y, *z = (jnp.asarray(arrays[pattern.format(name)]) for name in names)
-  if len(z) > 1:
-    z = [jnp.stack(z, axis=-2)]
-  return types.Latents(y=y, z=z[0] if z else None)
-
-
 def _assert_golden_inner_outputs(model, weights, case):
   """Applies the model where the golden forward began."""
-  names = [key[len("carry_in/z_") :] for key in case if "carry_in/z_" in key]
   output = jax.jit(model.apply)(
     {"params": weights.params},
     jnp.asarray(case["batch/inputs"]),
     jnp.asarray(weights.puzzle_table)[case["batch/puzzle_identifiers"]],
-    _latents(case, sorted(names), "carry_in/z_{}"),
+    golden.latents_of(case, "carry_in/"),
   )
   noise = golden.json_of(case, "noise")["logits_abs"]
   golden.assert_close(output.logits, case["inner/logits"], noise)

@@ -202,10 +202,17 @@ def constants_of(state_dict) -> types.Latents:
 
 
 def latents_of(case, prefix, dtype=jnp.float32) -> types.Latents:
-  return types.Latents(
-    y=jnp.asarray(case[prefix + "z_H"], dtype),
-    z=jnp.asarray(case[prefix + "z_L"], dtype),
-  )
+  """Official latents as ours: y is z_H, or the only one; z may be many."""
+  parts = {
+    name: jnp.asarray(value, dtype)
+    for name, value in sorted(under(case, prefix + "z_").items())
+  }
+  y = parts.pop("H") if "H" in parts else parts.pop("L")
+  if not parts:
+    return types.Latents(y=y)
+  is_one = set(parts) == {"L"}
+  z = parts["L"] if is_one else jnp.stack([*parts.values()], axis=-2)
+  return types.Latents(y=y, z=z)
 
 
 def batch_of(arrays) -> types.Batch:

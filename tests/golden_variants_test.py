@@ -18,13 +18,6 @@ MODELS = {
   "hier6": dict(recurrence="latent_per_update"),
   "baseline": dict(recurrence="direct", latent_updates=1),
 }
-# Names of the latents: of y, and of z, which may have several parts.
-LATENTS = {
-  "hrm": ("H", ["L"]),
-  "singlez": ("L", []),
-  "hier6": ("H", [f"L{i}" for i in range(1, 7)]),
-  "baseline": ("H", []),
-}
 # The official direct predictor halts by its continue logit, too, but has no
 # target for it.
 CONTINUE_LOSS = ("hrm",)
@@ -52,19 +45,8 @@ def _model(name):
   return golden.build_model(_official(name), **MODELS[name])
 
 
-def _latents(name, arrays, pattern) -> types.Latents:
-  """The latents, from arrays whose names follow the pattern."""
-  y, z = LATENTS[name]
-  parts = [jnp.asarray(arrays[pattern.format(part)]) for part in z]
-  if name == "hier6":
-    parts = [jnp.stack(parts, axis=-2)]
-  return types.Latents(
-    y=jnp.asarray(arrays[pattern.format(y)]), z=parts[0] if parts else None
-  )
-
-
-def _assert_latents(latents, name, arrays, pattern, noise):
-  expected = _latents(name, arrays, pattern)
+def _assert_latents(latents, case, prefix, noise):
+  expected = golden.latents_of(case, prefix)
   assert jax.tree.structure(latents) == jax.tree.structure(expected)
   jax.tree.map(
     lambda ours, official: golden.assert_close(ours, official, noise),
@@ -85,26 +67,17 @@ def test_golden_forward(name):
     {"params": golden.params_of(golden.under(case, "sd/"))},
     jnp.asarray(case["batch/inputs"]),
     _vectors(case, case["batch/puzzle_identifiers"]),
-    _latents(name, case, "carry_in/z_{}"),
+    golden.latents_of(case, "carry_in/"),
   )
   golden.assert_close(output.logits, case["inner/logits"], noise)
   golden.assert_close(output.halt_logits, case["inner/q_halt"], noise)
   golden.assert_close(output.continue_logits, case["inner/q_continue"], noise)
-  _assert_latents(output.latents, name, case, "inner/carry_out/z_{}", noise)
+  _assert_latents(output.latents, case, "inner/carry_out/", noise)
 
 
-def _carry(name, case, prefix) -> types.Carry:
-  return types.Carry(
-    latents=_latents(name, case, prefix + "z_{}"),
-    batch=golden.batch_of(golden.under(case, prefix + "current_data/")),
-    steps=jnp.asarray(case[prefix + "steps"]),
-    halted=jnp.asarray(case[prefix + "halted"]),
-  )
-
-
-def _refilled(name, case) -> types.Carry:
+def _refilled(case) -> types.Carry:
   return halting.refill(
-    _carry(name, case, "carry_in/"),
+    golden.carry_of(case, "carry_in/"),
     golden.batch_of(golden.under(case, "batch/")),
     golden.constants_of(golden.under(case, "sd/")),
   )
@@ -179,7 +152,7 @@ def test_golden_losses_and_gradients(name):
   case = _case(name)
   noise = golden.json_of(case, "noise")
   params = golden.params_of(golden.under(case, "sd/"))
-  carry = _refilled(name, case)
+  carry = _refilled(case)
   vectors = _vectors(case, carry.batch.puzzle_ids)
   differentiate = jax.jit(
     jax.value_and_grad(
@@ -195,7 +168,7 @@ def test_golden_losses_and_gradients(name):
   np.testing.assert_array_equal(
     jnp.argmax(output.logits, axis=-1), case["out/preds"]
   )
-  _assert_latents(output.latents, name, case, "out/carry_out/z_{}", near)
+  _assert_latents(output.latents, case, "out/carry_out/", near)
   assert (targets is not None) == ("out/target_q_continue" in case)
   if targets is not None:
     golden.assert_close(targets, case["out/target_q_continue"], near)
@@ -251,7 +224,7 @@ def test_the_supervision_step_is_the_golden_one(name):
     opt_state=optimizer.init(params),
     puzzle_table=jnp.asarray(state_dict["inner.puzzle_emb.weights"]),
     initial_latents=golden.constants_of(golden.under(case, "sd/")),
-    carry=_carry(name, case, "carry_in/"),
+    carry=golden.carry_of(case, "carry_in/"),
   )
   settings = train_step.Settings(
     max_supervision_steps=config["halt_max_steps"],
@@ -281,16 +254,15 @@ def test_the_supervision_step_is_the_golden_one(name):
     )
   _assert_latents(
     after.carry.latents,
-    name,
     case,
-    "out/carry_out/z_{}",
+    "out/carry_out/",
     noise["logits_abs"],
   )
   np.testing.assert_array_equal(
     after.carry.halted, case["out/carry_out/halted"]
   )
   # With SGD of rate 1 the parameters move by just the gradients.
-  carry = _refilled(name, case)
+  carry = _refilled(case)
   vectors = _vectors(case, carry.batch.puzzle_ids)
   gradients = jax.jit(
     jax.grad(functools.partial(_loss, name, carry), has_aux=True)
@@ -309,7 +281,7 @@ def test_the_direct_predictor_halts_in_evaluation_without_exploring():
   case = _case("baseline")
   config = _official("baseline")
   expected = golden.under(case, "act_inference/")
-  carry = _refilled("baseline", case)
+  carry = _refilled(case)
   output = _model("baseline").apply(
     {"params": golden.params_of(golden.under(case, "sd/"))},
     carry.batch.inputs,
