@@ -208,7 +208,35 @@ def test_mixing_by_an_mlp_transposes_nothing():
   text = gradient.lower(_params(model), state, state).compile().as_text()
   activations = re.findall(r"f32\[\d+,\d+,\d+\]\S* transpose\(", text)
   assert activations == []
-  assert len(re.findall(r" dot\(", text)) == 3 * 2 * 4
+  assert len(re.findall(r" dot\(", text)) == 3 * 2 * 6
+
+
+@pytest.mark.parametrize("mlp_gate", ["silu", "normed"])
+@pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
+def test_what_is_computed_in_float32_is_not_kept(token_mixing, mlp_gate):
+  """Norms and gates keep what goes into them, in the compute dtype."""
+  model = _build(
+    compute_dtype="bfloat16",
+    remat="none",
+    token_mixing=token_mixing,
+    mlp_gate=mlp_gate,
+  ).clone(attend=lambda query, key, value: query * key * value)  # no softmax
+  state = jax.ShapeDtypeStruct((model.total_len, B, D), jnp.bfloat16)
+
+  def residuals(params, state):
+    def call(state):
+      return model.apply(
+        {"params": params},
+        state,
+        state,
+        method=lambda m, s, i: m.network(s, i),
+      )
+
+    return jax.vjp(call, state)[1]
+
+  kept = jax.tree.leaves(jax.eval_shape(residuals, _params(model), state))
+  assert any(leaf.dtype == jnp.bfloat16 and leaf.ndim == 3 for leaf in kept)
+  assert not [leaf for leaf in kept if leaf.dtype == jnp.float32 and leaf.ndim]
 
 
 def test_recomputing_saves_memory():

@@ -1,14 +1,16 @@
 """Layers of the recursive network (paper, sections 4.4, 4.5).
 
 Post-norm blocks without biases: h = norm(h + mix(h)), norm(h + mlp(h)).
-Parameters are float32; products run in `dtype`. Norms and rotations are
-computed in float32 and cast back.
+Parameters are float32; products run in `dtype`. Norms, gates and rotations
+are computed in float32 and cast back; for the backward pass what goes into
+them is kept, in `dtype`, and not what they compute in float32.
 
 A block that mixes tokens by an MLP works on [S, B, D], tokens first: both of
 its MLPs are then one plain product each, and nothing is ever transposed
 (docs/performance.md has what that gains).
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -28,31 +30,64 @@ embedding_init = nn.initializers.variance_scaling(
 )
 
 
-class Linear(nn.Module):
-  """A linear map of one axis, the last or the first, without bias."""
+# Of a function of an array or two: what it computes inside is not kept for the
+# backward pass, which computes it again.
+_keeping_arguments = functools.partial(jax.checkpoint, prevent_cse=False)
 
-  size: int  # of what it makes
+
+def _multiply(
+  x: jax.Array, kernel: jax.Array, *, axis: int, multiple: int = 1
+) -> jax.Array:
+  """Multiplies the last or the first axis of x by a kernel [N, M].
+
+  Args:
+    x: [..., N], with axis 0 [N, ...].
+    kernel: [N, M].
+    axis: -1 or 0.
+    multiple: with axis 0, zeros fill the kernel's rows up to a multiple of so
+      many numbers. Matrix units want rows to begin at whole 16 bytes.
+
+  Returns:
+    [..., M], with axis 0 [M, ...].
+  """
+  # Products of two matrices: of those XLA leaves out the transposes that
+  # differentiation puts around them.
+  size = kernel.shape[1]
+  if axis == 0:
+    kernel = jnp.pad(kernel, ((0, 0), (0, -size % multiple)))
+    y = (kernel.T @ x.reshape(x.shape[0], -1))[:size]
+    return y.reshape(size, *x.shape[1:])
+  y = x.reshape(-1, x.shape[-1]) @ kernel
+  return y.reshape(*x.shape[:-1], size)
+
+
+class Linears(nn.Module):
+  """Linear maps of the same x without bias; one parameter has their kernels.
+
+  Each is a product of its own, so that nothing has to cut apart what they make,
+  or to put together its gradient (docs/performance.md has what that gains).
+  """
+
+  size: int  # of what each makes
   dtype: jnp.dtype
   axis: int = -1
-  # With axis 0: zeros fill the weights' rows, of `size` numbers, up to a
-  # multiple of so many. Matrix units want rows to begin at whole 16 bytes.
-  multiple: int = 1
+  multiple: int = 1  # as `_multiply` has it
+  number: int = 1
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [..., N] to [..., size], or [N, ...] to [size, ...]."""
+  def __call__(self, x: jax.Array) -> list[jax.Array]:
+    """Maps [..., N] to [..., size] each, or [N, ...] to [size, ...]."""
     kernel = self.param(
-      "kernel", linear_init, (x.shape[self.axis], self.size), jnp.float32
+      "kernel",
+      linear_init,
+      (x.shape[self.axis], self.number * self.size),
+      jnp.float32,
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-    # Products of two matrices: of those XLA leaves out the transposes that
-    # differentiation puts around them.
-    if self.axis == 0:
-      kernel = jnp.pad(kernel, ((0, 0), (0, -self.size % self.multiple)))
-      y = (kernel.T @ x.reshape(x.shape[0], -1))[: self.size]
-      return y.reshape(self.size, *x.shape[1:])
-    y = x.reshape(-1, x.shape[-1]) @ kernel
-    return y.reshape(*x.shape[:-1], self.size)
+    return [
+      _multiply(x, part, axis=self.axis, multiple=self.multiple)
+      for part in jnp.split(kernel, self.number, axis=1)
+    ]
 
 
 def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
@@ -62,9 +97,14 @@ def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
 
 def rms_norm(x: jax.Array, *, epsilon: float, axis: int = -1) -> jax.Array:
   """Divides by the root mean square over an axis; no weight."""
-  h = x.astype(jnp.float32)
-  mean_square = jnp.mean(jnp.square(h), axis=axis, keepdims=True)
-  return (h * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
+
+  @_keeping_arguments
+  def norm(x):
+    h = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(h), axis=axis, keepdims=True)
+    return (h * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
+
+  return norm(x)
 
 
 def rope_tables(
@@ -90,6 +130,7 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
   return h.astype(x.dtype)
 
 
+@_keeping_arguments
 def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
   """Computes silu(gate) * up in float32 and rounds once."""
   h = nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
@@ -106,9 +147,14 @@ def _gated_and_normed(
 
   Source: arXiv 2601.19085v2, section 3.4.1 (Speed is Confidence).
   """
-  gate_, up_ = gate.astype(jnp.float32), up.astype(jnp.float32)
-  normed = rms_norm(gate_ * up_, epsilon=epsilon, axis=axis)
-  return (nn.sigmoid(gate_) * normed).astype(gate.dtype)
+
+  @_keeping_arguments
+  def combine(gate, up):
+    gate_, up_ = gate.astype(jnp.float32), up.astype(jnp.float32)
+    normed = rms_norm(gate_ * up_, epsilon=epsilon, axis=axis)
+    return (nn.sigmoid(gate_) * normed).astype(gate.dtype)
+
+  return combine(gate, up)
 
 
 class SwiGLU(nn.Module):
@@ -118,7 +164,7 @@ class SwiGLU(nn.Module):
   multiple: int
   dtype: jnp.dtype
   axis: int = -1  # the last or the first
-  multiple_of_rows: int = 1  # as `Linear.multiple`
+  multiple_of_rows: int = 1  # as `Linears.multiple`
   # Not None: `_gated_and_normed` with this epsilon takes silu's place.
   norm_epsilon: float | None = None
 
@@ -127,15 +173,17 @@ class SwiGLU(nn.Module):
     """Maps x to an array of the same shape."""
     size = x.shape[self.axis]
     width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
-    gate_up = Linear(2 * width, self.dtype, self.axis, name="gate_up")(x)
-    gate, up = jnp.split(gate_up, 2, axis=self.axis)
-    down = Linear(
-      size, self.dtype, self.axis, self.multiple_of_rows, name="down"
+    gate, up = Linears(width, self.dtype, self.axis, number=2, name="gate_up")(
+      x
     )
     if self.norm_epsilon is None:
-      return down(_gated(gate, up))
-    epsilon = self.norm_epsilon
-    return down(_gated_and_normed(gate, up, epsilon=epsilon, axis=self.axis))
+      h = _gated(gate, up)
+    else:
+      h = _gated_and_normed(gate, up, epsilon=self.norm_epsilon, axis=self.axis)
+    (y,) = Linears(
+      size, self.dtype, self.axis, self.multiple_of_rows, name="down"
+    )(h)
+    return y
 
 
 class Attention(nn.Module):
@@ -152,15 +200,17 @@ class Attention(nn.Module):
     """Maps [B, S, D] to [B, S, D]."""
     batch, length, size = x.shape
     width = self.num_heads * self.head_size
-    qkv = Linear(3 * width, self.dtype, name="qkv")(x)
-    qkv = qkv.reshape(batch, length, 3, self.num_heads, self.head_size)
-    query, key, value = (qkv[:, :, i] for i in range(3))
+    query, key, value = (
+      part.reshape(batch, length, self.num_heads, self.head_size)
+      for part in Linears(width, self.dtype, number=3, name="qkv")(x)
+    )
     if self.rope_base is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = self.attend(query, key, value)
-    out = Linear(size, self.dtype, name="out")
-    return out(mixed.reshape(batch, length, width))
+    mixed = mixed.reshape(batch, length, width)
+    (y,) = Linears(size, self.dtype, name="out")(mixed)
+    return y
 
 
 class Block(nn.Module):
@@ -173,7 +223,7 @@ class Block(nn.Module):
   mlp_multiple: int
   norm_epsilon: float
   dtype: jnp.dtype
-  token_multiple: int = 1  # 'mlp': as `Linear.multiple`
+  token_multiple: int = 1  # 'mlp': as `Linears.multiple`
   attend: attention.Attend = attention.plain
   mlp_gate: str = "silu"  # or 'normed'
 
