@@ -1,7 +1,6 @@
 """The fused attention kernel computes what the plain one does."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -174,22 +173,6 @@ def test_the_kernel_is_refused_where_there_is_no_tpu():
 def test_cudnn_is_refused_where_it_cannot_run(on, given):
   with pytest.raises(errors.UserError, match="'cudnn' needs an NVIDIA GPU"):
     _chosen("cudnn", on, **given)
-
-
-@pytest.mark.parametrize(
-  ("platform", "capability", "expected"),
-  [
-    ("gpu", "9.0", HOPPER),
-    ("gpu", "gfx942", OTHER_GPU),
-    ("tpu", None, TPU),
-    ("cpu", None, CPU),
-  ],
-)
-def test_a_chip_is_known_by_its_device(platform, capability, expected):
-  device = types.SimpleNamespace(platform=platform)
-  if capability:
-    device.compute_capability = capability
-  assert chip.of(device) == expected
 
 
 def test_parameters_do_not_depend_on_the_kernel():

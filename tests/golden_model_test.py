@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trm_jax import types
-from trm_jax.models import layers, trm
+from trm_jax.models import layers, products, trm
 
 FORWARD_NAMES = (
   "att_rope",
@@ -295,12 +295,15 @@ def test_golden_every_network_call(name):
 BIG_NAMES = ("att_rope", "mlp_t")
 
 
-def _bfloat16_output(name, cycles):
+def _bfloat16_output(name, cycles, multiply):
   """Our bfloat16 result and the official float32 one, by official name."""
   case = golden.under(golden.load("case12_bf16"), f"{name}/")
   t, n = CYCLES[cycles]
   model = golden.build_model(
-    golden.json_of(case, "config"), recursion_cycles=t, latent_updates=n
+    golden.json_of(case, "config"),
+    recursion_cycles=t,
+    latent_updates=n,
+    multiply=multiply,
   )
   assert model.compute_dtype == "bfloat16"
   output = _forward(
@@ -329,8 +332,9 @@ def _bfloat16_output(name, cycles):
   return errors, golden.json_of(case, f"{cycles}/deviation")
 
 
+@pytest.mark.parametrize("multiply", [products.plain, products.widened])
 @pytest.mark.parametrize("cycles", list(CYCLES))
-def test_golden_bfloat16(cycles):
+def test_golden_bfloat16(cycles, multiply):
   """Within twice the official bfloat16's own deviation from float32.
 
   The halting logits are six numbers per network, and at H3L6 single rows
@@ -340,7 +344,7 @@ def test_golden_bfloat16(cycles):
   """
   halt_errors, halt_max, halt_mean = [], [], []
   for name in BIG_NAMES:
-    errors, deviation = _bfloat16_output(name, cycles)
+    errors, deviation = _bfloat16_output(name, cycles, multiply)
     for key in ("z_H", "z_L", "logits"):
       assert errors[key].max() <= 2 * deviation[key]["max_abs"], (name, key)
       assert errors[key].mean() <= 2 * deviation[key]["mean_abs"], (name, key)

@@ -1,9 +1,12 @@
 """What kind of device a program is for; some choices follow from it."""
 
 import dataclasses
+import pathlib
 import re
 
 import jax
+
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +16,8 @@ class Chip:
   platform: str = "cpu"  # 'cpu', 'gpu' or 'tpu'
   # Of NVIDIA's GPUs, e.g. 9.0 of an H100; 0 of all others.
   cuda_capability: float = 0.0
+  # Of CPUs: whether there is a unit for matrices of bfloat16 (Intel's AMX).
+  has_cpu_tiles: bool = False
 
 
 def of(device: jax.Device) -> Chip:
@@ -20,4 +25,18 @@ def of(device: jax.Device) -> Chip:
   capability = str(getattr(device, "compute_capability", ""))
   # AMD's GPUs have names here, such as gfx942.
   is_cuda = device.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability)
-  return Chip(device.platform, float(capability) if is_cuda else 0.0)
+  return Chip(
+    device.platform,
+    float(capability) if is_cuda else 0.0,
+    device.platform == "cpu" and "amx_bf16" in _cpu_features(),
+  )
+
+
+def _cpu_features() -> set[str]:
+  """Returns what Linux knows of this CPU's instructions; elsewhere nothing."""
+  try:
+    lines = _CPU_INFO.read_text().splitlines()
+  except OSError:
+    return set()
+  flags = [line for line in lines if line.startswith("flags")]
+  return {word for line in flags for word in line.split()}

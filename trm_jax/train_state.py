@@ -10,7 +10,7 @@ import optax
 
 from trm_jax import chip as chip_lib
 from trm_jax import halting, model_config, types
-from trm_jax.models import attention, recursion, trm
+from trm_jax.models import attention, products, recursion, trm
 
 _CPU = chip_lib.Chip("cpu")
 
@@ -95,6 +95,7 @@ def build_model(
       dtype=model.compute_dtype,
       chip=chip,
     ),
+    multiply=products.choose(model.compute_dtype, chip),
   )
 
 

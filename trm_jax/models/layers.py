@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.models import attention
+from trm_jax.models import attention, products
 
 # Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
 linear_init = nn.initializers.variance_scaling(
@@ -35,32 +35,6 @@ embedding_init = nn.initializers.variance_scaling(
 _keeping_arguments = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
-def _multiply(
-  x: jax.Array, kernel: jax.Array, *, axis: int, multiple: int = 1
-) -> jax.Array:
-  """Multiplies the last or the first axis of x by a kernel [N, M].
-
-  Args:
-    x: [..., N], with axis 0 [N, ...].
-    kernel: [N, M].
-    axis: -1 or 0.
-    multiple: with axis 0, zeros fill the kernel's rows up to a multiple of so
-      many numbers. Matrix units want rows to begin at whole 16 bytes.
-
-  Returns:
-    [..., M], with axis 0 [M, ...].
-  """
-  # Products of two matrices: of those XLA leaves out the transposes that
-  # differentiation puts around them.
-  size = kernel.shape[1]
-  if axis == 0:
-    kernel = jnp.pad(kernel, ((0, 0), (0, -size % multiple)))
-    y = (kernel.T @ x.reshape(x.shape[0], -1))[:size]
-    return y.reshape(size, *x.shape[1:])
-  y = x.reshape(-1, x.shape[-1]) @ kernel
-  return y.reshape(*x.shape[:-1], size)
-
-
 class Linears(nn.Module):
   """Linear maps of the same x without bias; one parameter has their kernels.
 
@@ -71,8 +45,11 @@ class Linears(nn.Module):
   size: int  # of what each makes
   dtype: jnp.dtype
   axis: int = -1
-  multiple: int = 1  # as `_multiply` has it
+  # With axis 0: zeros fill a kernel's rows, of `size` numbers, up to a multiple
+  # of so many. Matrix units want rows to begin at whole 16 bytes.
+  multiple: int = 1
   number: int = 1
+  multiply: products.Multiply = products.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> list[jax.Array]:
@@ -84,10 +61,19 @@ class Linears(nn.Module):
       jnp.float32,
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-    return [
-      _multiply(x, part, axis=self.axis, multiple=self.multiple)
-      for part in jnp.split(kernel, self.number, axis=1)
-    ]
+    parts = jnp.split(kernel, self.number, axis=1)
+    return [self._product(x, part) for part in parts]
+
+  def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # Of two matrices: of such products XLA leaves out the transposes that
+    # differentiation puts around them.
+    if self.axis == 0:
+      fill = -self.size % self.multiple
+      kernel = jnp.pad(kernel, ((0, 0), (0, fill)))
+      y = self.multiply(x.reshape(x.shape[0], -1), kernel, 0)[: self.size]
+      return y.reshape(self.size, *x.shape[1:])
+    y = self.multiply(x.reshape(-1, x.shape[-1]), kernel, -1)
+    return y.reshape(*x.shape[:-1], self.size)
 
 
 def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
@@ -167,22 +153,22 @@ class SwiGLU(nn.Module):
   multiple_of_rows: int = 1  # as `Linears.multiple`
   # Not None: `_gated_and_normed` with this epsilon takes silu's place.
   norm_epsilon: float | None = None
+  multiply: products.Multiply = products.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x to an array of the same shape."""
     size = x.shape[self.axis]
     width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
-    gate, up = Linears(width, self.dtype, self.axis, number=2, name="gate_up")(
-      x
+    linears = functools.partial(
+      Linears, dtype=self.dtype, axis=self.axis, multiply=self.multiply
     )
+    gate, up = linears(width, number=2, name="gate_up")(x)
     if self.norm_epsilon is None:
       h = _gated(gate, up)
     else:
       h = _gated_and_normed(gate, up, epsilon=self.norm_epsilon, axis=self.axis)
-    (y,) = Linears(
-      size, self.dtype, self.axis, self.multiple_of_rows, name="down"
-    )(h)
+    (y,) = linears(size, multiple=self.multiple_of_rows, name="down")(h)
     return y
 
 
@@ -194,22 +180,26 @@ class Attention(nn.Module):
   rope_base: float | None  # None: no rotation
   dtype: jnp.dtype
   attend: attention.Attend = attention.plain
+  multiply: products.Multiply = products.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, S, D] to [B, S, D]."""
     batch, length, size = x.shape
     width = self.num_heads * self.head_size
+    linears = functools.partial(
+      Linears, dtype=self.dtype, multiply=self.multiply
+    )
     query, key, value = (
       part.reshape(batch, length, self.num_heads, self.head_size)
-      for part in Linears(width, self.dtype, number=3, name="qkv")(x)
+      for part in linears(width, number=3, name="qkv")(x)
     )
     if self.rope_base is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = self.attend(query, key, value)
     mixed = mixed.reshape(batch, length, width)
-    (y,) = Linears(size, self.dtype, name="out")(mixed)
+    (y,) = linears(size, name="out")(mixed)
     return y
 
 
@@ -225,6 +215,7 @@ class Block(nn.Module):
   dtype: jnp.dtype
   token_multiple: int = 1  # 'mlp': as `Linears.multiple`
   attend: attention.Attend = attention.plain
+  multiply: products.Multiply = products.plain
   mlp_gate: str = "silu"  # or 'normed'
 
   @nn.compact
@@ -241,6 +232,7 @@ class Block(nn.Module):
         rope_base=self.rope_base,
         dtype=self.dtype,
         attend=self.attend,
+        multiply=self.multiply,
         name="attention",
       )(x)
       h = rms_norm(h, epsilon=self.norm_epsilon)
@@ -255,6 +247,7 @@ class Block(nn.Module):
       axis=axis,
       multiple_of_rows=self.token_multiple,
       norm_epsilon=self.norm_epsilon if self.mlp_gate == "normed" else None,
+      multiply=self.multiply,
       name=name,
     )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from trm_jax import types
-from trm_jax.models import attention, layers, recursion
+from trm_jax.models import attention, layers, products, recursion
 
 HALT_BIAS = -5.0  # at first no answer is believed to be right
 
@@ -31,6 +31,7 @@ class RecursiveNetwork(nn.Module):
   dtype: jnp.dtype
   token_multiple: int = 1
   attend: attention.Attend = attention.plain
+  multiply: products.Multiply = products.plain
   mlp_gate: str = "silu"
 
   @nn.compact
@@ -51,6 +52,7 @@ class RecursiveNetwork(nn.Module):
         dtype=self.dtype,
         token_multiple=self.token_multiple,
         attend=self.attend,
+        multiply=self.multiply,
         mlp_gate=self.mlp_gate,
         name=f"layers_{i}",
       )(h)
@@ -84,6 +86,7 @@ class TinyRecursiveModel(nn.Module):
   unroll: bool = False
   token_multiple: int = 1
   attend: attention.Attend = attention.plain
+  multiply: products.Multiply = products.plain
   recurrence: str = "two_latents"  # a name in recursion.RECURRENCES
   separate_networks: bool = False  # `answer_network` updates y
   gradient_updates: int = 0  # of the last n, the last so many; 0: all
@@ -120,6 +123,7 @@ class TinyRecursiveModel(nn.Module):
       dtype=self.dtype,
       token_multiple=self.token_multiple,
       attend=self.attend,
+      multiply=self.multiply,
       mlp_gate=self.mlp_gate,
     )
     self.network = new_network()
