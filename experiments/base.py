@@ -39,14 +39,15 @@ def get_config() -> ml_collections.ConfigDict:
   # update of y; 0: all of them. 1 is HRM's one-step gradient.
   config.model.gradient_updates = 0
   config.model.compute_dtype = "bfloat16"  # 'float32' or 'bfloat16'
-  # What the backward pass recomputes: 'none' (fastest, most memory), 'dots'
-  # (all but matrix products), 'full' (every network call; least memory).
-  config.model.remat = "full"
+  # What the backward pass recomputes: 'none' (most memory), 'dots' (all but
+  # matrix products), 'full' (every network call; least memory). 'auto': on GPU
+  # and CPU 'none', unrolled, if the memory is large enough; else 'full'.
+  config.model.remat = "auto"
   # 'auto', 'xla', or a fused kernel, which saves the memory of all S x S
   # weights: 'splash' (TPU), 'cudnn' (NVIDIA GPUs); auto takes what helps.
   config.model.attention_kernel = "auto"
-  # The calls with gradient one after another instead of in a loop: faster
-  # steps on CPU, longer compilation; for remat 'none'.
+  # The calls with gradient one after another instead of in a loop, which moves
+  # what is kept to and fro: faster, longer compilation; for remat 'none'.
   config.model.unroll = False
   # 'mlp': weights with a row of S numbers have it filled up to a multiple of
   # this where they are used; nothing else changes. 0: 8 on GPU, else 1.

@@ -31,8 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.latent_updates = 3
   config.model.recursion_cycles = 2
   config.model.compute_dtype = "float32"
-  config.model.remat = "none"
-  config.model.unroll = True
 
   config.optimizer.learning_rate = 4e-3
   config.optimizer.puzzle_learning_rate = 4e-3

@@ -1,5 +1,7 @@
+import os
 import types
 
+import jax
 import pytest
 
 from trm_jax import chip
@@ -47,3 +49,36 @@ def test_a_cpu_is_known_by_its_features(cpu_info, feature, expected):
   cpu_info.write_text(_CPU_INFO.format(feature))
   assert chip.of(_device("cpu")).has_cpu_tiles is expected
   assert not chip.of(_device("tpu")).has_cpu_tiles
+
+
+@pytest.mark.parametrize(
+  ("stats", "expected"), [({"bytes_limit": 123}, 123), ({}, 0), (None, 0)]
+)
+def test_memory_of_a_device_is_what_jax_may_use(stats, expected):
+  device = _device("gpu")
+  device.memory_stats = lambda: stats
+  assert chip.memory_of(device) == expected
+
+
+def test_memory_of_a_device_that_is_not_there():
+  def fail():
+    raise jax.errors.JaxRuntimeError("UNIMPLEMENTED")
+
+  device = _device("tpu")
+  device.memory_stats = fail
+  assert chip.memory_of(device) == 0
+
+
+def test_memory_of_a_cpu_is_half_of_the_machine_or_container(
+  monkeypatch, tmp_path
+):
+  limit = tmp_path / "memory.max"
+  monkeypatch.setattr(chip, "_CONTAINER_LIMIT", limit)
+  devices = jax.local_device_count("cpu")
+  page = os.sysconf("SC_PAGE_SIZE")
+  machine = page * os.sysconf("SC_PHYS_PAGES") // 2 // devices
+  assert chip.memory_of(jax.devices()[0]) == machine
+  limit.write_text("max\n")
+  assert chip.memory_of(jax.devices()[0]) == machine
+  limit.write_text(f"{80_000 * devices}\n")
+  assert chip.memory_of(jax.devices()[0]) == 40_000

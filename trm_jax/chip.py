@@ -1,12 +1,15 @@
 """What kind of device a program is for; some choices follow from it."""
 
 import dataclasses
+import os
 import pathlib
 import re
+import sys
 
 import jax
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
+_CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # or "max"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,33 @@ def of(device: jax.Device) -> Chip:
     float(capability) if is_cuda else 0.0,
     device.platform == "cpu" and "amx_bf16" in _cpu_features(),
   )
+
+
+def memory_of(device: jax.Device) -> int:
+  """Returns how many bytes JAX may use of a device, 0 if that is not known.
+
+  Of a CPU it is half of the machine's memory, or of what its container may
+  have, for all its devices together.
+  """
+  if device.platform == "cpu":
+    return _host_memory() // 2 // jax.local_device_count("cpu")
+  try:
+    stats = device.memory_stats()
+  except jax.errors.JaxRuntimeError:  # it is not there
+    return 0
+  return (stats or {}).get("bytes_limit", 0)
+
+
+def _host_memory() -> int:
+  try:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+  except (OSError, ValueError):
+    return 0
+  try:
+    limit = _CONTAINER_LIMIT.read_text().strip()
+  except OSError:
+    limit = ""
+  return min(pages * size, int(limit) if limit.isdigit() else sys.maxsize)
 
 
 def _cpu_features() -> set[str]:

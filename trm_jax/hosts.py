@@ -178,6 +178,13 @@ def all_of(flag: bool) -> list[bool]:
   return [bool(value) for value in np.reshape(flags, -1)]
 
 
+def least_of(number: int) -> int:
+  """Returns the least of all hosts' numbers, below 2**31; all wait."""
+  if jax.process_count() == 1:
+    return number
+  return int(np.min(multihost_utils.process_allgather(np.int32(number))))
+
+
 def of_any_host(problem: str) -> str:
   """Returns on all hosts what one has met; '' if none has. All wait.
 

@@ -41,7 +41,7 @@ class ModelConfig:
     checks.one_of(
       "model.compute_dtype", self.compute_dtype, ("float32", "bfloat16")
     )
-    checks.one_of("model.remat", self.remat, ("none", "dots", "full"))
+    checks.one_of("model.remat", self.remat, ("auto", "none", "dots", "full"))
     checks.one_of(
       "model.attention_kernel",
       self.attention_kernel,
@@ -60,8 +60,8 @@ class ModelConfig:
       checks.positive(f"model.{name}", getattr(self, name))
     if self.unroll and self.remat != "none":
       raise errors.UserError(
-        f"config.model.remat {self.remat!r} saves no memory with"
-        " config.model.unroll; choose remat 'none' or no unrolling"
+        f"config.model.unroll needs config.model.remat 'none', not"
+        f" {self.remat!r}: unrolled, nothing that is kept can be left out"
       )
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(

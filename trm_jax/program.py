@@ -14,9 +14,12 @@ from jax.sharding import Mesh
 
 from trm_jax import (
   checks,
+  cost,
   errors,
   evaluate_step,
+  hosts,
   model_config,
+  recomputation,
   sharding,
   solve_batch,
   train_state,
@@ -175,13 +178,20 @@ def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
     )
 
 
-def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
+def build(
+  config: config_lib.Config,
+  sizes: Sizes,
+  mesh: Mesh,
+  *,
+  memory_bytes: int | None = None,
+) -> Program:
   """Builds the program of the settings.
 
   Args:
     config: the settings.
     sizes: of the data.
     mesh: of `sharding.make_mesh`, or one of devices that are not there.
+    memory_bytes: that may be used of each device; if None, it is asked.
 
   Raises:
     UserError: a batch size does not divide over devices and microbatches, or
@@ -189,7 +199,8 @@ def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
   """
   check_recurrence(config.model)
   check_batch_sizes(config, mesh)
-  return Program(
+  chip = chip_lib.of(mesh.devices.flat[0])
+  program = Program(
     config=config,
     sizes=sizes,
     mesh=mesh,
@@ -197,7 +208,35 @@ def build(config: config_lib.Config, sizes: Sizes, mesh: Mesh) -> Program:
       config.model,
       vocab_size=sizes.vocab_size,
       seq_len=sizes.seq_len,
-      chip=chip_lib.of(mesh.devices.flat[0]),
+      chip=chip,
     ),
     optimizer=factory.make_optimizer(config.optimizer, config.train.num_steps),
   )
+  if config.model.remat != "auto":
+    return program
+  if memory_bytes is None:
+    memory_bytes = _least_memory(mesh)
+  remat, unroll = recomputation.choose(
+    program.model,
+    calls=cost.network_calls(config.model)[1],
+    slots=config.train.batch_size // mesh.size // config.train.microbatches,
+    # Beside the table the state is small.
+    room=memory_bytes - _table_bytes(program),
+    chip=chip,
+  )
+  return dataclasses.replace(
+    program, model=program.model.clone(remat=remat, unroll=unroll)
+  )
+
+
+def _table_bytes(program: Program) -> int:
+  """Counts the bytes of a device's share of the puzzle table."""
+  rows = sharding.num_rows(program.sizes.num_puzzle_ids, program.mesh)
+  row = 4 * program.config.model.puzzle_vector_size
+  return rows // program.mesh.size * row
+
+
+def _least_memory(mesh: Mesh) -> int:
+  """Returns the bytes of the smallest device, the same on every host."""
+  mine = min(map(chip_lib.memory_of, mesh.local_devices))
+  return hosts.least_of(mine // 2**20) * 2**20

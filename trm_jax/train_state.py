@@ -85,7 +85,8 @@ def build_model(
     separate_networks=model.separate_networks,
     gradient_updates=model.gradient_updates,
     compute_dtype=model.compute_dtype,
-    remat=model.remat,
+    # Where this is open, what always fits; `recomputation` may know better.
+    remat="full" if model.remat == "auto" else model.remat,
     unroll=model.unroll,
     token_multiple=model.token_multiple or (8 if chip.platform == "gpu" else 1),
     attend=attention.choose(
@@ -138,12 +139,17 @@ def init_params(
   model: trm.TinyRecursiveModel, key: jax.Array, *, puzzle_vector_size: int
 ) -> Any:
   """Draws the model's parameters, a dict of float32 arrays."""
+  # No kernel: it could not split a single row over the devices. How often the
+  # network is called says nothing of its parameters.
+  model = model.clone(
+    attend=attention.plain,
+    latent_updates=1,
+    gradient_updates=0,
+    recursion_cycles=1,
+  )
   carry = empty_carry(model, batch_size=1)
   vectors = jnp.zeros((1, puzzle_vector_size), jnp.float32)
-  # No kernel: it could not split a single row over the devices.
-  variables = model.clone(attend=attention.plain).init(
-    key, carry.batch.inputs, vectors, carry.latents
-  )
+  variables = model.init(key, carry.batch.inputs, vectors, carry.latents)
   return variables["params"]
 
 

@@ -1,6 +1,5 @@
 """The Tiny Recursive Model: embed, recurse, read off (paper, section 4)."""
 
-import functools
 from typing import Any, cast
 
 import flax.linen as nn
@@ -111,24 +110,9 @@ class TinyRecursiveModel(nn.Module):
       self.position_embedding = layers.TokenEmbedding(
         self.total_len, self.hidden_size, self.dtype
       )
-    new_network = functools.partial(
-      RecursiveNetwork,
-      num_layers=self.num_layers,
-      token_mixing=self.token_mixing,
-      num_heads=self.num_heads,
-      rope_base=self.rope_base if self.positions == "rope" else None,
-      mlp_expansion=self.mlp_expansion,
-      mlp_multiple=self.mlp_multiple,
-      norm_epsilon=self.norm_epsilon,
-      dtype=self.dtype,
-      token_multiple=self.token_multiple,
-      attend=self.attend,
-      multiply=self.multiply,
-      mlp_gate=self.mlp_gate,
-    )
-    self.network = new_network()
+    self.network = new_network(self)
     if self.separate_networks:
-      self.answer_network = new_network()
+      self.answer_network = new_network(self)
     self.answer_head = nn.Dense(
       self.vocab_size,
       use_bias=False,
@@ -250,6 +234,24 @@ class TinyRecursiveModel(nn.Module):
       halt_logits=halting[:, 0],
       continue_logits=halting[:, 1],
     )
+
+
+def new_network(model: TinyRecursiveModel) -> RecursiveNetwork:
+  """Returns the network that a model applies again and again."""
+  return RecursiveNetwork(
+    num_layers=model.num_layers,
+    token_mixing=model.token_mixing,
+    num_heads=model.num_heads,
+    rope_base=model.rope_base if model.positions == "rope" else None,
+    mlp_expansion=model.mlp_expansion,
+    mlp_multiple=model.mlp_multiple,
+    norm_epsilon=model.norm_epsilon,
+    dtype=model.dtype,
+    token_multiple=model.token_multiple,
+    attend=model.attend,
+    multiply=model.multiply,
+    mlp_gate=model.mlp_gate,
+  )
 
 
 def _swapped(tree: Any) -> Any:

@@ -1,0 +1,97 @@
+"""What is kept for the backward pass where the settings leave it open."""
+
+import dataclasses
+
+import pytest
+
+from experiments import sudoku
+from tests import small_model, tiny
+from trm_jax import chip as chip_lib
+from trm_jax import config as config_lib
+from trm_jax import program, recomputation, sharding
+
+CPU, GPU, TPU = (chip_lib.Chip(name) for name in ("cpu", "gpu", "tpu"))
+GIB = 2**30
+
+
+def _choose(model, *, room, chip=CPU, slots=4):
+  return recomputation.choose(model, calls=3, slots=slots, room=room, chip=chip)
+
+
+@pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
+def test_all_is_kept_where_it_fits(token_mixing):
+  model = small_model.model(token_mixing)
+  needed = 3 * recomputation.bytes_of_call(model, 4) / 0.8
+  for chip in (CPU, GPU):
+    assert _choose(model, room=needed + 1, chip=chip) == ("none", True)
+    assert _choose(model, room=needed - 1, chip=chip) == ("full", False)
+
+
+def test_all_is_computed_again_on_tpu_and_where_nothing_is_known():
+  model = small_model.model()
+  assert _choose(model, room=1 << 40, chip=TPU) == ("full", False)
+  assert _choose(model, room=0) == ("full", False)
+  assert _choose(model, room=-1) == ("full", False)
+
+
+def _compiled(slots):
+  """Sudoku's network as published: what XLA needs, and what is expected."""
+  config = sudoku.get_config()
+  with config.unlocked():
+    config.model.remat, config.model.unroll = "none", True
+    config.model.compute_dtype = "float32"
+    config.model.latent_updates = 2
+    config.train.batch_size = config.eval.batch_size = slots
+  built = program.build(
+    config_lib.from_config_dict(config),
+    program.Sizes(vocab_size=11, seq_len=81, num_puzzle_ids=1),
+    sharding.make_mesh(1),
+  )
+  step = built.train_step().lower(
+    built.abstract_state(), built.abstract_batch(slots)
+  )
+  temporaries = step.compile().memory_analysis().temp_size_in_bytes
+  return temporaries, 3 * recomputation.bytes_of_call(built.model, slots)
+
+
+def test_what_is_expected_is_what_xla_needs():
+  """More slots need about as much more memory as is said.
+
+  Of unrolled calls XLA keeps what norms and gates compute, too, on a CPU.
+  """
+  few, many = _compiled(4), _compiled(12)
+  needed, expected = (b - a for a, b in zip(few, many, strict=True))
+  assert 0.6 * needed < expected < 1.35 * needed
+
+
+def _built(memory_bytes, **knobs):
+  config = tiny.config_dict()
+  with config.unlocked():
+    config.model.update(knobs)
+  return program.build(
+    config_lib.from_config_dict(config),
+    program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=100_000),
+    sharding.make_mesh(2),
+    memory_bytes=memory_bytes,
+  ).model
+
+
+def test_a_program_follows_the_memory_of_its_devices():
+  half_a_table = 50_000 * 16 * 4
+  plenty = _built(half_a_table + GIB)
+  assert (plenty.remat, plenty.unroll) == ("none", True)
+  little = _built(half_a_table + 1000)
+  assert (little.remat, little.unroll) == ("full", False)
+  here = _built(None)  # of this machine
+  assert here.remat == "none"
+
+
+def test_what_the_settings_say_is_done():
+  for knobs in (
+    {"remat": "dots"},
+    {"remat": "full"},
+    {"remat": "none", "unroll": False},
+    {"remat": "none", "unroll": True},
+  ):
+    model = _built(GIB, **knobs)
+    assert dataclasses.asdict(model) | knobs == dataclasses.asdict(model)
