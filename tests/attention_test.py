@@ -54,23 +54,40 @@ def test_float32_forward_and_gradients(length, head_size):
     np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("length", [97, 130])
-def test_what_cudnn_is_given_and_what_is_made_of_it(monkeypatch, length):
-  """The kernel itself needs a GPU; XLA stands in for it."""
-  inputs = _inputs(length, 64)
-  expected = _results(attention.plain, inputs)
-  compute, calls = jax.nn.dot_product_attention, []
+@pytest.fixture
+def cudnn_lengths(monkeypatch):
+  """The kernel itself needs a GPU; XLA stands in, and notes the lengths."""
+  compute, noted = jax.nn.dot_product_attention, []
 
-  def stand_in(query, *others, implementation, **lengths):
-    assert query.shape[1] % 2 == 0  # or its gradient is refused
-    calls.append(implementation)
+  def stand_in(query, *others, implementation=None, **lengths):
+    if implementation == "cudnn":
+      noted.append(query.shape[1])
     return compute(query, *others, implementation="xla", **lengths)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+  return noted
+
+
+@pytest.mark.parametrize("length", [97, 130])
+def test_cudnn_is_given_even_lengths_where_there_are_gradients(
+  cudnn_lengths, length
+):
+  inputs = _inputs(length, 64)
   found = _results(attention.cudnn, inputs)
-  assert calls == ["cudnn"]
+  assert cudnn_lengths == [length + length % 2]
+  expected = _results(attention.plain, inputs)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def test_cudnn_is_given_what_there_is_where_there_are_no_gradients(
+  cudnn_lengths,
+):
+  inputs = _inputs(97, 64)
+  found = attention.cudnn(*inputs)
+  assert cudnn_lengths == [97]
+  expected = attention.plain(*inputs)
+  np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_bfloat16_is_as_close_to_the_truth_as_the_plain_one():

@@ -162,7 +162,7 @@ def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
   config, workdir = trained
   with checkpointing.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.description(2)
-  newer = {"model.unroll", "model.token_multiple", "train.microbatches"}
+  newer = {"model.unroll", "model.gate_kernel", "train.microbatches"}
   assert newer < saved.settings.keys()
   older = dataclasses.replace(
     saved,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trm_jax import types
-from trm_jax.models import layers, products, trm
+from trm_jax.models import layers, norm, products, trm
 
 FORWARD_NAMES = (
   "att_rope",
@@ -32,7 +32,7 @@ def test_golden_rms_norm(epsilon, prefix):
   case = golden.under(golden.load("case01_layers"), "rms_norm/")
   dtype = jnp.bfloat16 if prefix else jnp.float32
   x = jnp.asarray(case[f"{prefix}x"], dtype)
-  y = layers.rms_norm(x, epsilon=float(epsilon))
+  y = norm.rms_norm(x, epsilon=float(epsilon))
   assert y.dtype == dtype
   expected = case[f"{prefix}y_eps{epsilon}"]
   # One unit in the last place of bfloat16, at the value's own magnitude.

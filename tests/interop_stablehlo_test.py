@@ -21,7 +21,7 @@ from trm_jax import config as config_lib
 from trm_jax import digest, errors, experiment, train_state, types
 from trm_jax import solver as solver_lib
 from trm_jax.interop import stablehlo
-from trm_jax.models import attention
+from trm_jax.models import attention, gates, products
 
 LOADER = (
   pathlib.Path(__file__).resolve().parent.parent / "examples/load_exported.py"
@@ -189,7 +189,9 @@ def _model(**model):
 @pytest.mark.parametrize(
   "model",
   [
-    _model(token_mixing="mlp", unroll=True).clone(token_multiple=8),
+    _model(token_mixing="mlp", remat="none", unroll=True).clone(
+      token_multiple=8, multiply=products.widened, gated_product=gates.Triton()
+    ),
     _model(
       token_mixing="attention",
       positions="rope",

@@ -230,7 +230,8 @@ def test_official_code_finds_what_it_reads_and_no_words_of_ours(kind):
 def test_every_setting_of_the_network_is_official_or_changes_no_answer():
   """One that is neither would be lost without a word by an export."""
   in_shapes = {"num_layers", "mlp_multiple"}
-  of_speed = {"remat", "attention_kernel", "unroll", "token_multiple"}
+  kernels = {"attention_kernel", "gate_kernel"}
+  of_speed = {"remat", "unroll", "token_multiple"} | kernels
   official = {
     ours.removeprefix("model.") for ours in torch_settings.SETTINGS.values()
   }

@@ -25,6 +25,7 @@ _FREE_IN_TRAINING = frozenset(
     "name",
     "model.remat",
     "model.attention_kernel",
+    "model.gate_kernel",
     "model.unroll",
     "model.token_multiple",
     "train.microbatches",
@@ -64,6 +65,7 @@ _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 _FREE_IN_EVALUATION = (
   "model.remat",
   "model.attention_kernel",
+  "model.gate_kernel",
   "model.unroll",
   "model.token_multiple",
   "model.compute_dtype",

@@ -29,6 +29,7 @@ class ModelConfig:
   compute_dtype: str
   remat: str
   attention_kernel: str
+  gate_kernel: str
   unroll: bool
   token_multiple: int
 
@@ -47,6 +48,7 @@ class ModelConfig:
       self.attention_kernel,
       ("auto", "xla", "splash", "cudnn"),
     )
+    checks.one_of("model.gate_kernel", self.gate_kernel, ("xla", "triton"))
     for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
       checks.at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):

@@ -10,7 +10,7 @@ import optax
 
 from trm_jax import chip as chip_lib
 from trm_jax import halting, model_config, types
-from trm_jax.models import attention, products, recursion, trm
+from trm_jax.models import attention, gates, products, recursion, trm
 
 _CPU = chip_lib.Chip("cpu")
 
@@ -97,6 +97,12 @@ def build_model(
       chip=chip,
     ),
     multiply=products.choose(model.compute_dtype, chip),
+    gated_product=gates.choose(
+      model.gate_kernel,
+      gate=model.mlp_gate,
+      dtype=model.compute_dtype,
+      chip=chip,
+    ),
   )
 
 
@@ -143,6 +149,7 @@ def init_params(
   # network is called says nothing of its parameters.
   model = model.clone(
     attend=attention.plain,
+    gated_product=None,
     latent_updates=1,
     gradient_updates=0,
     recursion_cycles=1,

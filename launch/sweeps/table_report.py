@@ -29,6 +29,7 @@ _HARMLESS = frozenset(
     "eval.report_steps",
     "eval.puzzles_per_slot",
     "model.attention_kernel",
+    "model.gate_kernel",
     "model.remat",
     "model.token_multiple",
     "model.unroll",

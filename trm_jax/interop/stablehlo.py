@@ -33,7 +33,7 @@ from trm_jax import solver as solver_lib
 from trm_jax import version as version_lib
 from trm_jax import workdir as workdir_lib
 from trm_jax.data import atomic_file, identifiers
-from trm_jax.models import attention, trm
+from trm_jax.models import attention, products, trm
 
 PROGRAM_FILE = "solver.stablehlo"
 WEIGHTS_FILE = "weights.npz"
@@ -114,7 +114,12 @@ def export_program(
     The program, to be called as `Solve`.
   """
   portable = model.clone(
-    attend=attention.plain, token_multiple=1, remat="none", unroll=False
+    attend=attention.plain,
+    multiply=products.plain,
+    gated_product=None,
+    token_multiple=1,
+    remat="none",
+    unroll=False,
   )
   (count,) = export.symbolic_shape("b")
   return export.export(

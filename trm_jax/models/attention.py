@@ -40,25 +40,43 @@ def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   """Calls the fused kernel for NVIDIA's GPUs, in bfloat16."""
+  attend = _cudnn_of_odd_length if query.shape[1] % 2 else _cudnn
+  return attend(query, key, value)
+
+
+def _cudnn(query, key, value, **lengths):
+  return jax.nn.dot_product_attention(
+    query, key, value, implementation="cudnn", **lengths
+  )
+
+
+@jax.custom_vjp
+def _cudnn_of_odd_length(query, key, value):
+  """The kernel takes any length; its gradient takes even ones only."""
+  return _cudnn(query, key, value)
+
+
+def _filled_up(query, key, value):
+  """Computes attention with one token more, which is masked."""
   length = query.shape[1]
-  if length % 2 == 0:
-    return jax.nn.dot_product_attention(
-      query, key, value, implementation="cudnn"
-    )
-  # Its gradient takes even lengths only: one token more, which is masked.
   query, key, value = (
     jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value)
   )
   lengths = jnp.full(query.shape[:1], length, jnp.int32)
-  mixed = jax.nn.dot_product_attention(
+  mixed = _cudnn(
     query,
     key,
     value,
     query_seq_lengths=lengths,
     key_value_seq_lengths=lengths,
-    implementation="cudnn",
   )
   return mixed[:, :length]
+
+
+_cudnn_of_odd_length.defvjp(
+  lambda query, key, value: jax.vjp(_filled_up, query, key, value),
+  lambda pull, gradient: pull(gradient),
+)
 
 
 @dataclasses.dataclass(frozen=True)

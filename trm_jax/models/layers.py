@@ -12,13 +12,14 @@ its MLPs are then one plain product each, and nothing is ever transposed
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.models import attention, products
+from trm_jax.models import attention, gates, norm, products
 
 # Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
 linear_init = nn.initializers.variance_scaling(
@@ -28,11 +29,6 @@ linear_init = nn.initializers.variance_scaling(
 embedding_init = nn.initializers.variance_scaling(
   1.0, "fan_out", "truncated_normal"
 )
-
-
-# Of a function of an array or two: what it computes inside is not kept for the
-# backward pass, which computes it again.
-_keeping_arguments = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 class Linears(nn.Module):
@@ -50,6 +46,8 @@ class Linears(nn.Module):
   multiple: int = 1
   number: int = 1
   multiply: products.Multiply = products.plain
+  # Of two maps: makes one array of x and both kernels instead.
+  together: gates.GatedProduct | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> list[jax.Array]:
@@ -62,35 +60,31 @@ class Linears(nn.Module):
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     parts = jnp.split(kernel, self.number, axis=1)
-    return [self._product(x, part) for part in parts]
+    if self.together is not None:
+      return [self._shaped(self.together, x, *parts)]
+    return [self._shaped(self._product, x, part) for part in parts]
 
-  def _product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Of two matrices: of such products XLA leaves out the transposes that
+  def _shaped(self, make: Callable, x: jax.Array, *kernels: jax.Array):
+    """Makes an array of x, here of two axes, and kernels."""
+    # Of products of two matrices XLA leaves out the transposes that
     # differentiation puts around them.
     if self.axis == 0:
+      y = make(x.reshape(x.shape[0], -1), *kernels, 0)
+      return y.reshape(self.size, *x.shape[1:])
+    y = make(x.reshape(-1, x.shape[-1]), *kernels, -1)
+    return y.reshape(*x.shape[:-1], self.size)
+
+  def _product(self, x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
+    if axis == 0:
       fill = -self.size % self.multiple
       kernel = jnp.pad(kernel, ((0, 0), (0, fill)))
-      y = self.multiply(x.reshape(x.shape[0], -1), kernel, 0)[: self.size]
-      return y.reshape(self.size, *x.shape[1:])
-    y = self.multiply(x.reshape(-1, x.shape[-1]), kernel, -1)
-    return y.reshape(*x.shape[:-1], self.size)
+      return self.multiply(x, kernel, 0)[: self.size]
+    return self.multiply(x, kernel, axis)
 
 
 def swiglu_width(size: int, *, expansion: float, multiple: int) -> int:
   """Returns SwiGLU's inner width: 2/3 of expansion x size, rounded up."""
   return -(-round(expansion * size * 2 / 3) // multiple) * multiple
-
-
-def rms_norm(x: jax.Array, *, epsilon: float, axis: int = -1) -> jax.Array:
-  """Divides by the root mean square over an axis; no weight."""
-
-  @_keeping_arguments
-  def norm(x):
-    h = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(h), axis=axis, keepdims=True)
-    return (h * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
-
-  return norm(x)
 
 
 def rope_tables(
@@ -116,33 +110,6 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
   return h.astype(x.dtype)
 
 
-@_keeping_arguments
-def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-  """Computes silu(gate) * up in float32 and rounds once."""
-  h = nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
-  return h.astype(gate.dtype)
-
-
-def _gated_and_normed(
-  gate: jax.Array, up: jax.Array, *, epsilon: float, axis: int
-) -> jax.Array:
-  """Computes sigmoid(gate) * norm(gate * up) in float32, rounds once.
-
-  silu(gate) * up is sigmoid(gate) * gate * up: here the product of the two,
-  whose size nothing else bounds, is normed before it is gated.
-
-  Source: arXiv 2601.19085v2, section 3.4.1 (Speed is Confidence).
-  """
-
-  @_keeping_arguments
-  def combine(gate, up):
-    gate_, up_ = gate.astype(jnp.float32), up.astype(jnp.float32)
-    normed = rms_norm(gate_ * up_, epsilon=epsilon, axis=axis)
-    return (nn.sigmoid(gate_) * normed).astype(gate.dtype)
-
-  return combine(gate, up)
-
-
 class SwiGLU(nn.Module):
   """down(silu(gate(x)) * up(x)) over one axis (arXiv 2002.05202)."""
 
@@ -151,9 +118,10 @@ class SwiGLU(nn.Module):
   dtype: jnp.dtype
   axis: int = -1  # the last or the first
   multiple_of_rows: int = 1  # as `Linears.multiple`
-  # Not None: `_gated_and_normed` with this epsilon takes silu's place.
+  # Not None: `gates.normed` with this epsilon takes silu's place.
   norm_epsilon: float | None = None
   multiply: products.Multiply = products.plain
+  gated_product: gates.GatedProduct | None = None  # a kernel, with silu
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -163,11 +131,15 @@ class SwiGLU(nn.Module):
     linears = functools.partial(
       Linears, dtype=self.dtype, axis=self.axis, multiply=self.multiply
     )
-    gate, up = linears(width, number=2, name="gate_up")(x)
-    if self.norm_epsilon is None:
-      h = _gated(gate, up)
+    made = linears(
+      width, number=2, together=self.gated_product, name="gate_up"
+    )(x)
+    if self.gated_product is not None:
+      (h,) = made
+    elif self.norm_epsilon is None:
+      h = gates.silu(*made)
     else:
-      h = _gated_and_normed(gate, up, epsilon=self.norm_epsilon, axis=self.axis)
+      h = gates.normed(*made, epsilon=self.norm_epsilon, axis=self.axis)
     (y,) = linears(size, multiple=self.multiple_of_rows, name="down")(h)
     return y
 
@@ -217,6 +189,7 @@ class Block(nn.Module):
   attend: attention.Attend = attention.plain
   multiply: products.Multiply = products.plain
   mlp_gate: str = "silu"  # or 'normed'
+  gated_product: gates.GatedProduct | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -224,7 +197,7 @@ class Block(nn.Module):
     if self.token_mixing == "mlp":
       # As in the official code, this norm runs over the sequence.
       h = x + self._mlp("token_mlp", axis=0)(x)
-      h = rms_norm(h, epsilon=self.norm_epsilon, axis=0)
+      h = norm.rms_norm(h, epsilon=self.norm_epsilon, axis=0)
     else:
       h = x + Attention(
         num_heads=self.num_heads,
@@ -235,9 +208,9 @@ class Block(nn.Module):
         multiply=self.multiply,
         name="attention",
       )(x)
-      h = rms_norm(h, epsilon=self.norm_epsilon)
+      h = norm.rms_norm(h, epsilon=self.norm_epsilon)
     h = h + self._mlp("channel_mlp")(h)
-    return rms_norm(h, epsilon=self.norm_epsilon)
+    return norm.rms_norm(h, epsilon=self.norm_epsilon)
 
   def _mlp(self, name: str, *, axis: int = -1) -> SwiGLU:
     return SwiGLU(
@@ -248,6 +221,7 @@ class Block(nn.Module):
       multiple_of_rows=self.token_multiple,
       norm_epsilon=self.norm_epsilon if self.mlp_gate == "normed" else None,
       multiply=self.multiply,
+      gated_product=self.gated_product,
       name=name,
     )
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from trm_jax import types
-from trm_jax.models import attention, layers, products, recursion
+from trm_jax.models import attention, gates, layers, products, recursion
 
 HALT_BIAS = -5.0  # at first no answer is believed to be right
 
@@ -32,6 +32,7 @@ class RecursiveNetwork(nn.Module):
   attend: attention.Attend = attention.plain
   multiply: products.Multiply = products.plain
   mlp_gate: str = "silu"
+  gated_product: gates.GatedProduct | None = None
 
   @nn.compact
   def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
@@ -53,6 +54,7 @@ class RecursiveNetwork(nn.Module):
         attend=self.attend,
         multiply=self.multiply,
         mlp_gate=self.mlp_gate,
+        gated_product=self.gated_product,
         name=f"layers_{i}",
       )(h)
     return h
@@ -90,6 +92,7 @@ class TinyRecursiveModel(nn.Module):
   separate_networks: bool = False  # `answer_network` updates y
   gradient_updates: int = 0  # of the last n, the last so many; 0: all
   mlp_gate: str = "silu"  # or 'normed'
+  gated_product: gates.GatedProduct | None = None
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -251,6 +254,7 @@ def new_network(model: TinyRecursiveModel) -> RecursiveNetwork:
     attend=model.attend,
     multiply=model.multiply,
     mlp_gate=model.mlp_gate,
+    gated_product=model.gated_product,
   )
 
 

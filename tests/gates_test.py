@@ -1,0 +1,129 @@
+"""The kernel that multiplies and gates at once, against the plain way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import small_model
+from trm_jax import chip, errors
+from trm_jax.models import gates, products
+
+# Small blocks: several of them, and edges that no block ends at.
+TRITON = gates.Triton(rows=16, width=32, depth=16, interpret=True)
+AXES = pytest.mark.parametrize("axis", [-1, 0])
+
+
+def _operands(axis, *, rows=37, depth=41, width=50):
+  draw = np.random.default_rng(0).standard_normal
+  x = draw((depth, rows) if axis == 0 else (rows, depth))
+  kernels = (draw((depth, width)) * depth**-0.5 for _ in range(2))
+  return tuple(jnp.asarray(a, jnp.bfloat16) for a in (x, *kernels))
+
+
+def _plain(x, gate, up, axis):
+  return gates.silu(products.plain(x, gate, axis), products.plain(x, up, axis))
+
+
+@AXES
+@pytest.mark.parametrize(
+  "sizes",
+  [
+    {},
+    {"rows": 16, "depth": 16, "width": 32},  # one block
+    {"rows": 1, "depth": 1, "width": 1},
+    {"rows": 33, "depth": 97, "width": 64},
+  ],
+)
+def test_the_kernel_is_the_plain_way(axis, sizes):
+  operands = _operands(axis, **sizes)
+  found = TRITON(*operands, axis)
+  expected = _plain(*operands, axis)
+  assert found.shape == expected.shape
+  assert found.dtype == jnp.bfloat16
+  # A sum in another order may round a factor otherwise: 2**-8 of each.
+  np.testing.assert_allclose(
+    np.float32(found), np.float32(expected), rtol=3 * 2**-8, atol=1e-4
+  )
+
+
+@AXES
+def test_gradients_are_those_of_the_plain_way(axis):
+  operands = _operands(axis)
+
+  def gradients(gated_product):
+    def total(*operands):
+      return jnp.sum(jnp.sin(gated_product(*operands, axis)))
+
+    return jax.grad(total, argnums=(0, 1, 2))(*operands)
+
+  jax.tree.map(
+    np.testing.assert_array_equal, gradients(TRITON), gradients(_plain)
+  )
+
+
+def _traced(function, *arguments) -> str:
+  return str(jax.make_jaxpr(function)(*arguments))
+
+
+@AXES
+def test_the_kernel_runs_only_where_nothing_is_differentiated(axis):
+  operands = _operands(axis)
+  forward = _traced(lambda *each: TRITON(*each, axis), *operands)
+  assert "pallas_call" in forward
+  gradient = _traced(
+    jax.grad(lambda *each: jnp.sum(TRITON(*each, axis))), *operands
+  )
+  assert "pallas_call" not in gradient
+
+
+@pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
+def test_a_whole_model(token_mixing):
+  """All calls of a supervision step, with the parameters of the plain way."""
+  model = small_model.model(token_mixing).clone(compute_dtype="bfloat16")
+  weights = small_model.weights(token_mixing=token_mixing)
+  rng = np.random.default_rng(1)
+  batch, size = 3, model.hidden_size
+  inputs = rng.integers(0, model.vocab_size, (batch, model.seq_len), np.int32)
+  state = (batch, model.total_len, size)
+  latents = jax.tree.map(
+    lambda leaf: jnp.broadcast_to(leaf, state).astype(jnp.bfloat16),
+    weights.initial_latents,
+  )
+
+  def logits(model):
+    vectors = weights.puzzle_table[:batch]
+    return model.apply({"params": weights.params}, inputs, vectors, latents)
+
+  found = logits(model.clone(gated_product=TRITON)).logits
+  np.testing.assert_allclose(
+    np.float32(found), np.float32(logits(model).logits), rtol=0.1, atol=0.1
+  )
+
+
+AMPERE, VOLTA = chip.Chip("gpu", 8.0), chip.Chip("gpu", 7.0)
+
+
+def _chosen(kernel, on, *, gate="silu", dtype="bfloat16"):
+  return gates.choose(kernel, gate=gate, dtype=dtype, chip=on)
+
+
+def test_where_it_is_chosen():
+  assert _chosen("triton", AMPERE) == gates.Triton()
+  for on in (AMPERE, VOLTA, chip.Chip("cpu"), chip.Chip("tpu")):
+    assert _chosen("xla", on) is None
+
+
+@pytest.mark.parametrize(
+  ("on", "given"),
+  [
+    (VOLTA, {}),
+    (chip.Chip("cpu"), {}),
+    (chip.Chip("tpu"), {}),
+    (AMPERE, {"dtype": "float32"}),
+    (AMPERE, {"gate": "normed"}),
+  ],
+)
+def test_it_is_refused_where_it_cannot_run(on, given):
+  with pytest.raises(errors.UserError, match="'triton' needs an NVIDIA GPU"):
+    _chosen("triton", on, **given)

@@ -1,0 +1,22 @@
+"""The norm of a block (paper, section 4), and what it keeps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# Of a function of an array or two: what it computes inside is not kept for the
+# backward pass, which computes it again.
+keeping_arguments = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+def rms_norm(x: jax.Array, *, epsilon: float, axis: int = -1) -> jax.Array:
+  """Divides by the root mean square over an axis; no weight."""
+
+  @keeping_arguments
+  def norm(x):
+    h = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(h), axis=axis, keepdims=True)
+    return (h * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
+
+  return norm(x)
