@@ -136,6 +136,8 @@ def measure_step(
     "batch_size": step.batch_size,
     "dtype": config.model.compute_dtype,
     "token_mixing": config.model.token_mixing,
+    "remat": program.model.remat,
+    "unroll": program.model.unroll,
     "sequence_length": program.model.total_len,
     "parameters": sum(leaf.size for leaf in params),
     "puzzle_ids": program.sizes.num_puzzle_ids,

@@ -87,10 +87,12 @@ def _attempt(
 ) -> Record:
   attempt = row.attempts[number]
   found: dict[str, Any]
+  environment = _MEMORY | dict(os.environ)
+  if attempt.xla_flags:
+    given = environment.get("XLA_FLAGS", "")
+    environment["XLA_FLAGS"] = f"{given} {attempt.xla_flags}".strip()
   try:
-    result = run(
-      attempt.command, seconds=seconds, environment=_MEMORY | dict(os.environ)
-    )
+    result = run(attempt.command, seconds=seconds, environment=environment)
   except commands.MeasuredNothingError as error:
     text = str(error).lower()
     found = {

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from experiments import arc, maze, sudoku
-from trm_jax import config as config_lib
-from trm_jax import model_config
 
 TRAINING, EVALUATION, PEER = "training", "evaluation", "peer"
+KERNEL = "gated product"
+
+# Flags of XLA that may pay; none is set by trm_jax.
+_XLA_FLAGS = (
+  "--xla_gpu_triton_gemm_any=true",
+  "--xla_gpu_exhaustive_tiling_search=true",
+  "--xla_gpu_enable_command_buffer=",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +23,7 @@ class Attempt:
 
   size: str  # e.g. '768 in 2 parts'
   command: tuple[str, ...]
+  xla_flags: str = ""  # beside those of the environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Row:
   """One row of the table."""
 
   task: str  # rows of a task are compared with its peer's
-  kind: str  # TRAINING, EVALUATION or PEER
+  kind: str  # TRAINING, EVALUATION, PEER or KERNEL
   settings: str  # those that rows of a task differ in
   attempts: tuple[Attempt, ...]  # the first that fits the memory counts
   # Rows with the same ladder follow each other by the memory they need: where
@@ -44,7 +51,6 @@ class _Task:
 
   name: str
   config: str
-  shipped: model_config.ModelConfig
   peer: str | None
 
 
@@ -109,6 +115,7 @@ def plan(*, peer: Sequence[str], tried: bool) -> list[Row]:
     *_peer(mazes, scale, peer),
     _evaluation(mlp, scale),
     _evaluation(mazes, scale),
+    *([] if tried else _with_gate_kernel((mlp, mazes), scale)),
     dataclasses.replace(_training(arcs, scale), most_gb=_ARC_GB),
     _training(attention, scale),
     *_peer(attention, scale, peer),
@@ -118,6 +125,16 @@ def plan(*, peer: Sequence[str], tried: bool) -> list[Row]:
       scale,
       settings="token_multiple=1",
       flags=("--nocompile_seconds", "--config.model.token_multiple=1"),
+    ),
+    *(
+      _training(
+        mlp,
+        scale,
+        settings=flag.removeprefix("--"),
+        flags=("--nocompile_seconds",),
+        xla_flags=flag,
+      )
+      for flag in ([] if tried else _XLA_FLAGS)
     ),
     *_variants(mlp, scale, kernels=(None,)),
     *_variants(mazes, scale, kernels=("cudnn", "xla")),
@@ -140,7 +157,6 @@ def _tasks(tried: bool) -> Iterator[_Task]:
     yield _Task(
       name=f"{name}, tried small" if tried else name,
       config=f"--config={file}" + (f":{words}" if words else ""),
-      shipped=config_lib.from_config_dict(module.get_config(words)).model,
       peer=peer,
     )
 
@@ -157,6 +173,7 @@ def _training(
   settings: str = "",
   kernel: str | None = None,
   flags: Sequence[str] = (),
+  xla_flags: str = "",
 ) -> Row:
   attempts = tuple(
     Attempt(
@@ -169,6 +186,7 @@ def _training(
         f"--config.train.batch_size={slots}",
         f"--config.train.microbatches={parts}",
       ),
+      xla_flags,
     )
     for slots, parts in scale.training
   )
@@ -185,9 +203,8 @@ def _variants(
   Args:
     task: to train.
     scale: of the measurement.
-    kernels: of attention; the first is what 'auto' takes.
+    kernels: of attention.
   """
-  shipped = task.shipped.remat, task.shipped.unroll
   for kernel in kernels:
     for remat, unroll in (
       ("full", False),
@@ -195,8 +212,6 @@ def _variants(
       ("none", False),
       ("none", True),
     ):
-      if kernel == kernels[0] and (remat, unroll) == shipped:
-        continue  # the row of the experiment as it is
       knobs = {"remat": remat, "unroll": str(unroll)}
       if kernel:
         knobs["attention_kernel"] = kernel
@@ -212,7 +227,33 @@ def _variants(
       )
 
 
-def _evaluation(task: _Task, scale: _Scale) -> Row:
+def _with_gate_kernel(tasks: Sequence[_Task], scale: _Scale) -> Iterator[Row]:
+  """Yields the kernel by itself, and steps that use it."""
+  kernel = ("--config.model.gate_kernel=triton",)
+  for task in tasks:
+    command = _ours(
+      "gated_product", task, "--calls=10", "--config.eval.batch_size=768"
+    )
+    yield Row(
+      task.name, KERNEL, "", (Attempt("768", command),), f"{task.name}, gate"
+    )
+    settings = "gate_kernel=triton"
+    yield _evaluation(task, scale, settings=settings, flags=kernel)
+    yield _training(
+      task,
+      scale,
+      settings=settings,
+      flags=("--nocompile_seconds", *kernel),
+    )
+
+
+def _evaluation(
+  task: _Task,
+  scale: _Scale,
+  *,
+  settings: str = "",
+  flags: Sequence[str] = (),
+) -> Row:
   attempts = tuple(
     Attempt(
       str(size),
@@ -220,12 +261,15 @@ def _evaluation(task: _Task, scale: _Scale) -> Row:
         "solve",
         task,
         *scale.evaluation_flags,
+        *flags,
         f"--config.eval.batch_size={size}",
       ),
     )
     for size in scale.evaluation
   )
-  return Row(task.name, EVALUATION, "", attempts, f"{task.name}, evaluation")
+  return Row(
+    task.name, EVALUATION, settings, attempts, f"{task.name}, evaluation"
+  )
 
 
 def _peer(task: _Task, scale: _Scale, command: Sequence[str]) -> Iterator[Row]:

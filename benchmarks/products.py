@@ -112,20 +112,23 @@ def _of_call(
     if model.token_mixing == "mlp":
       width, rows = swiglu_width(length), batch * size
       # Tokens are the first axis here, [S, B D].
-      up = (length, 2 * width), (length, rows)
+      up = (length, width), (length, rows)
       down = (width, length), (width, rows)
-      yield Product("df,dn->fn", *up), "left"
+      for _ in ("gate", "up"):
+        yield Product("df,dn->fn", *up), "left"
       yield Product("df,dn->fn", *down), "left"
     else:
       heads, head_size = model.num_heads, size // model.num_heads
       per_head = (batch, heads, length, head_size)
       scores = (batch, heads, length, length)
-      yield linear(tokens, size, 3 * size)
+      for _ in ("query", "key", "value"):
+        yield linear(tokens, size, size)
       yield Product("bhqk,bhtk->bhqt", per_head, per_head), "none"
       yield Product("bhqt,bhtk->bhqk", scores, per_head), "none"
       yield linear(tokens, size, size)
     width = swiglu_width(size)
-    yield linear(tokens, size, 2 * width)
+    for _ in ("gate", "up"):
+      yield linear(tokens, size, width)
     yield linear(tokens, width, size)
 
 

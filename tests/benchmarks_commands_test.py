@@ -147,6 +147,10 @@ def test_train_step_and_a_peer_as_people_type_it(tmp_path):
     (["gpu"], "error: name a folder"),
     (["gpu", "--out=x", "--only=chess"], "error: no row has 'chess'"),
     (["solve"], "error: name an experiment"),
+    (
+      ["gated_product", "--config=experiments/sudoku.py:smoke"],
+      "error: config.model.gate_kernel 'triton' needs an NVIDIA GPU",
+    ),
   ],
 )
 def test_a_mistake_is_one_line(arguments, told):

@@ -1,5 +1,6 @@
 """All rows for a GPU, with made-up commands: order, budget, table."""
 
+import dataclasses
 import os
 import re
 
@@ -34,9 +35,11 @@ class _MadeUp:
     self.now = 0.0
     self.ran: list[tuple[str, ...]] = []
     self.limits: list[float] = []
+    self.xla_flags: list[str | None] = []
 
   def run(self, command, *, seconds, environment):
     assert environment["PATH"] == os.environ["PATH"]
+    self.xla_flags.append(environment.get("XLA_FLAGS"))
     self.ran.append(command)
     self.limits.append(seconds)
     self.now += min(60.0, seconds)
@@ -111,6 +114,25 @@ def test_what_does_not_fit_is_tried_smaller_and_its_ladder_begins_there():
     ("other", "768"),
   ]
   assert gpu.results(rows, records)["none, training"]["size"] == "192"
+
+
+def test_flags_of_xla_are_those_of_a_row_beside_the_users(monkeypatch):
+  def row(name, flag):
+    attempt = gpu_rows.Attempt("768", (name, "768"), flag)
+    return dataclasses.replace(_row(name, 768), attempts=(attempt,))
+
+  rows = [row("a", ""), row("b", "--xla_b=1")]
+  for mine, expected in (
+    (None, [None, "--xla_b=1"]),
+    ("--xla_a=1", ["--xla_a=1", "--xla_a=1 --xla_b=1"]),
+  ):
+    if mine:
+      monkeypatch.setenv("XLA_FLAGS", mine)
+    else:
+      monkeypatch.delenv("XLA_FLAGS", raising=False)
+    made_up = _MadeUp()
+    made_up.measure(rows, minutes=9)
+    assert made_up.xla_flags == expected
 
 
 def test_an_error_of_another_kind_ends_the_row():

@@ -9,6 +9,7 @@ import tiny
 
 from benchmarks import (
   compiled_step,
+  gated_product,
   loader,
   measure,
   products,
@@ -147,7 +148,8 @@ def test_backward_products_are_the_gradients(mixing):
     tiny.config_dict(), **{"model.token_mixing": mixing, "eval.batch_size": 2}
   )
   forward = products.of_evaluation(config, SIZES.seq_len)
-  assert len(forward) == {"mlp": 4, "attention": 6}[mixing]
+  # Of attention's query, key, value and out are alike; so are gate and up.
+  assert len(forward) == {"mlp": 4, "attention": 5}[mixing]
   for product in forward:
     operands = [
       measure.random_array(shape, "float32", seed)
@@ -228,6 +230,7 @@ def test_a_training_step_is_measured(tiny_program):
   assert result["examples_per_second"] == pytest.approx(8 / seconds)
   params = jax.tree.leaves(tiny_program.abstract_state().params)
   assert result["parameters"] == sum(leaf.size for leaf in params)
+  assert (result["remat"], result["unroll"]) == ("none", True)
   assert result["compile_seconds_cold"] > 0
   assert result["compile_seconds_cached"] > 0
 
@@ -240,6 +243,30 @@ def test_an_evaluation_is_measured(tiny_program):
   _check_shared(result, flops, seconds)
   assert result["puzzles_per_second"] == pytest.approx(8 / seconds)
   assert result["compile_seconds_cold"] is None
+
+
+@pytest.mark.parametrize("mixing", ["mlp", "attention"])
+def test_a_gated_product_is_measured(monkeypatch, mixing):
+  monkeypatch.setattr(gated_product, "_BLOCKS", [(16, 16, 16, 4, 2)])
+  config = tiny.config_dict()
+  config.model.token_mixing = mixing
+  config.eval.batch_size = 4
+  built = program.build(
+    config_lib.from_config_dict(config), SIZES, sharding.make_mesh(1)
+  )
+  length, size = SIZES.seq_len + 1, 16
+  found = [
+    gated_product.measure_shape(shape, EFFORT, interpret=True)
+    for shape in gated_product.shapes(built)
+  ]
+  sizes = [(each["axis"], each["rows"], each["depth"]) for each in found]
+  of_channels = (-1, 4 * length, size)
+  of_tokens = [(0, 4 * size, length)] if mixing == "mlp" else []
+  assert sizes == [*of_tokens, of_channels]
+  for each in found:
+    assert set(each["seconds"]) == {"xla", "triton 16 16 16 4 2"}
+    assert each["seconds"][each["fastest"]] == min(each["seconds"].values())
+    assert max(each["relative_errors"].values()) < 0.01
 
 
 def test_random_batches_use_all_tokens_and_ids(tiny_program):
