@@ -8,13 +8,19 @@ from typing import Any
 
 import jax
 
-from launch import aot_collectives, aot_slices
+from launch import (
+  aot_collectives,
+  aot_gpus,
+  aot_kernels,
+  aot_slices,
+  aot_targets,
+)
 from trm_jax import cost
 from trm_jax import program as program_lib
 
 _REST = "the rest of the training state"
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# How compilers say that a chip's memory is too small.
+# How compilers say that a TPU's memory is too small. For GPUs they say nothing.
 _TOO_MUCH = re.compile(
   r"\(([\d.]+)([KMGT])\) exceeds available HBM|Used ([\d.]+)([KMGT]) of .* hbm"
 )
@@ -30,9 +36,12 @@ class Report:
   memory: dict[str, int]  # while it runs, by what it is for
   usable: int  # memory of a chip
   compiles: bool  # or the compiler says that it is too much
-  xla_flops: float  # of a chip; XLA counts a loop's body once, no kernels
+  # Of a chip; XLA counts a loop's body once, no kernels, for GPUs nothing.
+  xla_flops: float | None
   model_flops: float  # of all chips; the network's products, by hand
   collectives: tuple[aot_collectives.Collective, ...]
+  gpu: aot_gpus.Gpu | None  # what a chip is, if it is one
+  kernels: tuple[aot_kernels.Kernel, ...]  # of a GPU
 
   @property
   def total(self) -> int:
@@ -44,10 +53,27 @@ class Report:
 
   @property
   def fits(self) -> bool:
-    """Whether a chip can run it; the compiler knows of the step alone."""
-    if _REST in self.memory:
-      return self.compiles and self.total <= self.usable
-    return self.compiles
+    """Whether a chip can run it.
+
+    The compilers for TPU say so themselves, but they know of the step alone.
+    """
+    if self.gpu is None and _REST not in self.memory:
+      return self.compiles
+    return self.compiles and self.total <= self.usable
+
+  @property
+  def traffic_bytes(self) -> int | None:
+    """Bytes that a GPU's kernels read from its memory and write to it."""
+    if self.gpu is None:
+      return None
+    return sum(kernel.total_bytes for kernel in self.kernels)
+
+  @property
+  def least_seconds(self) -> float | None:
+    """Seconds that no run of the step on these GPUs falls below."""
+    if self.gpu is None:
+      return None
+    return aot_kernels.least_seconds(self.kernels, self.gpu)
 
   def traffic(self) -> dict[str, int]:
     """Bytes of the collectives of a step, by kind."""
@@ -62,15 +88,24 @@ class Report:
 
   def to_json(self) -> dict[str, Any]:
     """Returns what JSON can hold."""
-    return dataclasses.asdict(self) | {
+    fields = dataclasses.asdict(self)
+    del fields["gpu"], fields["kernels"]
+    return fields | {
       "total": self.total,
       "fits": self.fits,
       "collectives": self.traffic(),
       "largest_collective": self.largest_collective(),
+      "traffic_bytes": self.traffic_bytes,
+      "least_seconds": self.least_seconds,
     }
 
-  def lines(self, chips: int) -> Iterator[str]:
-    """Yields the report as people read it."""
+  def lines(self, chips: int, *, kernels: int = 0) -> Iterator[str]:
+    """Yields the report as people read it.
+
+    Args:
+      chips: that run the step together.
+      kernels: so many of a GPU's, the costliest, have a line each.
+    """
     yield (
       f"{self.step} step: batch {self.batch_size},"
       f" {self.batch_size // chips} per chip; compiled in"
@@ -91,10 +126,11 @@ class Report:
       f" step, {self.model_flops / chips / 1e12:.3g} per chip; recomputing is"
       " not counted"
     )
-    yield (
-      f"  XLA's own count: {self.xla_flops / 1e12:.3g} TFLOP per chip, each"
-      " loop's body once, kernels not counted"
-    )
+    if self.xla_flops is not None:
+      yield (
+        f"  XLA's own count: {self.xla_flops / 1e12:.3g} TFLOP per chip, each"
+        " loop's body once, kernels not counted"
+      )
     yield (
       "  collectives of a step, MB per chip (size of the whole arrays): "
       + (
@@ -103,14 +139,21 @@ class Report:
       )
       + f"; the largest {self.largest_collective() / 1e6:.2f}"
     )
+    if self.gpu is not None:
+      yield from aot_kernels.lines(
+        self.kernels,
+        self.gpu,
+        model_flops=self.model_flops / chips,
+        count=kernels,
+      )
 
 
 def _gib(size: int) -> str:
   return f"{size / aot_slices.GIB:7.3f}"
 
 
-def train(program: program_lib.Program, *, usable: int) -> Report:
-  """Compiles the training step for chips of `usable` bytes."""
+def train(program: program_lib.Program, target: aot_targets.Target) -> Report:
+  """Compiles the training step of a program on the target's devices."""
   size = program.config.train.batch_size
   state, batch = program.abstract_state(), program.abstract_batch(size)
   return _report(
@@ -128,13 +171,15 @@ def train(program: program_lib.Program, *, usable: int) -> Report:
       "batch": batch,
     },
     resident={},
-    usable=usable,
+    target=target,
     batch_size=size,
     model_flops=cost.train_flops(program.config, program.sizes.seq_len),
   )
 
 
-def evaluate(program: program_lib.Program, *, usable: int) -> Report:
+def evaluate(
+  program: program_lib.Program, target: aot_targets.Target
+) -> Report:
   """Compiles the evaluation of a batch, as it runs between training steps."""
   size = program.config.eval.batch_size
   state, batch = program.abstract_state(), program.abstract_batch(size)
@@ -152,7 +197,7 @@ def evaluate(program: program_lib.Program, *, usable: int) -> Report:
       "batch": batch,
     },
     resident={_REST: _num_bytes(state) - _num_bytes(weights)},
-    usable=usable,
+    target=target,
     batch_size=size,
     model_flops=cost.evaluate_flops(program.config, program.sizes.seq_len),
   )
@@ -166,13 +211,13 @@ def _report(
   *,
   arguments: dict[str, Any],
   resident: dict[str, int],
-  usable: int,
+  target: aot_targets.Target,
   batch_size: int,
   model_flops: float,
 ) -> Report:
   start = time.monotonic()
   lowered = function.trace(*arguments_of_step).lower(
-    lowering_platforms=("tpu",)
+    lowering_platforms=(target.platform,)
   )
   try:
     compiled = lowered.compile()
@@ -186,20 +231,24 @@ def _report(
     }
   else:
     memory = _memory(compiled, arguments)
+  seconds = time.monotonic() - start
+  gpu = target.gpu if isinstance(target, aot_gpus.Machine) else None
+  counts = compiled.cost_analysis() if compiled else None
+  text = compiled.as_text() if compiled else None
   return Report(
     step=step,
     batch_size=batch_size,
-    compile_seconds=time.monotonic() - start,
+    compile_seconds=seconds,
     memory=memory | resident,
-    usable=usable,
+    usable=target.usable,
     compiles=compiled is not None,
-    xla_flops=compiled.cost_analysis()["flops"] if compiled else 0.0,
+    xla_flops=counts["flops"] if counts else None,
     model_flops=model_flops,
     collectives=tuple(
-      aot_collectives.find(compiled.as_text(), num_devices=program.mesh.size)
-      if compiled
-      else ()
+      aot_collectives.find(text, num_devices=program.mesh.size) if text else ()
     ),
+    gpu=gpu,
+    kernels=tuple(aot_kernels.find(text) if text and gpu else ()),
   )
 
 

@@ -5,7 +5,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax.experimental import topologies
@@ -53,6 +53,7 @@ class Slice:
 
   generation: str  # 'v5e'
   topology: str  # '4x8'
+  platform: ClassVar[str] = "tpu"  # that JAX lowers to
 
   @property
   def name(self) -> str:
@@ -106,24 +107,3 @@ class Slice:
       raise errors.UserError(
         f"libtpu cannot compile for {self.name}: {errors.first_line(error)}"
       ) from error
-
-
-def parse(name: str) -> Slice:
-  """Returns the slice of a name such as v5e:4x8.
-
-  Raises:
-    UserError: there is none of this name.
-  """
-  generation, _, topology = name.partition(":")
-  if generation not in CHIPS:
-    raise errors.UserError(
-      f"--topology={name}: there is no TPU {generation!r}; choose one of"
-      f" {', '.join(CHIPS)}, e.g. --topology=v5e:4x8"
-    )
-  known = CHIPS[generation].topologies
-  if topology not in known:
-    raise errors.UserError(
-      f"--topology={name}: {generation} has no slice {topology!r}; choose one"
-      f" of {', '.join(known)}"
-    )
-  return Slice(generation, topology)

@@ -1,4 +1,4 @@
-"""Compiling for TPUs that are not there, as people type it."""
+"""Compiling for chips that are not there, as people type it."""
 
 import json
 import os
@@ -6,19 +6,15 @@ import pathlib
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from experiments import arc, maze, sudoku
-from launch import aot_collectives, aot_sizes, aot_slices
+from launch import aot_gpus, aot_sizes, aot_slices, aot_targets
 from trm_jax import config as config_lib
-from trm_jax import errors, sharding
+from trm_jax import errors
 from trm_jax.data import tasks
 
 ROOT = pathlib.Path(__file__).parent.parent
-P = jax.sharding.PartitionSpec
 
 
 def _run(*arguments, config="experiments/arc.py:smoke"):
@@ -95,6 +91,8 @@ def test_what_does_not_fit_is_told_with_what_would_help():
 
 
 def test_mistakes_are_one_line():
+  assert "h200 or rtx4090 with 1, 2, 4 or 8" in _error_of("--topology=h200:3")
+  assert "choose GPUs, e.g. --topology=h200:1" in _error_of("--kernels=3")
   assert "batch_size 6 does not divide over 4 devices; choose 4 or 8" in (
     _error_of("--config.train.batch_size=6")
   )
@@ -103,34 +101,48 @@ def test_mistakes_are_one_line():
   )
 
 
-# --- slices ----------------------------------------------------------------
+# --- slices and GPUs ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-  ("name", "expected"),
-  [
-    ("v5e", "v5e has no slice ''; choose one of 1x1, 2x2"),
-    ("v5e:3x7", "v5e has no slice '3x7'"),
-    ("v5p:4x8", "v5p has no slice '4x8'; choose one of 2x2x1"),
-    ("h100:8", "there is no TPU 'h100'; choose one of v4, v5e"),
-  ],
+  "name",
+  ["v5e", "v5e:", "v5e:3x7", "v5p:4x8", "h200", "h200:3", "h200:1x1", "b7:1"],
 )
-def test_slices_that_do_not_exist(name, expected):
-  with pytest.raises(errors.UserError, match=expected):
-    aot_slices.parse(name)
+def test_what_does_not_exist(name):
+  with pytest.raises(errors.UserError) as caught:
+    aot_targets.parse(name)
+  assert str(caught.value) == (
+    f"--topology={name}: there is no such TPU slice and no such number of GPUs;"
+    " choose v4 or v5p with 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8 or 4x8x8;"
+    " v5e or v6e with 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16 or 16x16; a100, h100,"
+    " h200 or rtx4090 with 1, 2, 4 or 8, e.g. --topology=v5e:4x8 or"
+    " --topology=h200:1"
+  )
 
 
 def test_a_slice_knows_its_chips_and_the_next():
-  chosen = aot_slices.parse("v5p:2x2x4")
+  chosen = aot_targets.parse("v5p:2x2x4")
+  assert isinstance(chosen, aot_slices.Slice)
+  assert (chosen.name, chosen.platform) == ("v5p:2x2x4", "tpu")
   assert chosen.num_chips == 16
   assert [s.num_chips for s in chosen.larger()] == [32, 64, 128, 256]
-  assert aot_slices.parse("v5e:4x8").hbm == 16
+  assert aot_targets.parse("v5e:4x8").hbm == 16
+
+
+def test_a_machine_knows_its_gpus_and_the_next():
+  chosen = aot_targets.parse("rtx4090:2")
+  assert isinstance(chosen, aot_gpus.Machine)
+  assert (chosen.name, chosen.platform) == ("rtx4090:2", "cuda")
+  assert (chosen.num_chips, chosen.hbm) == (2, 23.65)
+  assert [m.name for m in chosen.larger()] == ["rtx4090:4", "rtx4090:8"]
+  assert aot_targets.parse("rtx4090:8").larger() == []
+  assert chosen.usable == int(0.75 * 23.65 * 2**30)
 
 
 def test_without_libtpu(monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
   with pytest.raises(errors.UserError, match=r"pip install '\.\[tpu\]'"):
-    aot_slices.parse("v5e:2x2").devices()
+    aot_slices.Slice("v5e", "2x2").devices()
 
 
 # --- sizes -----------------------------------------------------------------
@@ -183,83 +195,3 @@ def test_rows_are_not_guessed(change):
   with pytest.raises(errors.UserError, match="--num_puzzle_ids=N"):
     aot_sizes.of_data(data, None)
   assert aot_sizes.of_data(data, 1234).num_puzzle_ids == 1234
-
-
-# --- collectives -----------------------------------------------------------
-
-_MODULE = """HloModule made_up, is_scheduled=true
-
-%sum (a: f32[], b: f32[]) -> f32[] {
-  ROOT %add = f32[] add(%a, %b)
-}
-
-%part_1 (p: f32[2,8]) -> f32[8,8] {
-  ROOT %g1 = f32[8,8]{1,0:T(8,128)} all-gather(%p), x={chain_id="0"}
-}
-
-%part_2 (p: f32[2,8]) -> f32[8,8] {
-  ROOT %g2 = f32[8,8]{1,0:T(8,128)} all-gather(%p), x={chain_id="0"}
-}
-
-%condition (s: (s32[], f32[4])) -> pred[] {
-  %three = s32[]{:T(128)} constant(3)
-  ROOT %lt = pred[] compare(%i, %three), direction=LT
-}
-
-%body (s: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %kernel = f32[4] custom-call(%x), backend_config={"sizes": {"a": {
-"block": 512
-}}, metadata={op_name="all-reduce(of no kind"}
-  %r = (bf16[4]{0:T(256)(2,1)}, /*index=1*/f32[]{:T(128)}) all-reduce(%x, %y)
-}
-
-ENTRY %main (x: f32[4]) -> f32[4] {
-  %start = (f32[2]{0}, f32[8]{0}) all-gather-start(%x), dimensions={0}
-  %done = f32[8]{0} all-gather-done(%start)
-  %f1 = f32[8,8] fusion(%x), kind=kLoop, calls=%part_1
-  %f2 = f32[8,8] fusion(%x), kind=kLoop, calls=%part_2
-  %scatter = f32[3,5]{1,0} reduce-scatter(%x), dimensions={0}, to_apply=%sum
-  %while = (s32[], f32[4]) while(%t), condition=%condition, body=%body
-}
-"""
-
-
-def test_collectives_of_a_made_up_module():
-  found = aot_collectives.find(_MODULE, num_devices=4)
-  assert sorted((c.kind, c.num_bytes, c.times) for c in found) == [
-    ("all-gather", 8 * 4, 1),  # started and done
-    ("all-gather", 64 * 4, 1),  # in two parts
-    ("all-reduce", 4 * 2 + 4, 3),  # in a loop, behind a kernel
-    ("reduce-scatter", 4 * 15 * 4, 1),
-  ]
-
-
-def test_a_collective_in_a_loop_of_unknown_length_is_no_guess():
-  endless = _MODULE.replace("direction=LT", "direction=NE")
-  with pytest.raises(ValueError, match="unknown length"):
-    aot_collectives.find(endless, num_devices=4)
-
-
-def test_collectives_of_a_compiled_module():
-  """A sum over the devices in two loops, one in the other."""
-  mesh = sharding.make_mesh(4)
-
-  def summed(x):
-    def inner(x, _):
-      return jnp.tanh(x + jax.lax.psum(x, sharding.DATA)), None
-
-    def outer(x, _):
-      return jax.lax.scan(inner, x, None, length=5)[0], None
-
-    return jax.lax.scan(outer, x, None, length=3)[0]
-
-  compiled = (
-    jax.jit(
-      jax.shard_map(summed, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    )
-    .lower(np.zeros((8, 6), np.float32))
-    .compile()
-  )
-  (found,) = aot_collectives.find(compiled.as_text(), num_devices=4)
-  assert (found.kind, found.num_bytes, found.times) == ("all-reduce", 48, 15)
-  assert found.total == 48 * 15
