@@ -216,9 +216,11 @@ def _report(
   model_flops: float,
 ) -> Report:
   start = time.monotonic()
-  lowered = function.trace(*arguments_of_step).lower(
-    lowering_platforms=(target.platform,)
-  )
+  # Kernels are written for the device of this mesh, not for that of this host.
+  with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
+    lowered = function.trace(*arguments_of_step).lower(
+      lowering_platforms=(target.platform,)
+    )
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
