@@ -172,6 +172,20 @@ def test_backward_products_are_the_gradients(mixing):
       assert jnp.allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_the_same_product_with_rows_to_add_up_over():
+  product = products.Product("df,dn->fn", (5, 2), (5, 3))
+  turned = product.rows_first()
+  assert turned == products.Product("fd,dn->fn", (2, 5), (5, 3))
+  assert turned.flops == product.flops
+  assert turned.rows_first() == turned
+  left = measure.random_array(product.left, "float32", 0)
+  right = measure.random_array(product.right, "float32", 1)
+  assert jnp.allclose(
+    jnp.einsum(product.equation, left, right),
+    jnp.einsum(turned.equation, left.T, right),
+  )
+
+
 def test_seconds_of_products_are_those_of_each_as_often_as_counted(
   monkeypatch,
 ):

@@ -1,13 +1,12 @@
 """The norm of a block (paper, section 4), and what it keeps."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 # Of a function of an array or two: what it computes inside is not kept for the
-# backward pass, which computes it again.
-keeping_arguments = functools.partial(jax.checkpoint, prevent_cse=False)
+# backward pass, which computes it again. (The compiler would find out that it
+# computes the same twice, and keep it; this is prevented, too.)
+keeping_arguments = jax.checkpoint
 
 
 def rms_norm(x: jax.Array, *, epsilon: float, axis: int = -1) -> jax.Array:
