@@ -1,9 +1,9 @@
-"""Compiles the experiments for TPU slices and prints what they would cost.
+"""Compiles the experiments for TPUs and GPUs and prints what they would cost.
 
 Each row is one process of `launch.aot`, which is named in it; nothing runs on a
-TPU, and none has to be there:
+TPU or GPU, and none has to be there:
 
-  python -m benchmarks.aot_table slices growth attention
+  python -m benchmarks.aot_table slices growth attention gpus
 """
 
 import argparse
@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+
+from launch import aot_gpus
 
 _EXPERIMENTS = (
   "sudoku.py",
@@ -21,6 +23,14 @@ _EXPERIMENTS = (
 )
 _SLICES = ("v5e:2x4", "v5e:4x8", "v5p:2x2x2", "v5p:2x4x4", "v6e:2x4", "v6e:4x8")
 _GROWTH = ("v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16")
+_GPU_SETTINGS = (
+  (),  # remat 'auto'
+  ("--config.model.remat=full",),
+  ("--config.model.remat=dots",),
+  ("--config.model.remat=none",),
+  ("--config.model.remat=none", "--config.model.unroll=True"),
+  ("--config.model.gate_kernel=triton",),
+)
 _HEAD = (
   "experiment, slice and settings",
   "memory of training",
@@ -29,6 +39,18 @@ _HEAD = (
   "fits",
   "TFLOP per chip and step",
   "collectives of a training step, MB",
+)
+_GPU_HEAD = (
+  "experiment, GPUs and settings",
+  "kept",
+  "memory of training",
+  "of evaluating",
+  "fits",
+  "a training step: GB moved",
+  "least seconds",
+  "rate at most",
+  "an evaluation: least seconds",
+  "rate at most",
 )
 
 
@@ -43,6 +65,16 @@ def commands(kind: str) -> Iterator[list[str]]:
     for topology in _GROWTH:
       # 3 slots on each of 256 chips, as many on any other slice.
       yield ["arc.py:2", topology]
+  elif kind == "gpus":
+    for experiment in ("sudoku.py", "sudoku.py:attention", "maze.py"):
+      for settings in _GPU_SETTINGS:
+        yield [experiment, "h200:1", *settings]
+    yield ["maze.py", "h200:1", "--config.train.microbatches=2"]
+    for topology in ("h200:1", "h100:1", "a100:1"):
+      yield ["arc.py", topology]
+    for topology in ("h100:1", "a100:1", "rtx4090:1"):
+      yield ["sudoku.py", topology]
+    yield ["arc.py:2", "h100:8"]
   else:
     for topology in ("v5e:2x4", "v5e:4x8"):
       for remat in ("full", "dots"):
@@ -66,10 +98,13 @@ def _row(experiment: str, topology: str, *settings: str) -> list[str]:
   if not lines or not lines[-1].startswith("{"):
     raise RuntimeError(f"{' '.join(command)}: {result.stderr}")
   found = json.loads(lines[-1])
+  name = " ".join((f"`{experiment}`", topology, *settings))
   train, evaluate = (found["steps"][step] for step in ("train", "evaluate"))
+  if train["least_seconds"]:
+    return [name, *_gpu_cells(found, train, evaluate)]
   traffic = train["collectives"]
   return [
-    " ".join((f"`{experiment}`", topology, *settings)),
+    name,
     _gib(train["total"]),
     _gib(train["memory"].get("temporaries", 0)),
     _gib(evaluate["total"]),
@@ -77,6 +112,20 @@ def _row(experiment: str, topology: str, *settings: str) -> list[str]:
     f"{train['model_flops'] / found['chips'] / 1e12:.2f}",
     ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in traffic.items()),
   ]
+
+
+def _gpu_cells(found, train, evaluate) -> Iterator[str]:
+  gpu = aot_gpus.GPUS[found["topology"].partition(":")[0]]
+  yield found["remat"] + (", unrolled" if found["unroll"] else "")
+  yield _gib(train["total"])
+  yield _gib(evaluate["total"])
+  yield "yes" if found["fits"] else "no"
+  yield f"{train['traffic_bytes'] / 1e9:,.0f}"
+  for step in (train, evaluate):
+    least = step["least_seconds"]
+    yield f"{least:.3g}"
+    rate = step["model_flops"] / found["chips"] / least
+    yield f"{rate / gpu.flops:.0%}"
 
 
 def _gib(size: int) -> str:
@@ -87,10 +136,11 @@ def main() -> None:
   """Prints a Markdown table for each kind of rows, row by row."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument(
-    "kinds", nargs="+", choices=("slices", "growth", "attention")
+    "kinds", nargs="+", choices=("slices", "growth", "attention", "gpus")
   )
   for kind in parser.parse_args().kinds:
-    print("", _markdown(_HEAD), _markdown(["---"] * len(_HEAD)), sep="\n")
+    head = _GPU_HEAD if kind == "gpus" else _HEAD
+    print("", _markdown(head), _markdown(["---"] * len(head)), sep="\n")
     for command in commands(kind):
       print(_markdown(_row(*command)), flush=True)
 
