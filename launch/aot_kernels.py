@@ -224,7 +224,8 @@ def _flops(
     kernels = (
       by_name[operand].arrays[0] for operand in instruction.operands[1:]
     )
-    return sum(2 * instruction.size * kernel.dims[0] for kernel in kernels)
+    size = instruction.arrays[0].size  # of each output
+    return sum(2 * size * kernel.dims[0] for kernel in kernels)
   else:
     return 0
   left = by_name[instruction.operands[0]].arrays[0]

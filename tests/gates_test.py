@@ -48,33 +48,40 @@ def test_the_kernel_is_the_plain_way(axis, sizes):
 
 
 @AXES
-def test_gradients_are_those_of_the_plain_way(axis):
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_are_those_of_the_plain_way(axis, remat):
   operands = _operands(axis)
 
   def gradients(gated_product):
     def total(*operands):
       return jnp.sum(jnp.sin(gated_product(*operands, axis)))
 
+    if remat:
+      total = jax.checkpoint(total)
     return jax.grad(total, argnums=(0, 1, 2))(*operands)
 
-  jax.tree.map(
-    np.testing.assert_array_equal, gradients(TRITON), gradients(_plain)
-  )
+  for found, expected in zip(gradients(TRITON), gradients(_plain), strict=True):
+    found, expected = np.float32(found), np.float32(expected)
+    distance = np.linalg.norm(found - expected)
+    assert distance < 2**-8 * np.linalg.norm(expected)
 
 
-def _traced(function, *arguments) -> str:
-  return str(jax.make_jaxpr(function)(*arguments))
+def _outputs(function, *arguments) -> list[int]:
+  """Counts the outputs of each call of the kernel in what is traced."""
+  lines = str(jax.make_jaxpr(function)(*arguments)).splitlines()
+  calls = (line for line in lines if " = pallas_call[" in line)
+  return [line.count(":bf16[") for line in calls]
 
 
 @AXES
-def test_the_kernel_runs_only_where_nothing_is_differentiated(axis):
+def test_gate_and_up_are_written_only_for_a_backward_pass(axis):
   operands = _operands(axis)
-  forward = _traced(lambda *each: TRITON(*each, axis), *operands)
-  assert "pallas_call" in forward
-  gradient = _traced(
-    jax.grad(lambda *each: jnp.sum(TRITON(*each, axis))), *operands
-  )
-  assert "pallas_call" not in gradient
+
+  def total(*operands):
+    return jnp.sum(TRITON(*operands, axis))
+
+  assert _outputs(total, *operands) == [1]
+  assert _outputs(jax.grad(total), *operands) == [3]
 
 
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])

@@ -2,7 +2,8 @@
 
 Two products of the same x, gate and up, become silu(gate) * up. Where memory is
 slow beside the matrix units, on GPUs, most of SwiGLU's time goes into writing
-the two and reading them again: the kernel writes nothing but the result.
+the two and reading them again: the kernel writes them only for a backward pass,
+and never reads them.
 """
 
 import dataclasses
@@ -55,9 +56,9 @@ def normed(
 class Triton:
   """The kernel, in Triton's language by way of Pallas.
 
-  It runs where nothing is differentiated: in the cycles without gradient and
-  in evaluation. Elsewhere gate and up are needed once more, by the backward
-  pass, and are made one by one.
+  Where nothing is differentiated, in the cycles without gradient and in
+  evaluation, it writes nothing but the result. Elsewhere it writes gate and up,
+  too, which the backward pass needs, but does not read them again.
 
   Attributes:
     rows: of a block of the result, numbers of x's other axis; a power of 2.
@@ -79,21 +80,48 @@ class Triton:
     self, x: jax.Array, gate: jax.Array, up: jax.Array, axis: int
   ) -> jax.Array:
     """Computes silu(x gate) * (x up), or of the transposed kernels times x."""
-    return _undifferentiated(self, axis, x, gate, up)
+    return _gated(self, axis, x, gate, up)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _undifferentiated(triton, axis, x, gate, up):
+def _gated(triton, axis, x, gate, up):
+  (h,) = _run(triton, axis, x, gate, up, outputs=1)
+  return h
+
+
+def _forward(triton, axis, x, gate, up):
+  h, *made = _run(triton, axis, x, gate, up, outputs=3)
+  return h, (x, gate, up, made)
+
+
+def _backward(triton, axis, kept, gradient):
+  del triton
+  *operands, made = kept
+
+  def multiply(x, gate, up):
+    return [products.plain(x, kernel, axis) for kernel in (gate, up)]
+
+  # What these compute on their way to the gradients is not used, and left out
+  # by the compiler.
+  _, pull_silu = jax.vjp(silu, *made)
+  _, pull_products = jax.vjp(multiply, *operands)
+  return pull_products(list(pull_silu(gradient)))
+
+
+_gated.defvjp(_forward, _backward)
+
+
+def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:
+  """Returns what is gated and, of three outputs, gate and up behind it."""
   # Imported late: only GPUs run it.
   from jax.experimental import pallas
   from jax.experimental.pallas import triton as pallas_triton
 
   width, rows = gate.shape[1], x.shape[1 if axis == 0 else 0]
+  shape = (width, rows) if axis == 0 else (rows, width)
   return pallas.pallas_call(
     functools.partial(_block, triton, axis),
-    out_shape=jax.ShapeDtypeStruct(
-      (width, rows) if axis == 0 else (rows, width), x.dtype
-    ),
+    out_shape=[jax.ShapeDtypeStruct(shape, x.dtype)] * outputs,
     # Blocks of the same x follow each other: it is read from the cache.
     grid=(pallas.cdiv(width, triton.width), pallas.cdiv(rows, triton.rows)),
     compiler_params=pallas_triton.CompilerParams(
@@ -104,25 +132,8 @@ def _undifferentiated(triton, axis, x, gate, up):
   )(x, gate, up)
 
 
-def _forward(triton, axis, x, gate, up):
-  del triton
-  return jax.vjp(functools.partial(_plain, axis), x, gate, up)
-
-
-def _backward(triton, axis, pull, gradient):
-  del triton, axis
-  return pull(gradient)
-
-
-_undifferentiated.defvjp(_forward, _backward)
-
-
-def _plain(axis, x, gate, up):
-  return silu(products.plain(x, gate, axis), products.plain(x, up, axis))
-
-
-def _block(triton, axis, x_ref, gate_ref, up_ref, out_ref):
-  """Makes a block of the result; what lies past the edges is masked."""
+def _block(triton, axis, x_ref, gate_ref, up_ref, *out_refs):
+  """Makes a block of each output; what lies past the edges is masked."""
   from jax.experimental import pallas
   from jax.experimental.pallas import triton as pallas_triton
 
@@ -133,42 +144,41 @@ def _block(triton, axis, x_ref, gate_ref, up_ref, out_ref):
     start = number * size
     return pallas.ds(start, size), start + jnp.arange(size) < limit
 
-  columns, has_column = span(pallas.program_id(0), triton.width, width)
-  these_rows, has_row = span(pallas.program_id(1), triton.rows, rows)
+  columns = span(pallas.program_id(0), triton.width, width)
+  these_rows = span(pallas.program_id(1), triton.rows, rows)
+
+  def place(ref, first, second):
+    (span0, has0), (span1, has1) = first, second
+    return ref.at[span0, span1], has0[:, None] & has1[None, :]
 
   def load(ref, first, second):
-    (span0, has0), (span1, has1) = first, second
-    mask = has0[:, None] & has1[None, :]
-    return pallas_triton.load(ref.at[span0, span1], mask=mask, other=0)
+    block, mask = place(ref, first, second)
+    return pallas_triton.load(block, mask=mask, other=0)
 
   def add(number, sums):
     inner = span(number, triton.depth, depth)
-    kernels = (
-      load(ref, inner, (columns, has_column)) for ref in (gate_ref, up_ref)
-    )
+    kernels = (load(ref, inner, columns) for ref in (gate_ref, up_ref))
     if axis == 0:
-      x = load(x_ref, inner, (these_rows, has_row))
+      x = load(x_ref, inner, these_rows)
       made = [pallas_triton.dot(each, x, trans_a=True) for each in kernels]
     else:
-      x = load(x_ref, (these_rows, has_row), inner)
+      x = load(x_ref, these_rows, inner)
       made = [pallas_triton.dot(x, each) for each in kernels]
     return [a + b for a, b in zip(sums, made, strict=True)]
 
   shape = (triton.rows, triton.width)
   zeros = jnp.zeros(shape[::-1] if axis == 0 else shape, jnp.float32)
-  gate, up = jax.lax.fori_loop(
+  sums = jax.lax.fori_loop(
     0, pallas.cdiv(depth, triton.depth), add, [zeros, zeros]
   )
-  # Rounded as if they had been written.
-  dtype = out_ref.dtype
-  gate, up = (a.astype(dtype).astype(jnp.float32) for a in (gate, up))
+  dtype = out_refs[0].dtype
+  rounded = [a.astype(dtype) for a in sums]
+  gate, up = (a.astype(jnp.float32) for a in rounded)
   h = (gate * nn.sigmoid(gate) * up).astype(dtype)
-  if axis == 0:
-    mask = has_column[:, None] & has_row[None, :]
-    pallas_triton.store(out_ref.at[columns, these_rows], h, mask=mask)
-  else:
-    mask = has_row[:, None] & has_column[None, :]
-    pallas_triton.store(out_ref.at[these_rows, columns], h, mask=mask)
+  spans = (columns, these_rows) if axis == 0 else (these_rows, columns)
+  for ref, result in zip(out_refs, [h, *rounded], strict=False):
+    block, mask = place(ref, *spans)
+    pallas_triton.store(block, result, mask=mask)
 
 
 def choose(
