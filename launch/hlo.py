@@ -108,7 +108,7 @@ def computations(hlo: str) -> Computations:
           name=match["name"],
           opcode=match["opcode"],
           arrays=tuple(_arrays(match["type"])),
-          operands=tuple(_OPERAND.findall(match["rest"].partition(")")[0])),
+          operands=tuple(_operands(match["rest"])),
           text=line,
           is_root=match["root"] is not None,
         )
@@ -116,11 +116,19 @@ def computations(hlo: str) -> Computations:
   return found
 
 
+def _operands(rest: str) -> list[str]:
+  """Returns the names in 'f32[4]{0:S(5)} %a, %b), calls=%c'."""
+  return _OPERAND.findall(_without_layouts(rest).partition(")")[0])
+
+
+def _without_layouts(text: str) -> str:
+  """Leaves out what stands in braces, which has brackets of its own."""
+  return re.sub(r"\{[^}]*\}", "", text)
+
+
 def _arrays(type_text: str) -> Iterator[Array]:
   """Yields the arrays of a type such as '(f32[4,2]{1,0}, s32[])'."""
-  # Layouts, in braces, have brackets of their own.
-  plain = re.sub(r"\{[^}]*\}", "", type_text)
-  for letters, bits, dims in _ARRAY.findall(plain):
+  for letters, bits, dims in _ARRAY.findall(_without_layouts(type_text)):
     yield Array(
       8 if letters == "pred" else int(bits or 0),
       tuple(int(dim) for dim in dims.split(",") if dim),

@@ -82,6 +82,9 @@ def test_gate_and_up_are_written_only_for_a_backward_pass(axis):
 
   assert _outputs(total, *operands) == [1]
   assert _outputs(jax.grad(total), *operands) == [3]
+  # Computed again: written the second time only.
+  again = _outputs(jax.grad(jax.checkpoint(total)), *operands)
+  assert sorted(again) == [1, 3]
 
 
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])

@@ -1,23 +1,25 @@
 """Products of activations with weights: all ways compute the same."""
 
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from trm_jax import chip
+from trm_jax import chip, sharding
 from trm_jax.models import products
 
 R, N, M = 7, 24, 40
 AXES = pytest.mark.parametrize("axis", [-1, 0])
 
 
-def _operands(axis, dtype=jnp.bfloat16):
+def _operands(axis, dtype=jnp.bfloat16, *, rows=R):
   draw = np.random.default_rng(0).standard_normal
-  x = draw((N, R) if axis == 0 else (R, N))
-  made = (M, R) if axis == 0 else (R, M)
+  x = draw((N, rows) if axis == 0 else (rows, N))
+  made = (M, rows) if axis == 0 else (rows, M)
   return tuple(
     jnp.asarray(array, dtype) for array in (x, draw((N, M)), draw(made))
   )
@@ -69,9 +71,74 @@ def test_the_widened_product_stays_in_bfloat16_until_it_is_made(axis):
     assert given.endswith("f32>")
 
 
+@AXES
+@pytest.mark.parametrize("keeps", [False, True])
+def test_policies_of_what_to_keep_see_the_widened_product(axis, keeps):
+  policy = (
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable if keeps else None
+  )
+
+  def products_of_gradient(multiply):
+    @functools.partial(jax.checkpoint, policy=policy)
+    def total(x, kernel):
+      return jnp.sum(jnp.sin(multiply(x, kernel, axis)))
+
+    gradient = jax.grad(total, argnums=(0, 1))
+    return str(jax.make_jaxpr(gradient)(*_operands(axis)[:2])).count("dot_gen")
+
+  # Once more where it was not kept, and the gradients of both.
+  expected = 3 if keeps else 4
+  assert products_of_gradient(products.plain) == expected
+  assert products_of_gradient(products.widened) == expected
+
+
+def _of_devices(multiply, axis):
+  """The gradients of rows that two devices share."""
+  mesh = sharding.make_mesh(2)
+  whole, rows = PartitionSpec(), PartitionSpec(sharding.DATA)
+  split = PartitionSpec(None, sharding.DATA) if axis == 0 else rows
+
+  def of_part(x, kernel, gradient):
+    made = _product_and_gradients(multiply, x, kernel, gradient, axis)
+    return *made[:2], jax.lax.psum(made[2].astype(jnp.float32), sharding.DATA)
+
+  return jax.jit(
+    jax.shard_map(
+      of_part,
+      mesh=mesh,
+      in_specs=(split, whole, split),
+      out_specs=(split, split, whole),
+      check_vma=False,
+    )
+  )
+
+
+def _of_many(multiply, axis):
+  """The same products for each of several batches."""
+  return jax.vmap(
+    lambda *operands: _product_and_gradients(multiply, *operands, axis)
+  )
+
+
+@AXES
+@pytest.mark.parametrize("several", [_of_devices, _of_many])
+def test_the_widened_product_of_devices_and_of_batches(axis, several):
+  operands = _operands(axis, rows=8)
+  if several is _of_many:
+    operands = [jnp.stack([a, -2 * a, a / 2]) for a in operands]
+  for ours, expected in zip(
+    several(products.widened, axis)(*operands),
+    several(products.plain, axis)(*operands),
+    strict=True,
+  ):
+    ours, expected = np.float32(ours), np.float32(expected)
+    distance = np.linalg.norm(ours - expected)
+    assert distance < 2**-7 * np.linalg.norm(expected)
+
+
 def test_where_it_is_chosen():
-  tiles = chip.Chip("cpu", has_cpu_tiles=True)
-  assert products.choose("bfloat16", tiles) is products.widened
-  assert products.choose("float32", tiles) is products.plain
+  multiplies = chip.Chip("cpu", cpu_has_bfloat16=True)
+  assert products.choose("bfloat16", multiplies) is products.widened
+  assert products.choose("float32", multiplies) is products.plain
   for other in (chip.Chip("cpu"), chip.Chip("gpu", 9.0), chip.Chip("tpu")):
     assert products.choose("bfloat16", other) is products.plain

@@ -21,6 +21,7 @@ def _choose(model, *, room, chip=CPU, slots=4):
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
 def test_all_is_kept_where_it_fits(token_mixing):
   model = small_model.model(token_mixing)
+  # (A small model computes in float32, as all are expected to on a CPU.)
   needed = 3 * recomputation.bytes_of_call(model, 4) / 0.8
   for chip in (CPU, GPU):
     assert _choose(model, room=needed + 1, chip=chip) == ("none", True)
@@ -34,34 +35,44 @@ def test_all_is_computed_again_on_tpu_and_where_nothing_is_known():
   assert _choose(model, room=-1) == ("full", False)
 
 
-def _compiled(slots):
-  """Sudoku's network as published: what XLA needs, and what is expected."""
-  config = sudoku.get_config()
+@pytest.mark.parametrize(
+  ("token_mixing", "dtype", "least", "most"),
+  [
+    ("mlp", "float32", 0.7, 1.3),
+    # What is computed in bfloat16 is expected to be kept in float32.
+    ("attention", "bfloat16", 0.4, 1.3),
+  ],
+)
+def test_what_is_expected_is_what_xla_needs(token_mixing, dtype, least, most):
+  """Of Sudoku's network as published, on a CPU, two calls, unrolled."""
+  config = sudoku.get_config(token_mixing if token_mixing != "mlp" else "")
   with config.unlocked():
-    config.model.remat, config.model.unroll = "none", True
-    config.model.compute_dtype = "float32"
-    config.model.latent_updates = 2
-    config.train.batch_size = config.eval.batch_size = slots
+    config.model.update(
+      compute_dtype=dtype,
+      latent_updates=1,
+      recursion_cycles=1,
+      remat="none",
+      unroll=True,
+    )
+    config.train.batch_size = config.eval.batch_size = 6
   built = program.build(
     config_lib.from_config_dict(config),
     program.Sizes(vocab_size=11, seq_len=81, num_puzzle_ids=1),
     sharding.make_mesh(1),
   )
   step = built.train_step().lower(
-    built.abstract_state(), built.abstract_batch(slots)
+    built.abstract_state(), built.abstract_batch(6)
   )
-  temporaries = step.compile().memory_analysis().temp_size_in_bytes
-  return temporaries, 3 * recomputation.bytes_of_call(built.model, slots)
-
-
-def test_what_is_expected_is_what_xla_needs():
-  """More slots need about as much more memory as is said.
-
-  Of unrolled calls XLA keeps what norms and gates compute, too, on a CPU.
-  """
-  few, many = _compiled(4), _compiled(12)
-  needed, expected = (b - a for a, b in zip(few, many, strict=True))
-  assert 0.6 * needed < expected < 1.35 * needed
+  needed = step.compile().memory_analysis().temp_size_in_bytes
+  model = built.model.clone(compute_dtype="float32")
+  expected = 2 * recomputation.bytes_of_call(model, 6)
+  assert least * expected < needed < most * expected
+  # And so it is decided.
+  for spare, decided in ((1, ("none", True)), (-1, ("full", False))):
+    found = recomputation.choose(
+      built.model, calls=2, slots=6, room=expected / 0.8 + spare, chip=CPU
+    )
+    assert found == decided
 
 
 def _built(memory_bytes, **knobs):

@@ -1,15 +1,17 @@
 """What kind of device a program is for; some choices follow from it."""
 
 import dataclasses
-import os
 import pathlib
 import re
-import sys
 
 import jax
 
+from trm_jax import memory_limit
+
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
-_CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # or "max"
+# Instructions that multiply numbers of bfloat16: Intel's AMX, and what AMD's
+# CPUs have from Zen 4 on.
+_MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Chip:
   platform: str = "cpu"  # 'cpu', 'gpu' or 'tpu'
   # Of NVIDIA's GPUs, e.g. 9.0 of an H100; 0 of all others.
   cuda_capability: float = 0.0
-  # Of CPUs: whether there is a unit for matrices of bfloat16 (Intel's AMX).
-  has_cpu_tiles: bool = False
+  # Of CPUs: whether they multiply bfloat16 as it is.
+  cpu_has_bfloat16: bool = False
 
 
 def of(device: jax.Device) -> Chip:
@@ -31,35 +33,23 @@ def of(device: jax.Device) -> Chip:
   return Chip(
     device.platform,
     float(capability) if is_cuda else 0.0,
-    device.platform == "cpu" and "amx_bf16" in _cpu_features(),
+    device.platform == "cpu" and bool(_MULTIPLY_BFLOAT16 & _cpu_features()),
   )
 
 
 def memory_of(device: jax.Device) -> int:
   """Returns how many bytes JAX may use of a device, 0 if that is not known.
 
-  Of a CPU it is half of the machine's memory, or of what its container may
-  have, for all its devices together.
+  Of a CPU it is half of the memory that this process may have, for all devices
+  of all processes together: these may run on one machine.
   """
   if device.platform == "cpu":
-    return _host_memory() // 2 // jax.local_device_count("cpu")
+    return memory_limit.of_process() // 2 // jax.device_count("cpu")
   try:
     stats = device.memory_stats()
   except jax.errors.JaxRuntimeError:  # it is not there
     return 0
   return (stats or {}).get("bytes_limit", 0)
-
-
-def _host_memory() -> int:
-  try:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-  except (OSError, ValueError):
-    return 0
-  try:
-    limit = _CONTAINER_LIMIT.read_text().strip()
-  except OSError:
-    limit = ""
-  return min(pages * size, int(limit) if limit.isdigit() else sys.maxsize)
 
 
 def _cpu_features() -> set[str]:

@@ -46,6 +46,7 @@ _ADDED_LATER: Mapping[str, Any] = {
   "model.separate_networks": False,
   "model.gradient_updates": 0,
   "model.mlp_gate": "silu",
+  "model.gate_kernel": "xla",
   "optimizer.muon_weight_decay": 0.005,
   "optimizer.muon_iterations": 5,
   "optimizer.max_gradient_norm": 0.0,

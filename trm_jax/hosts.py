@@ -158,10 +158,7 @@ def from_first(make: Callable[[], Any]) -> Any:
       made = json.dumps({"value": make()})
     except errors.UserError as error:
       made = json.dumps({"error": str(error)})
-  # The devices' own collectives may give up after minutes; this does not.
-  ocp.multihost.get_barrier_sync_fn()(
-    key=f"trm_jax_from_first_{next(_barriers)}", timeout_ms=_PATIENCE_MS
-  )
+  _wait()
   content = np.frombuffer(made.encode(), np.uint8)
   # An array can only be handed on to hosts that know its size.
   size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
@@ -170,6 +167,14 @@ def from_first(make: Callable[[], Any]) -> Any:
   if "error" in found:
     raise errors.UserError(found["error"])
   return found["value"]
+
+
+def _wait() -> None:
+  """Waits for all hosts, one of which may be preparing data."""
+  # The devices' own collectives may give up after minutes; this does not.
+  ocp.multihost.get_barrier_sync_fn()(
+    key=f"trm_jax_{next(_barriers)}", timeout_ms=_PATIENCE_MS
+  )
 
 
 def all_of(flag: bool) -> list[bool]:
@@ -182,6 +187,7 @@ def least_of(number: int) -> int:
   """Returns the least of all hosts' numbers, below 2**31; all wait."""
   if jax.process_count() == 1:
     return number
+  _wait()
   return int(np.min(multihost_utils.process_allgather(np.int32(number))))
 
 

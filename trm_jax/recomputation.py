@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from trm_jax import chip as chip_lib
 from trm_jax.models import trm
 
-# Of the memory that is free; gradients, workspace, the next batch, and gaps
+# Of the memory; gradients, workspace, the next batch, and gaps
 # that no array fills need the rest.
 _SHARE = 0.8
 
@@ -32,12 +32,14 @@ def choose(
     model: the module.
     calls: of the network, that a step differentiates.
     slots: of a device, or of a microbatch of its.
-    room: bytes of a device's memory that are free.
+    room: bytes of a device's memory, without its share of the puzzle table.
     chip: what kind of device. On TPUs all is computed again: nobody has yet
       measured there what is faster.
   """
   if chip.platform == "tpu" or room <= 0:
     return "full", False
+  if chip.platform == "cpu":  # there XLA keeps bfloat16 as float32
+    model = model.clone(compute_dtype="float32")
   if calls * bytes_of_call(model, slots) > _SHARE * room:
     return "full", False
   return "none", True

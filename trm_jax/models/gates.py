@@ -108,7 +108,8 @@ def _backward(triton, axis, kept, gradient):
   return pull_products(list(pull_silu(gradient)))
 
 
-_gated.defvjp(_forward, _backward)
+# What `jax.checkpoint` does not keep, gate and up, is not written either.
+_gated.defvjp(_forward, _backward, optimize_remat=True)
 
 
 def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:

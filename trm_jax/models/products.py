@@ -23,20 +23,27 @@ def plain(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def widened(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
-  """Computes bfloat16's products as a CPU's matrix unit makes them, float32.
+  """Computes bfloat16's products as a CPU multiplies them, added up in float32.
 
-  XLA hands a product to the library that knows this unit only if its result is
-  float32, which is rounded here, and if the left side's rows are what it adds
-  up over; any other product it computes in float32 altogether, at a fifth of
-  the speed. This holds for the gradients as well, so they are written out.
+  XLA hands a product to the library that knows the CPU's instructions for
+  bfloat16 only if its result is float32, which is rounded here, and if the left
+  side's rows are what it adds up over; any other product it computes in float32
+  altogether, which takes up to five times as long. This holds for the gradients
+  as well, so they are written out: there is no forward mode, and in
+  `jax.shard_map` it needs check_vma=False.
   """
+  return _widened(x, kernel, axis)
+
+
+def _widened(x, kernel, axis):
   if axis == 0:
     return _of_columns(kernel, x).astype(x.dtype)
   return _of_rows(x, kernel, 0).astype(x.dtype)
 
 
 def _widened_forward(x, kernel, axis):
-  return widened(x, kernel, axis), (x, kernel)
+  # Not by `widened`: policies of what to keep would not see the product in it.
+  return _widened(x, kernel, axis), (x, kernel)
 
 
 def _widened_backward(axis, kept, gradient):
@@ -84,4 +91,4 @@ def choose(dtype: str, chip: chip_lib.Chip) -> Multiply:
     dtype: 'float32' or 'bfloat16', of the products.
     chip: that will run it.
   """
-  return widened if dtype == "bfloat16" and chip.has_cpu_tiles else plain
+  return widened if dtype == "bfloat16" and chip.cpu_has_bfloat16 else plain
