@@ -55,6 +55,7 @@ def test_names_of_memory_are_no_kernels():
     ("f32[1,10]{1,0} dynamic-slice(%m, %i, %i)", 40 + 4, 40),
     ("f32[600]{0} broadcast(%i), dimensions={}", 4, 2400),
     ("f32[60]{0} copy(%m)", 240, 240),
+    ("f32[100]{0} copy(f32[100]{0:S(5)} %x)", 400, 400),  # with its type
     ("f32[6]{0} reduce(%m, %i), dimensions={1}", 240 + 4, 24),
   ],
 )

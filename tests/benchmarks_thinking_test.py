@@ -66,6 +66,7 @@ def test_halting_is_compared(workdir, capsys, monkeypatch):
 
 def test_rollouts_try_what_is_wrong(workdir, capsys, monkeypatch):
   monkeypatch.setattr(thinking, "unseen", _some)
+  monkeypatch.setattr(thinking, "SIGMAS", thinking.SIGMAS[:2])
   thinking.main(
     f"rollouts --workdir={workdir} --num_puzzles=9 --rollouts=2".split()
   )

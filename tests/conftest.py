@@ -17,9 +17,20 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _COMPILED = tempfile.mkdtemp(prefix="trm_jax_tests_")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
   atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+# Most compile in less than the second from which on JAX keeps programs, and
+# many tests compile the same ones.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators float32 products would otherwise run in lower precision.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Files that take minutes, most of them in few tests: begun last, one of them
+# would keep one worker busy when the others have nothing left.
+_FIRST = ("two_processes_test.py", "ablations_test.py", "kills_test.py")
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in _FIRST)

@@ -66,6 +66,24 @@ def test_gradients_are_those_of_the_plain_way(axis, remat):
     assert distance < 2**-8 * np.linalg.norm(expected)
 
 
+@AXES
+def test_gradients_of_many_batches_at_once(axis):
+  """Computed again, as rollouts and `jax.checkpoint` would have it."""
+  operands = [jnp.stack([a, -a / 2]) for a in _operands(axis)]
+
+  def gradients(gated_product):
+    @jax.checkpoint
+    def total(*operands):
+      return jnp.sum(jnp.sin(gated_product(*operands, axis)))
+
+    return jax.vmap(jax.grad(total, argnums=(0, 1, 2)))(*operands)
+
+  for found, expected in zip(gradients(TRITON), gradients(_plain), strict=True):
+    found, expected = np.float32(found), np.float32(expected)
+    distance = np.linalg.norm(found - expected)
+    assert distance < 2**-8 * np.linalg.norm(expected)
+
+
 def _outputs(function, *arguments) -> list[int]:
   """Counts the outputs of each call of the kernel in what is traced."""
   lines = str(jax.make_jaxpr(function)(*arguments)).splitlines()

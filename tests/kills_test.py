@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import kills
 
-STEPS = 400
+STEPS = 200
 
 
 def _differences(one, other):
