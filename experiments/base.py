@@ -47,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
   # weights: 'splash' (TPU), 'cudnn' (NVIDIA GPUs); auto takes what helps.
   config.model.attention_kernel = "auto"
   # 'xla', or 'triton' (NVIDIA GPUs): a kernel that computes SwiGLU's products
-  # and gate at once ('dots' keeps none of them then). Not measured yet.
+  # and gate at once. Not measured yet.
   config.model.gate_kernel = "xla"
   # The calls with gradient one after another instead of in a loop, which moves
   # what is kept to and fro: faster, longer compilation; for remat 'none'.

@@ -7,7 +7,7 @@ arrays save by staying in the L2 cache is not seen here, and not what travels
 between chips meanwhile (launch/aot_collectives.py). Of kernels that are written
 by hand, the products of trm_jax/models/gates.py are known. A loop of unknown
 length, as that of adaptive halting, counts once: `Kernel.exact` tells. Of a
-conditional, every branch counts, although one of them runs; the steps have none.
+conditional, which the steps do not have, every branch counts.
 """
 
 import dataclasses

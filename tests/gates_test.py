@@ -1,5 +1,7 @@
 """The kernel that multiplies and gates at once, against the plain way."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from tests import small_model
 from trm_jax import chip, errors
-from trm_jax.models import gates, products
+from trm_jax.models import gates, products, trm
 
 # Small blocks: several of them, and edges that no block ends at.
 TRITON = gates.Triton(rows=16, width=32, depth=16, interpret=True)
@@ -100,9 +102,22 @@ def test_gate_and_up_are_written_only_for_a_backward_pass(axis):
 
   assert _outputs(total, *operands) == [1]
   assert _outputs(jax.grad(total), *operands) == [3]
-  # Computed again: written the second time only.
-  again = _outputs(jax.grad(jax.checkpoint(total)), *operands)
-  assert sorted(again) == [1, 3]
+
+
+@AXES
+@pytest.mark.parametrize(("remat", "more"), [("full", 0), ("dots", 3)])
+def test_dots_keeps_what_the_kernel_makes(axis, remat, more):
+  operands = _operands(axis)
+
+  @functools.partial(jax.checkpoint, policy=trm.REMAT_POLICIES[remat])
+  def total(*operands):
+    return jnp.sum(jnp.sin(TRITON(*operands, axis)))
+
+  kept = jax.eval_shape(lambda *each: jax.vjp(total, *each)[1], *operands)
+  made = jax.eval_shape(lambda *each: TRITON(*each, axis), *operands)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(kept)]
+  assert len(shapes) == len(operands) + more
+  assert shapes.count(made.shape) == more
 
 
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])

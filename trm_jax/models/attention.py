@@ -76,7 +76,6 @@ def _filled_up(query, key, value):
 _cudnn_of_odd_length.defvjp(
   lambda query, key, value: jax.vjp(_filled_up, query, key, value),
   lambda pull, gradient: pull(gradient),
-  optimize_remat=True,  # what is computed again is not filled up at first
 )
 
 

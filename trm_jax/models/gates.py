@@ -13,6 +13,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import ad_checkpoint
 
 from trm_jax import chip as chip_lib
 from trm_jax import errors
@@ -21,6 +22,9 @@ from trm_jax.models import norm, products
 # Maps x, the kernels of gate and up, and an axis, all as `products.Multiply`
 # has them, to what `silu` makes of the two products.
 GatedProduct = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+# What the kernel makes for a backward pass, to policies of `jax.checkpoint`.
+KEPT = "gated_product"
 
 _LEAST_CAPABILITY = 8.0  # Ampere: before it there is no bfloat16
 
@@ -90,7 +94,9 @@ def _gated(triton, axis, x, gate, up):
 
 
 def _forward(triton, axis, x, gate, up):
-  h, *made = _run(triton, axis, x, gate, up, outputs=3)
+  outputs = _run(triton, axis, x, gate, up, outputs=3)
+  # A name, since policies of what to keep do not know these for products.
+  h, *made = ad_checkpoint.checkpoint_name(outputs, KEPT)
   return h, (x, gate, up, made)
 
 
@@ -108,8 +114,7 @@ def _backward(triton, axis, kept, gradient):
   return pull_products(list(pull_silu(gradient)))
 
 
-# What `jax.checkpoint` does not keep, gate and up, is not written either.
-_gated.defvjp(_forward, _backward, optimize_remat=True)
+_gated.defvjp(_forward, _backward)
 
 
 def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:

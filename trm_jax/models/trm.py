@@ -11,8 +11,12 @@ from trm_jax.models import attention, gates, layers, products, recursion
 
 HALT_BIAS = -5.0  # at first no answer is believed to be right
 
-_REMAT_POLICIES = {
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+# Of `config.model.remat`: what calls with gradient keep, other than none.
+REMAT_POLICIES = {
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(gates.KEPT),
+  ),
   "full": None,  # nothing is saved
 }
 
@@ -195,7 +199,7 @@ class TinyRecursiveModel(nn.Module):
 
     if self.remat != "none":
       apply = jax.checkpoint(
-        apply, policy=_REMAT_POLICIES[self.remat], prevent_cse=False
+        apply, policy=REMAT_POLICIES[self.remat], prevent_cse=False
       )
 
     # The gradient-free cycles cast the weights once. The last one casts
