@@ -69,7 +69,9 @@ def commands(kind: str) -> Iterator[list[str]]:
     for experiment in ("sudoku.py", "sudoku.py:attention", "maze.py"):
       for settings in _GPU_SETTINGS:
         yield [experiment, "h200:1", *settings]
-    yield ["maze.py", "h200:1", "--config.train.microbatches=2"]
+    parts = "--config.train.microbatches=2"
+    yield ["maze.py", "h200:1", parts]
+    yield ["maze.py", "h200:1", parts, "--config.model.gate_kernel=triton"]
     for topology in ("h200:1", "h100:1", "a100:1"):
       yield ["arc.py", topology]
     for topology in ("h100:1", "a100:1", "rtx4090:1"):
