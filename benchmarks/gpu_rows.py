@@ -115,8 +115,9 @@ def plan(*, peer: Sequence[str], tried: bool) -> list[Row]:
     *_peer(mazes, scale, peer),
     _evaluation(mlp, scale),
     _evaluation(mazes, scale),
-    *([] if tried else _with_gate_kernel((mlp, mazes), scale)),
     dataclasses.replace(_training(arcs, scale), most_gb=_ARC_GB),
+    *([] if tried else _with_gate_kernel((mlp, mazes), scale)),
+    *_in_parts(mazes, scale, kernels=("xla",) if tried else ("xla", "triton")),
     _training(attention, scale),
     *_peer(attention, scale, peer),
     _evaluation(attention, scale),
@@ -245,6 +246,27 @@ def _with_gate_kernel(tasks: Sequence[_Task], scale: _Scale) -> Iterator[Row]:
       settings=settings,
       flags=("--nocompile_seconds", *kernel),
     )
+
+
+def _in_parts(
+  task: _Task, scale: _Scale, *, kernels: Sequence[str]
+) -> Iterator[Row]:
+  """Yields training in parts, where the whole batch is too big to keep all.
+
+  Args:
+    task: to train.
+    scale: of the measurement.
+    kernels: of the gates.
+  """
+  parts = tuple(each for each in scale.training if each[1] > 1)
+  for kernel in kernels:
+    row = _training(
+      task,
+      dataclasses.replace(scale, training=parts),
+      settings=f"in parts, gate_kernel={kernel}",
+      flags=("--nocompile_seconds", f"--config.model.gate_kernel={kernel}"),
+    )
+    yield dataclasses.replace(row, ladder=f"{task.name}, in parts")
 
 
 def _evaluation(
