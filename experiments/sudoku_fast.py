@@ -44,8 +44,8 @@ What differs from theirs:
   queue, here the batch's other rows are dropped, as in the official code.
 
 Cost: 27.7 TFLOP a step, 222 PFLOP in all. Memory, counted by the compiler
-for a TPU (launch/aot.py, v6e:1x1) and measured nowhere: 4.1 GiB a training
-step; 59 GiB with --config.model.remat=none, which recomputes nothing.
+for a TPU (launch/aot.py, v6e:1x1) and measured nowhere: 3.4 GiB a training
+step; 19 GiB with --config.model.remat=none, which recomputes nothing.
 
 Add `smoke` for a few steps of a narrow network on generated 9x9 puzzles,
 which need no files.
