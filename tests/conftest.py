@@ -17,9 +17,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _COMPILED = tempfile.mkdtemp(prefix="trm_jax_tests_")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
   atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-# Most compile in less than the second from which on JAX keeps programs, and
-# many tests compile the same ones.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  # Most compile in less than the second from which on JAX keeps programs, and
+  # many tests compile the same ones.
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 

@@ -75,7 +75,7 @@ def _outcome(tmp_path_factory):
   return outcome
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
 @pytest.mark.parametrize("name", ["sudoku", "arc"])
 def test_any_number_of_devices_gives_the_same(outcome, name, num_devices):
   numbers, submission = outcome(name, num_devices)

@@ -49,41 +49,37 @@ def test_the_kernel_is_the_plain_way(axis, sizes):
   )
 
 
+def _gradients(gated_product, axis, *, remat):
+  def total(*operands):
+    return jnp.sum(jnp.sin(gated_product(*operands, axis)))
+
+  return jax.grad(jax.checkpoint(total) if remat else total, argnums=(0, 1, 2))
+
+
+def _expect_close(gradients, expected_ones):
+  for found, expected in zip(gradients, expected_ones, strict=True):
+    found, expected = np.float32(found), np.float32(expected)
+    distance = np.linalg.norm(found - expected)
+    assert distance < 2**-8 * np.linalg.norm(expected)
+
+
 @AXES
 @pytest.mark.parametrize("remat", [False, True])
 def test_gradients_are_those_of_the_plain_way(axis, remat):
   operands = _operands(axis)
-
-  def gradients(gated_product):
-    def total(*operands):
-      return jnp.sum(jnp.sin(gated_product(*operands, axis)))
-
-    if remat:
-      total = jax.checkpoint(total)
-    return jax.grad(total, argnums=(0, 1, 2))(*operands)
-
-  for found, expected in zip(gradients(TRITON), gradients(_plain), strict=True):
-    found, expected = np.float32(found), np.float32(expected)
-    distance = np.linalg.norm(found - expected)
-    assert distance < 2**-8 * np.linalg.norm(expected)
+  _expect_close(
+    _gradients(TRITON, axis, remat=remat)(*operands),
+    _gradients(_plain, axis, remat=remat)(*operands),
+  )
 
 
 @AXES
 def test_gradients_of_many_batches_at_once(axis):
-  """Computed again, as rollouts and `jax.checkpoint` would have it."""
   operands = [jnp.stack([a, -a / 2]) for a in _operands(axis)]
-
-  def gradients(gated_product):
-    @jax.checkpoint
-    def total(*operands):
-      return jnp.sum(jnp.sin(gated_product(*operands, axis)))
-
-    return jax.vmap(jax.grad(total, argnums=(0, 1, 2)))(*operands)
-
-  for found, expected in zip(gradients(TRITON), gradients(_plain), strict=True):
-    found, expected = np.float32(found), np.float32(expected)
-    distance = np.linalg.norm(found - expected)
-    assert distance < 2**-8 * np.linalg.norm(expected)
+  _expect_close(
+    jax.vmap(_gradients(TRITON, axis, remat=True))(*operands),
+    jax.vmap(_gradients(_plain, axis, remat=True))(*operands),
+  )
 
 
 def _outputs(function, *arguments) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from trm_jax import chip, sharding
-from trm_jax.models import products
+from trm_jax.models import products, trm
 
 R, N, M = 7, 24, 40
 AXES = pytest.mark.parametrize("axis", [-1, 0])
@@ -72,22 +72,19 @@ def test_the_widened_product_stays_in_bfloat16_until_it_is_made(axis):
 
 
 @AXES
-@pytest.mark.parametrize("keeps", [False, True])
-def test_policies_of_what_to_keep_see_the_widened_product(axis, keeps):
-  policy = (
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable if keeps else None
-  )
-
+# Computed once more where it is not kept, beside the gradients of both.
+@pytest.mark.parametrize(("remat", "expected"), [("full", 4), ("dots", 3)])
+def test_policies_of_what_to_keep_see_the_widened_product(
+  axis, remat, expected
+):
   def products_of_gradient(multiply):
-    @functools.partial(jax.checkpoint, policy=policy)
+    @functools.partial(jax.checkpoint, policy=trm.REMAT_POLICIES[remat])
     def total(x, kernel):
       return jnp.sum(jnp.sin(multiply(x, kernel, axis)))
 
     gradient = jax.grad(total, argnums=(0, 1))
     return str(jax.make_jaxpr(gradient)(*_operands(axis)[:2])).count("dot_gen")
 
-  # Once more where it was not kept, and the gradients of both.
-  expected = 3 if keeps else 4
   assert products_of_gradient(products.plain) == expected
   assert products_of_gradient(products.widened) == expected
 
@@ -113,27 +110,30 @@ def _of_devices(multiply, axis):
   )
 
 
-def _of_many(multiply, axis):
-  """The same products for each of several batches."""
-  return jax.vmap(
-    lambda *operands: _product_and_gradients(multiply, *operands, axis)
+def _expect_close(found, expected_ones):
+  for ours, expected in zip(found, expected_ones, strict=True):
+    ours, expected = np.float32(ours), np.float32(expected)
+    distance = np.linalg.norm(ours - expected)
+    assert distance < 2**-7 * np.linalg.norm(expected)
+
+
+@AXES
+def test_the_widened_product_of_several_devices(axis):
+  operands = _operands(axis, rows=8)
+  _expect_close(
+    _of_devices(products.widened, axis)(*operands),
+    _of_devices(products.plain, axis)(*operands),
   )
 
 
 @AXES
-@pytest.mark.parametrize("several", [_of_devices, _of_many])
-def test_the_widened_product_of_devices_and_of_batches(axis, several):
-  operands = _operands(axis, rows=8)
-  if several is _of_many:
-    operands = [jnp.stack([a, -2 * a, a / 2]) for a in operands]
-  for ours, expected in zip(
-    several(products.widened, axis)(*operands),
-    several(products.plain, axis)(*operands),
-    strict=True,
-  ):
-    ours, expected = np.float32(ours), np.float32(expected)
-    distance = np.linalg.norm(ours - expected)
-    assert distance < 2**-7 * np.linalg.norm(expected)
+def test_the_widened_product_of_several_batches(axis):
+  operands = [jnp.stack([a, -2 * a, a / 2]) for a in _operands(axis, rows=8)]
+  found, expected = (
+    jax.vmap(functools.partial(_product_and_gradients, multiply, axis=axis))
+    for multiply in (products.widened, products.plain)
+  )
+  _expect_close(found(*operands), expected(*operands))
 
 
 def test_where_it_is_chosen():

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from trm_jax import chip as chip_lib
 from trm_jax.models import trm
 
-# Of the memory; gradients, workspace, the next batch, and gaps
-# that no array fills need the rest.
+# Of the memory; the rest of the state, gradients, workspace, the next batch,
+# and gaps that no array fills need what is left.
 _SHARE = 0.8
 
 

@@ -182,6 +182,7 @@ def _block(triton, axis, x_ref, gate_ref, up_ref, *out_refs):
   gate, up = (a.astype(jnp.float32) for a in rounded)
   h = (gate * nn.sigmoid(gate) * up).astype(dtype)
   spans = (columns, these_rows) if axis == 0 else (these_rows, columns)
+  # Not strict: of one output it is h.
   for ref, result in zip(out_refs, [h, *rounded], strict=False):
     block, mask = place(ref, *spans)
     pallas_triton.store(block, result, mask=mask)
