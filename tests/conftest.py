@@ -1,6 +1,7 @@
 """Every test sees eight CPU devices and no implicit rank promotion."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -20,6 +21,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # Most compile in less than the second from which on JAX keeps programs, and
   # many tests compile the same ones.
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Tracing makes millions of objects, and the collector walks them again and
+# again, for a twentieth of the tests' time.
+gc.set_threshold(200_000, 50, 100)
 
 import jax
 
