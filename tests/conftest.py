@@ -22,15 +22,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # many tests compile the same ones.
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# Tracing makes millions of objects, and the collector walks them again and
-# again, for a twentieth of the tests' time.
-gc.set_threshold(200_000, 50, 100)
-
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators float32 products would otherwise run in lower precision.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing makes millions of objects, and the collector walks them again and
+# again, for a twentieth of the tests' time.
+gc.set_threshold(200_000, 50, 100)
 
 # Files that take minutes, most of them in few tests: begun last, one of them
 # would keep one worker busy when the others have nothing left.
