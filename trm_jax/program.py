@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from trm_jax import (
   checks,
+  compiler_options,
   cost,
   errors,
   evaluate_step,
@@ -115,6 +116,7 @@ class Program:
       step,
       donate_argnums=0,
       out_shardings=(shardings, sharding.replicated(self.mesh)),
+      compiler_options=self._compiler_options(),
     )
 
   def evaluate_batch(self) -> evaluate_step.EvaluateBatch:
@@ -128,8 +130,13 @@ class Program:
       mesh=self.mesh,
     )
     return jax.jit(
-      evaluate_batch, out_shardings=evaluate_step.result_shardings(self.mesh)
+      evaluate_batch,
+      out_shardings=evaluate_step.result_shardings(self.mesh),
+      compiler_options=self._compiler_options(),
     )
+
+  def _compiler_options(self) -> dict[str, str]:
+    return compiler_options.of(self.mesh.devices.flat[0].platform)
 
   def solving(self) -> solve_batch.Solving:
     """How puzzles are solved, as the settings say."""
