@@ -135,15 +135,15 @@ class Program:
       compiler_options=self._compiler_options(),
     )
 
-  def _compiler_options(self) -> dict[str, str]:
-    return compiler_options.of(self.mesh.devices.flat[0].platform)
-
   def solving(self) -> solve_batch.Solving:
     """How puzzles are solved, as the settings say."""
     settings = self.config.eval
     return solve_batch.of(
       settings, seed=self.config.seed, slots=settings.batch_size
     )
+
+  def _compiler_options(self) -> dict[str, str]:
+    return compiler_options.of(self.mesh.devices.flat[0].platform)
 
 
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
