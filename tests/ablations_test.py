@@ -261,6 +261,7 @@ def test_a_row_trains_twenty_steps_without_a_warning(row, capfd):
   config = ablations.get_config(f"{row},smoke")
   config.model.hidden_size = config.model.puzzle_vector_size = 16
   config.model.mlp_multiple = 16
+  config.model.num_heads = 2
   config.optimizer.learning_rate = 3e-3
   config.train.batch_size, config.train.num_steps = 4, 20
   with warnings.catch_warnings():

@@ -6,21 +6,45 @@ import tiny
 
 from benchmarks import solve, train_step
 from launch import hlo
-from trm_jax import compiler_options, program, sharding
+from trm_jax import chip, compiler_options, program, sharding
 from trm_jax import config as config_lib
 
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
+VECTORS = "xla_cpu_prefer_vector_width"
+NEW_CPU = chip.Chip("cpu", cpu_has_bfloat16=True)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_accelerators_have_none(platform):
-  assert not compiler_options.of(platform)
+  assert not compiler_options.of(chip.Chip(platform), "bfloat16")
 
 
-def test_what_the_user_sets_is_left_to_the_user(monkeypatch):
-  assert LIBRARY in compiler_options.of("cpu")
-  monkeypatch.setenv("XLA_FLAGS", f"--xla_a=b --{LIBRARY}= --xla_c=d")
-  assert not compiler_options.of("cpu")
+@pytest.mark.parametrize(
+  ("on", "dtype", "expected"),
+  [
+    (NEW_CPU, "bfloat16", {LIBRARY, VECTORS}),
+    (NEW_CPU, "float32", {LIBRARY}),
+    (chip.Chip("cpu"), "bfloat16", {LIBRARY}),
+  ],
+)
+def test_cpus_that_multiply_bfloat16_have_wider_vectors_for_it(
+  on, dtype, expected
+):
+  assert set(compiler_options.of(on, dtype)) == expected
+
+
+@pytest.mark.parametrize(
+  ("mine", "theirs"), [(LIBRARY, VECTORS), (VECTORS, LIBRARY)]
+)
+def test_what_the_user_sets_is_left_to_the_user(monkeypatch, mine, theirs):
+  monkeypatch.setenv("XLA_FLAGS", f"--xla_a=b --{mine}=256 --xla_c=d")
+  assert set(compiler_options.of(NEW_CPU, "bfloat16")) == {theirs}
+
+
+def test_xla_takes_all_of_them():
+  options = compiler_options.of(NEW_CPU, "bfloat16")
+  double = jax.jit(lambda x: 2 * x, compiler_options=options)
+  assert double(3.0) == 6.0
 
 
 @pytest.fixture(scope="module")

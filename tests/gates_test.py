@@ -1,4 +1,4 @@
-"""The kernel that multiplies and gates at once, against the plain way."""
+"""Ways to multiply and gate at once, against the plain way."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from launch import hlo
 from tests import small_model
 from trm_jax import chip, errors
 from trm_jax.models import gates, products, trm
@@ -14,6 +15,11 @@ from trm_jax.models import gates, products, trm
 # Small blocks: several of them, and edges that no block ends at.
 TRITON = gates.Triton(rows=16, width=32, depth=16, interpret=True)
 AXES = pytest.mark.parametrize("axis", [-1, 0])
+WAYS = {
+  "triton": TRITON,
+  "one_product": gates.OneProduct(products.plain),
+  "one_product_widened": gates.OneProduct(products.widened),
+}
 
 
 def _operands(axis, *, rows=37, depth=41, width=50):
@@ -28,6 +34,7 @@ def _plain(x, gate, up, axis):
 
 
 @AXES
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
   "sizes",
   [
@@ -37,9 +44,9 @@ def _plain(x, gate, up, axis):
     {"rows": 33, "depth": 97, "width": 64},
   ],
 )
-def test_the_kernel_is_the_plain_way(axis, sizes):
+def test_each_is_the_plain_way(axis, sizes, way):
   operands = _operands(axis, **sizes)
-  found = TRITON(*operands, axis)
+  found = WAYS[way](*operands, axis)
   expected = _plain(*operands, axis)
   assert found.shape == expected.shape
   assert found.dtype == jnp.bfloat16
@@ -80,6 +87,23 @@ def test_gradients_of_many_batches_at_once(axis):
     jax.vmap(_gradients(TRITON, axis, remat=True))(*operands),
     jax.vmap(_gradients(_plain, axis, remat=True))(*operands),
   )
+
+
+@AXES
+def test_one_product_of_halves_takes_the_whole_as_it_is(axis):
+  """Nothing cuts or puts together the kernel, neither does it the result."""
+  x, gate, up = (a.astype(jnp.float32) for a in _operands(axis))
+
+  @jax.jit
+  def gated(x, kernel):
+    halves = jnp.split(kernel, 2, axis=1)
+    return gates.OneProduct(products.plain)(x, *halves, axis)
+
+  whole = jnp.concatenate([gate, up], axis=1)
+  compiled = gated.lower(x, whole).compile()
+  entry = hlo.computations(compiled.as_text())[""]
+  work = [i for i in entry if i.opcode not in ("parameter", "bitcast")]
+  assert len(work) == 2  # the product, and what gates it
 
 
 def _outputs(function, *arguments) -> list[int]:

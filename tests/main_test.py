@@ -99,6 +99,7 @@ def test_real_format_trains_and_continues(tmp_path):
       *arguments,
       f"--config.train.num_steps={num_steps}",
       config="experiments/sudoku.py:attention,smoke",
+      compiles_fast=True,
     )
     assert result.returncode == 0, result.stderr
   assert "going on from step 2" in result.stdout
@@ -212,7 +213,7 @@ def test_workdir_of_another_experiment(tmp_path):
     "--config.eval.batch_size=4",
     "--config.log.plots=False",
   ]
-  assert command_line.run(*small).returncode == 0
+  assert command_line.run(*small, compiles_fast=True).returncode == 0
   message = command_line.error_of(*small, "--config.model.num_layers=1")
   assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
   message = command_line.error_of(

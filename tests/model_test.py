@@ -182,6 +182,17 @@ def test_remat_recomputes_what_its_name_says():
   assert full[0] > none[0]
 
 
+@pytest.mark.parametrize(("mlp_gate", "fewer"), [("silu", 4), ("normed", 0)])
+def test_calls_without_gradient_multiply_gate_and_up_at_once(mlp_gate, fewer):
+  model = _build(mlp_gate=mlp_gate)
+  found = str(
+    jax.make_jaxpr(model.apply)({"params": _params(model)}, *_arguments(model))
+  ).count("dot_general[")
+  # A cycle is written down as two calls: one in a loop, and the answer's. Both
+  # layers have two MLPs of three products; at the end are two heads.
+  assert found == 2 * (12 - fewer) + 2 * 12 + 2
+
+
 # --- layout ----------------------------------------------------------------
 
 

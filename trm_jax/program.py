@@ -143,7 +143,9 @@ class Program:
     )
 
   def _compiler_options(self) -> dict[str, str]:
-    return compiler_options.of(self.mesh.devices.flat[0].platform)
+    return compiler_options.of(
+      chip_lib.of(self.mesh.devices.flat[0]), self.config.model.compute_dtype
+    )
 
 
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:

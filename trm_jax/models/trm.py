@@ -208,8 +208,14 @@ class TinyRecursiveModel(nn.Module):
       lambda p: jax.lax.stop_gradient(p).astype(self.dtype), variables
     )
 
+    gradient_free = network
+    if self.gated_product is None and self.mlp_gate == "silu":
+      gradient_free = network.clone(
+        gated_product=gates.OneProduct(self.multiply)
+      )
+
     def gradient_free_apply(state, injection):
-      return network.apply(cast, state, injection)
+      return gradient_free.apply(cast, state, injection)
 
     return apply, gradient_free_apply
 
