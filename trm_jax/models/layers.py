@@ -121,7 +121,7 @@ class SwiGLU(nn.Module):
   # Not None: `gates.normed` with this epsilon takes silu's place.
   norm_epsilon: float | None = None
   multiply: products.Multiply = products.plain
-  gated_product: gates.GatedProduct | None = None  # a kernel, with silu
+  gated_product: gates.GatedProduct | None = None  # gate, up and silu at once
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

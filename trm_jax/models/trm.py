@@ -207,7 +207,7 @@ class TinyRecursiveModel(nn.Module):
     cast = jax.tree.map(
       lambda p: jax.lax.stop_gradient(p).astype(self.dtype), variables
     )
-
+    # They multiply gate and up at once, too, unless a kernel does.
     gradient_free = network
     if self.gated_product is None and self.mlp_gate == "silu":
       gradient_free = network.clone(
