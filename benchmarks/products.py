@@ -149,21 +149,23 @@ def flops(counted: Counted) -> int:
   return sum(product.flops * times for product, times in counted.items())
 
 
-def seconds(counted: Counted, dtype: str, *, calls: int = 5) -> float:
+def seconds(counted: Counted, dtype: str, *, calls: int = 15) -> float:
   """Runs each product alone, jitted; returns the seconds of all of them.
 
   Args:
     counted: of `of_training` or `of_evaluation`.
     dtype: of their operands and results.
-    calls: of each product; the fastest counts.
+    calls: of each product; the median counts, as of a step. On a shared machine
+      a product of milliseconds is more often undisturbed than a step of seconds:
+      its fastest call is nothing to hold a step against.
   """
   return sum(
-    _fastest(product, dtype, calls) * times
+    _in_its_best_layout(product, dtype, calls) * times
     for product, times in counted.items()
   )
 
 
-def _fastest(product: Product, dtype: str, calls: int) -> float:
+def _in_its_best_layout(product: Product, dtype: str, calls: int) -> float:
   """Times it as written, and with the left side's rows to add up over.
 
   A step is free to hold its arrays as products like them best, and to take
@@ -182,5 +184,5 @@ def _fastest(product: Product, dtype: str, calls: int) -> float:
         )
       )
       call = functools.partial(multiply, *operands)
-      seconds.append(measure.time_calls(call, calls=calls, warm_up=1).fastest)
+      seconds.append(measure.time_calls(call, calls=calls, warm_up=2).median)
   return min(seconds)
