@@ -156,8 +156,8 @@ def seconds(counted: Counted, dtype: str, *, calls: int = 15) -> float:
     counted: of `of_training` or `of_evaluation`.
     dtype: of their operands and results.
     calls: of each product; the median counts, as of a step. On a shared machine
-      a product of milliseconds is more often undisturbed than a step of seconds:
-      its fastest call is nothing to hold a step against.
+      a product of milliseconds is undisturbed more often than a step of
+      seconds: its fastest call is nothing to hold a step against.
   """
   return sum(
     _in_its_best_layout(product, dtype, calls) * times
