@@ -182,15 +182,48 @@ def test_remat_recomputes_what_its_name_says():
   assert full[0] > none[0]
 
 
+def _count_forward_products(function, model):
+  jaxpr = jax.make_jaxpr(functools.partial(function, model))(
+    _params(model), *_arguments(model)
+  )
+  return str(jaxpr).count("dot_general[")
+
+
 @pytest.mark.parametrize(("mlp_gate", "fewer"), [("silu", 4), ("normed", 0)])
 def test_calls_without_gradient_multiply_gate_and_up_at_once(mlp_gate, fewer):
   model = _build(mlp_gate=mlp_gate)
-  found = str(
-    jax.make_jaxpr(model.apply)({"params": _params(model)}, *_arguments(model))
-  ).count("dot_general[")
   # A cycle is written down as two calls: one in a loop, and the answer's. Both
   # layers have two MLPs of three products; at the end are two heads.
-  assert found == 2 * (12 - fewer) + 2 * 12 + 2
+  free_cycles, last_cycle, heads = 2 * (12 - fewer), 2 * 12, 2
+  trained = _count_forward_products(trm.apply, model)
+  assert trained == free_cycles + last_cycle + heads
+  assert _count_forward_products(trm.infer, model) == free_cycles + heads
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    ATTENTION,
+    {"recursion_cycles": 1},
+    {"separate_networks": True, "gradient_updates": 1},
+    {"remat": "full"},
+    {"unroll": True},
+  ],
+  ids=str,
+)
+def test_inference_equals_the_step_that_is_trained(changes):
+  model = _build(**changes)
+  params = _params(model)
+  inferred, expected = (
+    jax.jit(functools.partial(function, model))(params, *_arguments(model))
+    for function in (trm.infer, trm.apply)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    inferred,
+    expected,
+  )
 
 
 # --- layout ----------------------------------------------------------------

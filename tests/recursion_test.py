@@ -150,6 +150,25 @@ def test_the_cheap_network_runs_all_cycles_but_the_last(cycles):
   assert calls == {"last": 3, "free": 3 * (cycles - 1)}
 
 
+@pytest.mark.parametrize("cycles", [1, 3])
+def test_where_nothing_is_differentiated_it_runs_all_cycles(cycles):
+  x, latents = _question_and_latents()
+  network = _network(_weights())
+
+  def recurse(network, **kwargs):
+    return _recurse(network, x, latents, n=2, cycles=cycles, **kwargs)
+
+  _assert_trees_close(
+    recurse(None, gradient_free=network), recurse(network), rtol=1e-6
+  )
+
+
+def test_a_network_has_to_be_given():
+  x, latents = _question_and_latents()
+  with pytest.raises(ValueError, match="give network"):
+    _recurse(None, x, latents, n=2, cycles=1)
+
+
 def test_the_cheap_network_gets_no_gradient():
   x, latents = _question_and_latents()
 

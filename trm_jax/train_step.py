@@ -283,7 +283,7 @@ def _continue_targets(
 ) -> jax.Array:
   """Looks one supervision step ahead, without gradient; [B] in 0..1."""
   params, vectors = jax.lax.stop_gradient((params, vectors))
-  next_output = trm.apply(
+  next_output = trm.infer(
     model, params, carry.batch.inputs, vectors, output.latents
   )
   return halting.continue_targets(

@@ -165,7 +165,7 @@ def latent_recursion(
 
 
 def deep_recursion(
-  network: Network | Networks,
+  network: Network | Networks | None,
   x: jax.Array,
   latents: types.Latents,
   *,
@@ -179,7 +179,8 @@ def deep_recursion(
   """Improves the latents in T - 1 cycles without gradient and one with it.
 
   Args:
-    network: the network of the last cycle, through which gradients flow.
+    network: the network of the last cycle, through which gradients flow. None
+      where nothing is differentiated: that cycle is one like the others.
     x: [B, S, D] embedded question; its gradient, too, is the last cycle's.
     latents: y and z, [B, S, D] each (z as the recurrence has it).
     latent_updates: n of the paper.
@@ -187,7 +188,8 @@ def deep_recursion(
     recurrence: which network is called on what.
     gradient_updates: of the last cycle, as for `latent_recursion`.
     gradient_free: the same function for all calls without gradient, where it
-      differs in cost, e.g. with weights cast once; `network` if None.
+      differs in cost, e.g. with weights cast once; `network` if None. One of
+      the two is given.
     unroll: of the last cycle, as for `latent_recursion`.
 
   Returns:
@@ -195,6 +197,8 @@ def deep_recursion(
     if T > 1.
   """
   free = gradient_free or network
+  if free is None:
+    raise ValueError("give network, gradient_free or both")
   fixed_x = jax.lax.stop_gradient(x)
 
   def cycle(latents, _):
@@ -207,13 +211,16 @@ def deep_recursion(
     )
     return latents, None
 
-  if recursion_cycles > 1:
+  free_cycles = recursion_cycles if network is None else recursion_cycles - 1
+  if free_cycles:
     # The scan is cut at both ends: nothing is saved for a backward pass,
     # and no gradient crosses its outputs.
     latents, _ = jax.lax.scan(
-      cycle, jax.lax.stop_gradient(latents), None, length=recursion_cycles - 1
+      cycle, jax.lax.stop_gradient(latents), None, length=free_cycles
     )
     latents = jax.lax.stop_gradient(latents)
+  if network is None:
+    return latents
   return latent_recursion(
     network,
     x,

@@ -97,6 +97,7 @@ class TinyRecursiveModel(nn.Module):
   gradient_updates: int = 0  # of the last n, the last so many; 0: all
   mlp_gate: str = "silu"  # or 'normed'
   gated_product: gates.GatedProduct | None = None
+  differentiated: bool = True  # False: no cycle is the one with gradient
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -173,7 +174,7 @@ class TinyRecursiveModel(nn.Module):
       for each in zip(*functions, strict=True)
     )
     latents = recursion.deep_recursion(
-      networks,
+      networks if self.differentiated else None,
       x,
       latents,
       latent_updates=self.latent_updates,
@@ -283,3 +284,15 @@ def apply(
   """Runs the model with a plain dict of parameters; arguments as its call."""
   output = model.apply({"params": params}, inputs, puzzle_vectors, latents)
   return cast(types.Output, output)
+
+
+def infer(
+  model: TinyRecursiveModel,
+  params: Any,
+  inputs: jax.Array,
+  puzzle_vectors: jax.Array,
+  latents: types.Latents,
+) -> types.Output:
+  """Runs the model as `apply`, for less where nothing is differentiated."""
+  model = model.clone(differentiated=False)
+  return apply(model, params, inputs, puzzle_vectors, latents)
