@@ -51,7 +51,7 @@ def solve_fixed(
   """
   rows, copies = sharding.ROWS, sharding.COPIES
   think = sharding.on_each_device(
-    functools.partial(trm.infer, model),
+    functools.partial(trm.apply, model, differentiated=False),
     mesh,
     in_specs=(copies, rows, rows, rows),
     out_specs=rows,
@@ -239,7 +239,14 @@ def _work_off(
   def think(held, latents):
     puzzles = jax.tree.map(lambda leaf: leaf.at[held].get(mode="clip"), batch)
     vector = vectors.at[held].get(mode="clip")
-    output = trm.infer(model, params, puzzles.inputs, vector, latents)
+    output = trm.apply(
+      model,
+      params,
+      puzzles.inputs,
+      vector,
+      latents,
+      differentiated=False,
+    )
     return output, observe(output, puzzles)
 
   def step(desk: _Desk) -> _Desk:

@@ -283,8 +283,13 @@ def _continue_targets(
 ) -> jax.Array:
   """Looks one supervision step ahead, without gradient; [B] in 0..1."""
   params, vectors = jax.lax.stop_gradient((params, vectors))
-  next_output = trm.infer(
-    model, params, carry.batch.inputs, vectors, output.latents
+  next_output = trm.apply(
+    model,
+    params,
+    carry.batch.inputs,
+    vectors,
+    output.latents,
+    differentiated=False,
   )
   return halting.continue_targets(
     carry.steps + 1,

@@ -97,7 +97,6 @@ class TinyRecursiveModel(nn.Module):
   gradient_updates: int = 0  # of the last n, the last so many; 0: all
   mlp_gate: str = "silu"  # or 'normed'
   gated_product: gates.GatedProduct | None = None
-  differentiated: bool = True  # False: no cycle is the one with gradient
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -157,7 +156,9 @@ class TinyRecursiveModel(nn.Module):
       x = (x + positions[None]) * 0.5**0.5
     return layers.scaled(x)
 
-  def recurse(self, x: jax.Array, latents: types.Latents) -> types.Latents:
+  def recurse(
+    self, x: jax.Array, latents: types.Latents, *, differentiated: bool = True
+  ) -> types.Latents:
     """Runs the T cycles on the embedded question x, [B, S, D]."""
     tokens_first = self.token_mixing == "mlp"
     if tokens_first:
@@ -174,7 +175,7 @@ class TinyRecursiveModel(nn.Module):
       for each in zip(*functions, strict=True)
     )
     latents = recursion.deep_recursion(
-      networks if self.differentiated else None,
+      networks if differentiated else None,
       x,
       latents,
       latent_updates=self.latent_updates,
@@ -225,6 +226,8 @@ class TinyRecursiveModel(nn.Module):
     inputs: jax.Array,
     puzzle_vectors: jax.Array,
     latents: types.Latents,
+    *,
+    differentiated: bool = True,
   ) -> types.Output:
     """Improves the latents once and reads off the answer.
 
@@ -233,13 +236,14 @@ class TinyRecursiveModel(nn.Module):
       puzzle_vectors: [B, E] float32.
       latents: y and z, [B, S, D] (z as the recurrence has it), in the compute
         dtype.
+      differentiated: False where no gradient is asked for: costs less.
 
     Returns:
       New latents (detached), answer logits [B, L, V] in the compute dtype,
       halt and continue logits [B] in float32.
     """
     x = self.embed(inputs, puzzle_vectors)
-    latents = self.recurse(x, latents)
+    latents = self.recurse(x, latents, differentiated=differentiated)
     logits = self.answer_head(latents.y)[:, self.num_prefix_tokens :]
     halting = self.halt_head(latents.y[:, 0]).astype(jnp.float32)
     return types.Output(
@@ -280,19 +284,15 @@ def apply(
   inputs: jax.Array,
   puzzle_vectors: jax.Array,
   latents: types.Latents,
+  *,
+  differentiated: bool = True,
 ) -> types.Output:
   """Runs the model with a plain dict of parameters; arguments as its call."""
-  output = model.apply({"params": params}, inputs, puzzle_vectors, latents)
+  output = model.apply(
+    {"params": params},
+    inputs,
+    puzzle_vectors,
+    latents,
+    differentiated=differentiated,
+  )
   return cast(types.Output, output)
-
-
-def infer(
-  model: TinyRecursiveModel,
-  params: Any,
-  inputs: jax.Array,
-  puzzle_vectors: jax.Array,
-  latents: types.Latents,
-) -> types.Output:
-  """Runs the model as `apply`, for less where nothing is differentiated."""
-  model = model.clone(differentiated=False)
-  return apply(model, params, inputs, puzzle_vectors, latents)
