@@ -25,7 +25,8 @@ from launch.sweeps import cloud, table_plan
 from launch.sweeps import place as place_lib
 from launch.sweeps import plan as plan_lib
 from launch.sweeps import table as table_lib
-from trm_jax import command_line, errors
+from trm_jax import errors
+from trm_jax.runtime import command_line
 
 _SWEEP = flags.DEFINE_string(
   "sweep", "", "What is varied, e.g. experiments/sweeps/sudoku.py."

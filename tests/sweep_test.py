@@ -21,7 +21,8 @@ from launch.sweeps import claims as claims_lib
 from launch.sweeps import cloud, trial_process
 from launch.sweeps import plan as plan_lib
 from launch.sweeps import study as study_lib
-from trm_jax import errors, writer
+from trm_jax import errors as errors_lib
+from trm_jax.runtime import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRAINER = pathlib.Path(sweep_trainer.__file__)
@@ -367,7 +368,7 @@ def test_settings_of_every_type_are_understood(tmp_path):
 
 
 def test_what_a_run_writes_is_read(tmp_path):
-  run = writer.Writer(
+  run = metric_writer.Writer(
     str(tmp_path),
     first_step=0,
     is_finished=False,
@@ -505,7 +506,7 @@ MISTAKES = {
 def test_a_mistake_in_the_sweep_file_is_one_line(tmp_path, mistake):
   sweep, said = MISTAKES[mistake]
   Command(tmp_path, sweep)
-  with pytest.raises(errors.UserError) as caught:
+  with pytest.raises(errors_lib.UserError) as caught:
     plan_lib.make(
       plan_lib.load_sweep(str(tmp_path / "search_file.py")),
       experiment="experiments/quickstart.py",
@@ -549,7 +550,7 @@ def test_passwords_are_not_shown():
   url = "postgresql://user:s%40cret@host/name"
   assert study_lib.shown(url) == "postgresql://user:***@host/name"
   with (
-    pytest.raises(errors.UserError) as caught,
+    pytest.raises(errors_lib.UserError) as caught,
     study_lib.telling_of_database(url),
   ):
     raise sa.exc.SQLAlchemyError("refused s@cret and s%40cret")

@@ -16,7 +16,7 @@ from matplotlib import figure, ticker
 from launch.sweeps import search
 from launch.sweeps import study as study_lib
 from trm_jax import errors
-from trm_jax.data import atomic_file
+from trm_jax.data import files
 
 _STATES = {
   study_lib.COMPLETE: "complete",
@@ -91,7 +91,7 @@ def write(study: study_lib.Study, workdir: epath.Path) -> str:
     ("results.csv", _csv(found, study.plan.sweep).encode()),
     ("results.png", _picture(found, study.plan.sweep)),
   ):
-    with atomic_file.writing(workdir / name) as file:
+    with files.writing(workdir / name) as file:
       file.write(content)
   return f"{table}\n{workdir}/results.md, results.csv and results.png"
 

@@ -9,8 +9,9 @@ import math
 import jax
 
 from trm_jax import config as config_lib
-from trm_jax import cost, train_state
+from trm_jax.core import train_state
 from trm_jax.data import kind
+from trm_jax.runtime import flops
 
 jax.config.update("jax_platforms", "cpu")
 
@@ -26,10 +27,10 @@ class Facts:
 
 def of(config: config_lib.Config) -> Facts:
   """Returns the facts of a task whose size needs no data; allocates nothing."""
-  calls = sum(cost.network_calls(config.model))
+  calls = sum(flops.network_calls(config.model))
   return Facts(
     depth=calls * config.model.num_layers,
-    forward_passes=cost.forward_passes(config.train),
+    forward_passes=flops.forward_passes(config.train),
     parameters=_num_parameters(config),
   )
 

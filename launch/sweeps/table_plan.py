@@ -158,7 +158,7 @@ def _row(
   is_asked: bool,
 ) -> Row:
   # Imported late: it brings JAX, which other sweeps do without here.
-  from trm_jax import program
+  from trm_jax.runtime import program
 
   variant = ",".join([name, table.words] if table.words else [name])
   try:

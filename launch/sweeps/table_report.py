@@ -19,7 +19,7 @@ from launch.sweeps import (
 )
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import atomic_file
+from trm_jax.data import files
 
 # Settings that change how fast or how often, and no result.
 _HARMLESS = frozenset(
@@ -78,7 +78,7 @@ def write(study: table_study.TableStudy, workdir: epath.Path) -> str:
     ("results.csv", _csv(results).encode()),
     ("results.png", table_picture.draw(results)),
   ):
-    with atomic_file.writing(workdir / name) as file:
+    with files.writing(workdir / name) as file:
       file.write(content)
   return f"{text}\n{workdir}/results.md, results.csv and results.png"
 

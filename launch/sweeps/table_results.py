@@ -9,7 +9,7 @@ from etils import epath
 
 from launch.sweeps import study as study_lib
 from launch.sweeps import table_plan, table_study
-from trm_jax import writer
+from trm_jax.runtime import metric_writer
 
 COMPLETE, UNFINISHED, FAILED, NOT_RUN = (
   "complete",
@@ -120,5 +120,5 @@ def _run(
 
 
 def _steps_done(workdir: epath.Path) -> int:
-  rows = writer.read_metrics(str(workdir))
+  rows = metric_writer.read_metrics(str(workdir))
   return max((row["step"] for row in rows), default=0)

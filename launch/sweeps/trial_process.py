@@ -12,7 +12,8 @@ from typing import Any
 
 from etils import epath
 
-from trm_jax import errors, writer
+from trm_jax import errors
+from trm_jax.runtime import metric_writer
 
 # What trains; tests put something small in its place.
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "trm_jax.main")
@@ -104,7 +105,9 @@ def ended(status: int) -> str:
 
 def evaluations(workdir: epath.Path) -> list[dict[str, Any]]:
   """Returns the evaluations in a run's metrics, in the order of steps."""
-  rows = [r for r in writer.read_metrics(workdir) if r.get("group") == "eval"]
+  rows = [
+    r for r in metric_writer.read_metrics(workdir) if r.get("group") == "eval"
+  ]
   return sorted(rows, key=lambda row: row["step"])
 
 
@@ -114,7 +117,7 @@ def result(workdir: epath.Path) -> dict[str, Any] | None:
   Raises:
     UserError: the file is damaged.
   """
-  path = workdir / writer.RESULT_FILE
+  path = workdir / metric_writer.RESULT_FILE
   try:
     text = path.read_text()
   except FileNotFoundError:
