@@ -26,7 +26,7 @@ from benchmarks import machine
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import puzzle_set, tasks
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
 from trm_jax.runtime import restore
 

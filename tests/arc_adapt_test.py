@@ -18,7 +18,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors, train
 from trm_jax.core import puzzle_embedding
 from trm_jax.data import identifiers
-from trm_jax.data.arc.grids import load as arc_load
+from trm_jax.data.arc import load as arc_load
 from trm_jax.evaluation import evaluate
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import (

@@ -17,8 +17,8 @@ from experiments import arc, custom
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import tasks
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.runtime import experiment
 
 SMOKE = "experiments/arc.py:smoke"

@@ -23,7 +23,7 @@ ONLY_IN = {
 }
 # Packages or modules and what they never import, not even through others.
 NEVER = {
-  "trm_jax.models": ("optax", "absl", "ml_collections", "orbax"),
+  "trm_jax.core": ("absl", "orbax"),
   "trm_jax.data": ("jax", "flax", "optax", "orbax", "chex"),
   "trm_jax.evaluation.voting": ("jax", "flax", "optax", "orbax", "chex"),
   "trm_jax.evaluation.tally": ("jax", "flax", "optax", "orbax", "chex"),
@@ -65,7 +65,10 @@ def _imports(name: str) -> frozenset[str]:
 
 
 def _own(name: str) -> set[str]:
-  return {other for other in _imports(name) if other in _modules()}
+  # The package itself holds the version and imports the rest lazily.
+  return {
+    other for other in _imports(name) if other in _modules() and "." in other
+  }
 
 
 @functools.cache

@@ -9,8 +9,8 @@ from benchmarks import thinking
 from tests import saved_run, tiny
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
-from trm_jax.data.sudoku.rules import rules as sudoku_rules
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.data.sudoku import rules as sudoku_rules
 from trm_jax.runtime import experiment, restore
 
 

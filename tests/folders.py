@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from trm_jax.data import task as task_lib
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import tasks as arc_tasks
 
 
 def write_json(path: pathlib.Path, value) -> None:

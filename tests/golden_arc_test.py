@@ -4,11 +4,11 @@ import golden_support as golden
 import numpy as np
 import pytest
 
-from trm_jax.data.arc.grids import dataset as arc_dataset
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import plan as arc_plan
-from trm_jax.data.arc.grids import tasks as arc_tasks
-from trm_jax.data.arc.grids import variants as arc_variants
+from trm_jax.data.arc import dataset as arc_dataset
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.data.arc import variants as arc_variants
 
 OFFICIAL_FIELDS = {
   "puzzle_identifiers": "puzzle_ids",

@@ -6,8 +6,8 @@ import golden_support as golden
 import numpy as np
 import pytest
 
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import tally, voting
 
 PLACEHOLDERS = [{"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}]

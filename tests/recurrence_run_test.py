@@ -10,7 +10,7 @@ import tiny
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import train
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.interop import stablehlo
 from trm_jax.runtime import checkpoint_metadata, experiment, preemption
 from trm_jax.runtime import checkpoints as checkpoints_lib

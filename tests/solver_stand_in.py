@@ -11,8 +11,8 @@ from etils import epath
 from trm_jax import config as config_lib
 from trm_jax.data import kind
 from trm_jax.data import task as task_lib
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
-from trm_jax.data.sudoku.rules import rules as sudoku_rules
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.data.sudoku import rules as sudoku_rules
 from trm_jax.inference import solver
 
 STEPS = 3  # that every puzzle takes

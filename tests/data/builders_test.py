@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 
 from trm_jax import errors
 from trm_jax.data.downloads import csv as download_csv
-from trm_jax.data.maze.rules import rules as maze_rules
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.maze import rules as maze_rules
+from trm_jax.data.sudoku import generator as sudoku_generator
 
 HEADER = "source,question,answer,rating\n"
 NUM_TRAIN, NUM_TEST = 30, 12

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import tasks as arc_tasks
-from trm_jax.data.maze.rules import generator as maze_generator
-from trm_jax.data.maze.rules import rules as maze_rules
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.data.maze import generator as maze_generator
+from trm_jax.data.maze import rules as maze_rules
 
 ROWS, COLS = 16, 9
 

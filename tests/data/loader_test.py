@@ -11,8 +11,8 @@ import pytest
 from trm_jax import errors
 from trm_jax.data import augmentation, loader, puzzle_set
 from trm_jax.data import sampler as sampler_lib
-from trm_jax.data.sudoku.rules import augmentation as sudoku_augmentation
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.sudoku import augmentation as sudoku_augmentation
+from trm_jax.data.sudoku import generator as sudoku_generator
 
 BOX = {"box_rows": 2, "box_cols": 2}
 

@@ -10,7 +10,7 @@ from experiments import base
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import tasks
-from trm_jax.data.maze.rules import rules as maze_rules
+from trm_jax.data.maze import rules as maze_rules
 
 ARC = {
   "task": "generated_arc",

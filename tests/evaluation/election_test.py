@@ -14,8 +14,8 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import eval_step
 from trm_jax.data import tasks as tasks_lib
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
 from trm_jax.runtime import experiment, mesh

@@ -5,7 +5,7 @@ import numpy as np
 
 from trm_jax.core import eval_step, losses, metrics, types
 from trm_jax.data import loader, puzzle_set
-from trm_jax.data.maze.rules import rules as maze_rules
+from trm_jax.data.maze import rules as maze_rules
 from trm_jax.evaluation import evaluate, scorer
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import mesh

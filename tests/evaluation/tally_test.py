@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import tally as tally_lib
 from trm_jax.evaluation import voting
 

@@ -10,7 +10,7 @@ import pytest
 import scorer
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import voting
 
 A, B, C, D = (np.array([[k, k + 1]], np.uint8) for k in range(1, 5))

@@ -13,10 +13,10 @@ import solver_stand_in
 import tiny
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import plan as arc_plan
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.inference import arc_questions, predict
 
 CONFIG = solver_stand_in.changed(tiny.config(), "data", task="arc")

@@ -13,7 +13,7 @@ import tiny
 
 from trm_jax import errors
 from trm_jax.data import kind
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import predict
 from trm_jax.visualization import animation

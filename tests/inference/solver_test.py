@@ -12,7 +12,7 @@ import tiny
 import trm_jax
 from trm_jax import errors
 from trm_jax.core import solve, types
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
+from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
 from trm_jax.runtime import experiment, restore
 

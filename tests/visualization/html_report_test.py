@@ -20,7 +20,7 @@ from experiments import arc as arc_experiment
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import task as task_lib
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import experiment, preemption

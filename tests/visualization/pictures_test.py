@@ -10,7 +10,7 @@ from PIL import Image
 from trm_jax import errors
 from trm_jax.data import kind
 from trm_jax.data import task as task_lib
-from trm_jax.data.arc.grids import grids as arc_grids
+from trm_jax.data.arc import grids as arc_grids
 from trm_jax.visualization import animation, grid_image
 
 SUDOKU = task_lib.Look(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.data.downloads import arc as download_arc
 
 

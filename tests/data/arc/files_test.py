@@ -6,7 +6,7 @@ import json
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import files as arc_files
+from trm_jax.data.arc import files as arc_files
 
 TASK = {
   "train": [{"input": [[1, 2]], "output": [[3]]}],

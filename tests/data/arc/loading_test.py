@@ -8,9 +8,9 @@ import pytest
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax.data import identifiers, tasks
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.runtime import experiment
 
 DATA = {

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from trm_jax.data.arc.grids import dataset as arc_dataset
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import plan as arc_plan
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import dataset as arc_dataset
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
 
 
 def _training_set(tasks, *, num_variants=6, seed=0):

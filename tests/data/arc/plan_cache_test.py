@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import plan as arc_plan
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import plan as arc_plan
 
 
 def _tasks(seed=0):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import plan as arc_plan
-from trm_jax.data.arc.grids import tasks as arc_tasks
-from trm_jax.data.arc.grids import variants as arc_variants
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.data.arc import variants as arc_variants
 
 
 def _grid(rng, *, most=3, num_colours=arc_grids.NUM_COLOURS):

@@ -10,8 +10,8 @@ from experiments import arc_adapt
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import identifiers, tasks
-from trm_jax.data.arc.grids import load as arc_load
-from trm_jax.data.arc.grids import plan as arc_plan
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import plan as arc_plan
 
 NUM_TRAIN, NUM_OLD, NUM_ALL = 3, 2, 4  # tasks to train on, old and all to solve
 OLD_VARIANTS, VARIANTS = 4, 6  # of each task, beside the original

@@ -8,10 +8,10 @@ import pytest
 
 from trm_jax import errors
 from trm_jax.data import loader, puzzle_set
-from trm_jax.data.arc.grids import dataset as arc_dataset
-from trm_jax.data.arc.grids import grids as arc_grids
-from trm_jax.data.arc.grids import plan as arc_plan
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import dataset as arc_dataset
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
 
 NUM_VARIANTS = 6
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import tasks as arc_tasks
+from trm_jax.data.arc import tasks as arc_tasks
 
 TASK = {
   "train": [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc.grids import grids as arc_grids
+from trm_jax.data.arc import grids as arc_grids
 
 P, E = arc_grids.PAD, arc_grids.EOS
 GRID = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.maze.rules import rules as maze_rules
+from trm_jax.data.maze import rules as maze_rules
 
 # The shortest path has 5 moves; the way around the other side has 9.
 QUESTION = (

@@ -10,9 +10,9 @@ import pytest
 from trm_jax import errors
 from trm_jax.data import augmentation as augmentation_lib
 from trm_jax.data import rng as rng_lib
-from trm_jax.data.sudoku.rules import augmentation as sudoku_augmentation
-from trm_jax.data.sudoku.rules import generator as sudoku_generator
-from trm_jax.data.sudoku.rules import rules as sudoku_rules
+from trm_jax.data.sudoku import augmentation as sudoku_augmentation
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.data.sudoku import rules as sudoku_rules
 
 SHAPES = [(2, 2), (2, 3), (3, 2), (3, 3)]
 

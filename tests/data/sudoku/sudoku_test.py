@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.sudoku.rules import rules as sudoku_rules
+from trm_jax.data.sudoku import rules as sudoku_rules
 
 BOX = {"box_rows": 2, "box_cols": 2}
 QUESTION = "1..4" + "..1." + ".1.3" + "4..."
