@@ -19,8 +19,9 @@ import numpy as np
 
 from experiments import arc
 from trm_jax import config as config_lib
-from trm_jax.data import identifiers, kind, puzzle_set
+from trm_jax.data import identifiers, puzzle_set
 from trm_jax.data import task as task_lib
+from trm_jax.data.arc import load as arc_load
 from trm_jax.runtime import experiment, mesh
 
 ARC_1_ROWS = 876_406
@@ -34,12 +35,12 @@ def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
   config.model.puzzle_vector_size = WIDTH
   config.model.num_prefix_tokens = WIDTH // config.model.hidden_size
   frozen = config_lib.from_config_dict(config)
-  tokens = np.ones((1, kind.ARC_LOOK.rows * kind.ARC_LOOK.cols), np.uint8)
+  tokens = np.ones((1, arc_load.LOOK.rows * arc_load.LOOK.cols), np.uint8)
   puzzles = puzzle_set.PuzzleSet.single(tokens, tokens)
   task = task_lib.Task(
     train=puzzles,
     test=puzzles,
-    look=kind.ARC_LOOK,
+    look=arc_load.LOOK,
     augmentation=None,
     identifiers=[identifiers.BLANK] * rows,
   )

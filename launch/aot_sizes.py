@@ -8,7 +8,7 @@ is only known here for what the experiments themselves ask for.
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import kind, tasks
+from trm_jax.data import tasks
 from trm_jax.runtime import program
 
 # Of Kaggle's ARC files with ConceptARC (README.md, "ARC-AGI").
@@ -60,7 +60,7 @@ def _public(
     return None
   if data.task not in ("sudoku", "maze", "arc"):
     return None
-  look = kind.look_of(data, (), 0)
+  look = tasks.look(data)
   return program.Sizes(
     vocab_size=len(look.symbols),
     seq_len=look.rows * look.cols,

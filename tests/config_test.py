@@ -119,7 +119,6 @@ def test_whole_numbers_serve_as_floats():
     ("model.compute_dtype", "float16"),
     ("model.remat", "some"),
     ("optimizer.name", "sgd"),
-    ("data.task", "chess"),
     ("data.augmentation", "mirror"),
     ("train.halt_rule", "never"),
     ("train.answer_loss", "mse"),

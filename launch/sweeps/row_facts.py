@@ -10,7 +10,7 @@ import jax
 
 from trm_jax import config as config_lib
 from trm_jax.core import train_state
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.runtime import flops
 
 jax.config.update("jax_platforms", "cpu")
@@ -36,7 +36,7 @@ def of(config: config_lib.Config) -> Facts:
 
 
 def _num_parameters(config: config_lib.Config) -> int:
-  look = kind.look_of(config.data, (), 0)
+  look = tasks.look(config.data)
   model = train_state.build_model(
     config.model,
     vocab_size=len(look.symbols),

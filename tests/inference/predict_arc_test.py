@@ -17,7 +17,7 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.inference import arc_questions, predict
+from trm_jax.inference import inputs, predict
 
 CONFIG = solver_stand_in.changed(tiny.config(), "data", task="arc")
 
@@ -194,7 +194,7 @@ def test_a_task_that_the_table_does_not_know(tmp_path, capfd):
 
 
 def _names(source):
-  given = arc_questions.read(str(source))
+  given = inputs.read_tasks(str(source))
   return [task.name for task in given.tasks], given.faults
 
 

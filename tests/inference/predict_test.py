@@ -12,7 +12,7 @@ import solver_stand_in
 import tiny
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import predict
@@ -145,7 +145,7 @@ def test_own_grids_have_no_rules(tmp_path, capfd):
   config = solver_stand_in.changed(
     tiny.config(), "data", task="grid", grid_rows=1, grid_cols=2
   )
-  look = kind.look_of(config.data, ("?", *'",'), 2)
+  look = tasks.look(config.data, ("?", *'",'), 2)
   solver = solver_stand_in.of(solver_stand_in.Echo, config, look=look)
   path = tmp_path / "answers.csv"
   predict.predict_file(solver, '",', str(path), "")

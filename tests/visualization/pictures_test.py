@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from trm_jax import errors
-from trm_jax.data import kind
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
 from trm_jax.visualization import animation, grid_image
 
 SUDOKU = task_lib.Look(
@@ -47,7 +47,7 @@ def _but(cells):
 
 def _arc(question, answers, solution=None):
   return animation.Thinking(
-    look=kind.ARC_LOOK,
+    look=arc_load.LOOK,
     question=arc_grids.encode(np.array(question, np.uint8)),
     answers=np.stack(
       [arc_grids.encode(np.array(a, np.uint8)) for a in answers]
@@ -89,7 +89,7 @@ def test_what_lies_outside_an_arc_answers_grid_is_not_read():
   thinking.answers[0, 100:] = 5  # behind the marks of the grid's end
   assert not thinking.wrong(1).any()
   assert grid_image.extent(
-    kind.ARC_LOOK, [thinking.answer(1)]
+    arc_load.LOOK, [thinking.answer(1)]
   ) == grid_image.Extent(2, 2)
 
 

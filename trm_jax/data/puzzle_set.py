@@ -169,6 +169,22 @@ class PuzzleSet(Grouped):
       group_indices=indices,
     )
 
+  @classmethod
+  def of_pairs(cls, pairs: np.ndarray, chosen: np.ndarray) -> "PuzzleSet":
+    """Builds a set of single puzzles.
+
+    Args:
+      pairs: Questions and answers, uint8 [N, 2, L].
+      chosen: Which of them, integers [E].
+
+    Returns:
+      The set.
+    """
+    inputs, labels = (
+      np.ascontiguousarray(pairs[chosen, part]) for part in (0, 1)
+    )
+    return cls.single(inputs, labels)
+
   @property
   def seq_len(self) -> int:
     """L."""
@@ -207,7 +223,7 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Selection(Grouped):
+class Subset(Grouped):
   """The first puzzles of the first groups; satisfies `puzzle_set.Puzzles`.
 
   Attributes:
@@ -244,7 +260,7 @@ class Selection(Grouped):
     return digest.hexdigest()
 
 
-def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Selection:
+def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Subset:
   """Selects the first puzzles of the first groups.
 
   Args:
@@ -263,7 +279,7 @@ def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Selection:
   group_indices = _indices(sizes)
   within = np.arange(group_indices[-1]) - np.repeat(group_indices[:-1], sizes)
   puzzles = np.repeat(first, sizes) + within
-  return Selection(
+  return Subset(
     whole=whole,
     puzzles=puzzles,
     puzzle_ids=whole.puzzle_ids[puzzles],

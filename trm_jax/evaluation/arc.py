@@ -53,7 +53,7 @@ class Election:
   def __init__(
     self,
     run: experiment.Experiment,
-    puzzles: puzzle_set.Selection,
+    puzzles: puzzle_set.Subset,
     workdir: str,
     weights: types.Weights,
     step: int,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.inference import inputs, outputs, predict_arc
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import solver as solver_lib
@@ -34,7 +34,7 @@ def predict_file(
 
   Args:
     solver: The trained network.
-    input_path: As `question_rows.find` and `arc_questions.read` take it.
+    input_path: As in `inputs.read_blocks` and `inputs.read_tasks`.
     output_path: As for `answers.writing`.
     pictures: Folder for pictures of the first puzzles (see `predict_pictures`),
       or "".
@@ -43,7 +43,7 @@ def predict_file(
     UserError: if nothing can be read or written; or, when the answers have been
       written, if some rows could not be read.
   """
-  if kind.of(solver.config.data) == "arc":
+  if tasks.get(solver.config.data).is_arc:
     predict_arc.predict_tasks(solver, input_path, output_path, pictures)
     return
   summary = _Summary()

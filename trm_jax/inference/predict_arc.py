@@ -20,7 +20,8 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import tally, voting
-from trm_jax.inference import arc_questions, outputs
+from trm_jax.inference import inputs as inputs_lib
+from trm_jax.inference import outputs
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
@@ -49,7 +50,7 @@ def predict_tasks(
 
   Args:
     solver: The trained network.
-    input_path: As for `arc_questions.read`.
+    input_path: As in `inputs.read_tasks`.
     output_path: As for `answers.writing`; printed is the submission alone.
     pictures: As for `predict.predict_file`; drawn are the first test inputs of
       the originals.
@@ -60,7 +61,7 @@ def predict_tasks(
   """
   beside = Place.beside(output_path, input_path)
   with outputs.writing(output_path, input_path=input_path) as file:
-    given = arc_questions.read(input_path)
+    given = inputs_lib.read_tasks(input_path)
     if not given.tasks:
       raise errors.UserError(_faults(given))
     table = _Table.of(solver.identifiers, given.tasks)
@@ -97,7 +98,7 @@ def predict_tasks(
     )
 
 
-def _faults(given: arc_questions.Tasks) -> str:
+def _faults(given: inputs_lib.Tasks) -> str:
   faults = list(given.faults.values())
   total = len(faults) + len(given.tasks)
   if total == 1:
@@ -159,7 +160,7 @@ class _Table:
       missing=tuple(missing),
     )
 
-  def plan(self) -> arc_plan.Plan:
+  def plan(self) -> arc_plan.VariantTable:
     """Returns the variants; its rows are places in `names`."""
     return arc_plan.from_identifiers(
       self.names, {_SUBSET: self.tasks}, where=_IDENTIFIERS

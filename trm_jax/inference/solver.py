@@ -19,7 +19,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import eval_step, types
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.data import kind, loader, puzzle_set
+from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.inference import inputs as inputs_lib
 from trm_jax.inference import outputs
@@ -91,7 +91,7 @@ class Solver:
       UserError: a puzzle is malformed, or of ARC, whose tasks need their
         demonstrations: see `predict`.
     """
-    if kind.of(self.config.data) == "arc":
+    if tasks.get(self.config.data).is_arc:
       raise errors.UserError(
         "an ARC grid means nothing without its task: use --mode=predict with"
         " the task's JSON"
@@ -311,7 +311,7 @@ def _read(
       " note what it takes to solve single puzzles; train on for a step"
     )
   seq_len = saved.arrays[_TOKENS].shape[1]
-  shown = kind.look_of(used.data, saved.vocabulary, seq_len)
+  shown = tasks.look(used.data, saved.vocabulary, seq_len)
   checkpoint_metadata.check_network_fits(saved, used, shown.symbols)
   mesh = mesh_lib.make_mesh()
   built = program_lib.build(
@@ -332,7 +332,7 @@ def _read(
   return Solver(
     config=used,
     look=shown,
-    rules=kind.rules_of(used.data),
+    rules=tasks.rules(used.data),
     identifiers=names,
     step=step,
     path=checkpoints.path(step),

@@ -20,7 +20,7 @@ class Experiment(program.Program):
 
   task: task_lib.Task
 
-  def test_puzzles(self) -> puzzle_set.Selection:
+  def test_puzzles(self) -> puzzle_set.Subset:
     """The puzzles to evaluate on."""
     return puzzle_set.select(
       self.task.test,

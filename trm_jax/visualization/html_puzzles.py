@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from trm_jax.data import kind
 from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import voting
 from trm_jax.visualization import animation, exhibition, grid_image, html_parts
@@ -152,7 +152,7 @@ def _test_input(
   parts = []
   if attempts:
     thinking = animation.Thinking(
-      look=kind.ARC_LOOK,
+      look=arc_load.LOOK,
       question=arc_grids.encode(pair.input),
       answers=np.stack(
         [_encode(grid) for grid in result.attempts[: len(attempts)]]
