@@ -214,7 +214,7 @@ GRID = f"{PLACE} train pair 3: output"
       _with_grid([[0, 1], [2]]),
       f"{GRID} row 2 has 1 cells, but row 1 has 2",
     ),
-    (_without_test, f"{PLACE}: is a task without test pairs"),
+    (_without_test, f"{PLACE}: has no test pairs"),
   ],
   ids=["broken", "31 columns", "colour 10", "ragged", "no test"],
 )

@@ -137,7 +137,7 @@ def _error(tmp_path, source, **data) -> str:
     (
       {},
       {},
-      "train.csv line 2: question has 6 characters, which make no square of"
+      "train.csv line 2: question has 6 characters, which is no square of"
       " 1 x 1 to 30 x 30 cells: set config.data.grid_rows and",
     ),
     (
@@ -149,7 +149,7 @@ def _error(tmp_path, source, **data) -> str:
     (
       {"header": ("question", "solution")},
       SHAPE,
-      "train.csv line 1: the header is 'question,solution', expected one"
+      "train.csv line 1: the columns are 'question', 'solution'; expected one"
       " column 'question' and one column 'answer'",
     ),
     (

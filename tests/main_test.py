@@ -117,9 +117,9 @@ def test_missing_folder(tmp_path):
 
 
 def test_wrong_header(tmp_path):
-  message = sudoku_error(tmp_path, header="question,answer\n")
+  message = sudoku_error(tmp_path, header="a,b,puzzle,answer\n")
   assert "train.csv line 1" in message
-  assert "source,question,answer,rating" in message
+  assert "expected one 'question' and one 'answer'" in message
 
 
 def test_row_of_80_characters(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax.data import tasks
 from trm_jax.data import task as task_lib
+from trm_jax.data import tasks
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.data.sudoku import rules as sudoku_rules
 from trm_jax.inference import solver

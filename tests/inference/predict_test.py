@@ -225,10 +225,10 @@ def test_too_little_memory_is_told_as_such(tmp_path):
 def test_nobody_reads_any_more():
   """As with | head: one line, and no complaint at the end of the program."""
   program = (
-    "import sys; from trm_jax.data import answers\n"
+    "import sys; from trm_jax.inference import outputs\n"
     "from trm_jax import errors\n"
     "try:\n"
-    "  with answers.writing('-', input_path='') as file:\n"
+    "  with outputs.writing('-', input_path='') as file:\n"
     "    sys.stdin.read()\n"
     "    file.write(b'x' * 100)\n"
     "except errors.UserError as error:\n"
@@ -282,7 +282,7 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
   source = _write(tmp_path, [QUESTION])
   message = _error(solver, source, tmp_path / "nowhere" / "answers.csv")
   assert f"there is no folder {tmp_path / 'nowhere'}" in message
-  assert "which is no file" in _error(solver, source, tmp_path)
+  assert "which is not a file" in _error(solver, source, tmp_path)
   assert "which is the --input" in _error(solver, source, source)
   monkeypatch.setenv("HOME", str(tmp_path))
   message = _error(solver, "~/puzzles.csv", "~/puzzles.csv")

@@ -17,7 +17,7 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import characters, puzzle_set
+from trm_jax.data import characters, files, puzzle_set
 
 SPLITS = ("train", "test")
 PAIR = ("question", "answer")  # columns of a data set
@@ -77,18 +77,15 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
       f"config.data.source is {source!r}, which is not a folder: expected one "
       "with train.csv and test.csv (or .csv.gz)"
     )
-  files = {}
+  found = {}
   for split in SPLITS:
-    names = (f"{split}.csv", f"{split}.csv.gz")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-      raise errors.UserError(f"{folder} has neither {names[0]} nor {names[1]}")
-    if len(found) > 1:
+    path = files.plain_or_gzipped(folder, f"{split}.csv")
+    if path is None:
       raise errors.UserError(
-        f"{folder} has both {names[0]} and {names[1]}: remove one of them"
+        f"{folder} has neither {split}.csv nor {split}.csv.gz"
       )
-    files[split] = found[0]
-  return files
+    found[split] = path
+  return found
 
 
 def read_bytes(path: pathlib.Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import pathlib
 import uuid
 from collections.abc import Iterator
 from typing import IO
@@ -74,6 +75,25 @@ def put_aside(path: epath.Path) -> epath.Path:
     raise errors.UserError(
       f"{path} is damaged and cannot be renamed: {errors.reason(error)}"
     ) from error
+
+
+def plain_or_gzipped(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  """Returns the file of a name, or of NAME.gz; None if there is neither.
+
+  Args:
+    folder: Where to look.
+    name: File name.
+
+  Raises:
+    UserError: if there are both.
+  """
+  paths = (folder / name, folder / f"{name}.gz")
+  found = [path for path in paths if path.is_file()]
+  if len(found) > 1:
+    raise errors.UserError(
+      f"{folder} has both {name} and {name}.gz: remove one of them"
+    )
+  return found[0] if found else None
 
 
 # --- folders: local, or in a bucket (gs://...) -------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trm_jax import errors
+from trm_jax.data import files
 from trm_jax.data.arc import grids as arc_grids
 
 # JSON and file names may contain lone surrogates, which UTF-8 cannot encode.
@@ -269,6 +270,32 @@ def load_json(data: bytes, *, where: str) -> Any:
     ) from error
 
 
+def to_json(task: ArcTask) -> str:
+  """Returns a task as one line of JSON, which `from_json` reads."""
+  parts = {
+    "train": [_pair_to_json(pair) for pair in task.train],
+    "test": [_pair_to_json(pair) for pair in task.test],
+  }
+  order = ("test", "train") if task.test_first else ("train", "test")
+  value = {"name": task.name} | {part: parts[part] for part in order}
+  return json.dumps(value, separators=(",", ":"))
+
+
+def _pair_to_json(pair: Pair) -> dict[str, list[list[int]]]:
+  grids = {"input": pair.input.tolist()}
+  if pair.output is not None:
+    grids["output"] = pair.output.tolist()
+  return grids
+
+
+def from_json(text: str | bytes) -> ArcTask:
+  """Reads the JSON of `to_json`."""
+  value = json.loads(text)
+  return parse_task(
+    value["name"], value, solutions=None, where="a prepared record"
+  )
+
+
 # --- files -------------------------------------------------------------------
 
 
@@ -366,8 +393,8 @@ def read_folder(
       f"config.data.source is {source!r}, which is not a folder: expected one "
       "with ARC tasks"
     )
-  files = {subset: _find_subset(folder, subset) for subset in subsets}
-  return {subset: found.read() for subset, found in files.items()}
+  found = {subset: _find_subset(folder, subset) for subset in subsets}
+  return {subset: files_of.read() for subset, files_of in found.items()}
 
 
 def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
@@ -376,7 +403,7 @@ def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
       f"{subset!r} cannot be the name of a subset of ARC tasks"
     )
   combined = f"arc-agi_{subset}_challenges.json"
-  challenges = _either(folder, combined)
+  challenges = files.plain_or_gzipped(folder, combined)
   subfolders = [
     path
     for path in (folder / subset, folder / "data" / subset)
@@ -396,8 +423,10 @@ def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
       "remove one of them"
     )
   if challenges:
-    solutions = _either(folder, f"arc-agi_{subset}_solutions.json")
-    return CombinedFiles(challenges=challenges, solutions=solutions)
+    solutions = f"arc-agi_{subset}_solutions.json"
+    return CombinedFiles(
+      challenges=challenges, solutions=files.plain_or_gzipped(folder, solutions)
+    )
   paths = sorted(
     (
       path
@@ -425,17 +454,6 @@ def _others(folder: pathlib.Path) -> str:
     f"; available are {', '.join(sorted(names))}: set config.data.subsets and"
     " config.data.test_subset"
   )
-
-
-def _either(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-  """Finds a file that may be gzipped."""
-  plain, gzipped = folder / name, folder / f"{name}.gz"
-  if plain.is_file() and gzipped.is_file():
-    raise errors.UserError(
-      f"both {plain.name} and {gzipped.name} are in {folder}: remove the one "
-      "that is not to be used"
-    )
-  return next((path for path in (plain, gzipped) if path.is_file()), None)
 
 
 def _load_object(path: pathlib.Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The public ARC tasks as TFDS builders: ARC-AGI-1, ARC-AGI-2, ConceptARC."""
 
-import json
 import pathlib
 import re
 import zipfile
@@ -46,7 +45,7 @@ class PublicArc(prepare.PuzzleBuilder):
 
   def _generate_examples(self, tasks):
     for index, task in enumerate(tasks):
-      yield index, {"task": _to_json(task)}
+      yield index, {"task": arc_tasks.to_json(task)}
 
   def _split_generators(self, dl_manager):
     archive = self.download(dl_manager, {"archive": self.url}, origin=self.url)[
@@ -158,7 +157,7 @@ def _read_tasks(builder: PublicArc, subset: str) -> list[arc_tasks.ArcTask]:
   rows = prepare.read(builder, subset, records, range(len(records)))
   texts = [row["task"] for row in rows]
   with prepare.damage_named(builder.data_path):
-    return [_from_json(text) for text in texts]
+    return [arc_tasks.from_json(text) for text in texts]
 
 
 def _read_archive(
@@ -190,29 +189,3 @@ def _read_archive(
     value = arc_tasks.load_json(data, where=place)
     tasks.append(arc_tasks.parse_task(name, value, solutions=None, where=place))
   return tasks
-
-
-def _to_json(task: arc_tasks.ArcTask) -> str:
-  """Returns a task as one line of JSON, which `_from_json` reads."""
-  parts = {
-    "train": [_pair_to_json(pair) for pair in task.train],
-    "test": [_pair_to_json(pair) for pair in task.test],
-  }
-  order = ("test", "train") if task.test_first else ("train", "test")
-  value = {"name": task.name} | {part: parts[part] for part in order}
-  return json.dumps(value, separators=(",", ":"))
-
-
-def _pair_to_json(pair: arc_tasks.Pair) -> dict[str, list[list[int]]]:
-  grids = {"input": pair.input.tolist()}
-  if pair.output is not None:
-    grids["output"] = pair.output.tolist()
-  return grids
-
-
-def _from_json(text: str | bytes) -> arc_tasks.ArcTask:
-  """Reads the JSON of `_to_json`."""
-  value = json.loads(text)
-  return arc_tasks.parse_task(
-    value["name"], value, solutions=None, where="a prepared record"
-  )

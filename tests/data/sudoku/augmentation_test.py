@@ -147,7 +147,7 @@ def _augmentation(mode, num_variants=3, seed=0):
   return sudoku_augmentation.SudokuAugmentation(
     box_rows=3,
     box_cols=3,
-    schedule=augmentation_lib.Schedule(mode, num_variants, seed),
+    sampler=augmentation_lib.VariantSampler(mode, num_variants, seed),
   )
 
 

@@ -270,7 +270,7 @@ def test_a_task_with_nothing_to_test(tasks):
 def test_no_such_subset(tasks):
   with pytest.raises(
     errors.UserError,
-    match=r"subset 'evaluation2'.* subsets training, evaluation, concept$",
+    match=r"subset 'evaluation2'.* subsets are training, evaluation, concept$",
   ):
     _test(tasks, test_subset="evaluation2")
 
