@@ -293,7 +293,7 @@ def test_new_tasks_alone_are_answered_and_so_they_are_again(adapted, tmp_path):
   missing = tmp_path / "missing"
   data = dataclasses.replace(adapted.config.data, identifiers=str(missing))
   gone = dataclasses.replace(adapted.config, data=data)
-  with pytest.raises(errors.UserError, match=f"{missing} does not exist; expect"):
+  with pytest.raises(errors.UserError, match=f"{missing} does not exist; ex"):
     evaluate.evaluate_workdir(gone, str(copy))
   # The line's own advice.
   data = dataclasses.replace(data, identifiers=str(copy))

@@ -298,7 +298,7 @@ def _exchanged(names):
     (
       "test_puzzles.json",
       _task_twice,
-      "test_puzzles.json does not fit the test set: the task 'evaluation0' has"
+      "test_puzzles.json does not match the test set: the task 'evaluation0' has"
       " 4 test inputs there, 2 here",
     ),
     (
@@ -306,7 +306,7 @@ def _exchanged(names):
       _without_task,
       "test_puzzles.json has no task 'evaluation0', which is in the test set",
     ),
-    ("test_puzzles.json", list, "is not an object of tasks by name"),
+    ("test_puzzles.json", list, "is not a JSON object"),
     (
       "identifiers.json",
       _exchanged,

@@ -281,7 +281,7 @@ def test_evaluation_of_less_than_a_batch(single):
 def test_bad_batch_sizes(single, batches):
   with pytest.raises(errors.UserError, match="batch size is 0"):
     batches(single, batch_size=0)
-  with pytest.raises(errors.UserError, match="9 cannot be divided by 2 hosts"):
+  with pytest.raises(errors.UserError, match="9 is not divisible by 2 hosts"):
     batches(single, batch_size=9, shard=(0, 2))
 
 

@@ -322,7 +322,7 @@ def test_damaged_metadata(tmp_path):
   path.write_text('{\n"pad_id": 0,\n')
   assert "dataset.json line 3, column 1: is not JSON" in _error(tmp_path)
   path.write_text("[]")
-  assert "does not hold a JSON object" in _error(tmp_path)
+  assert "is not a JSON object" in _error(tmp_path)
   path.unlink()
   assert "dataset.json cannot be read" in _error(tmp_path)
   (tmp_path / "file").write_text("")

@@ -234,4 +234,4 @@ def test_an_official_folder_has_its_own_identifiers(tmp_path):
   files = FILES | {"source": str(tmp_path)}
   assert tasks.load(folders.data(**files)).num_puzzle_ids == 1 + 5 * 5
   message = _error(**files, identifiers="other.json")
-  assert "has an identifiers.json of its own; leave config.data" in message
+  assert "has its own identifiers.json; leave config.data" in message
