@@ -264,7 +264,7 @@ def _without_last(path):
   [
     ("test_puzzles.json", pathlib.Path.unlink, "cannot be read: No such file"),
     ("train/all__inputs.npy", _cut, "cannot be read, the file is damaged"),
-    ("identifiers.json", _without_last, "has 20 entries, but by num_puzzle"),
+    ("identifiers.json", _without_last, "has 20 entries, but num_puzzle"),
   ],
   ids=["missing", "truncated", "length"],
 )
@@ -298,8 +298,8 @@ def _exchanged(names):
     (
       "test_puzzles.json",
       _task_twice,
-      "test_puzzles.json does not match the test set: the task 'evaluation0' has"
-      " 4 test inputs there, 2 here",
+      "test_puzzles.json does not match the test set: the task 'evaluation0'"
+      " has 4 test inputs there, 2 here",
     ),
     (
       "test_puzzles.json",

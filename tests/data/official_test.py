@@ -337,7 +337,7 @@ def test_identifiers(tmp_path):
   with pytest.raises(errors.UserError, match=r"identifiers\.json cannot be re"):
     official.read_identifiers(str(tmp_path), num_puzzle_ids=3)
   assert read(["<blank>", "a", "b"]) == ["<blank>", "a", "b"]
-  with pytest.raises(errors.UserError, match=r"has 2 entries, but .* are 3"):
+  with pytest.raises(errors.UserError, match=r"has 2 entries, but .* is 3"):
     read(["<blank>", "a"])
   with pytest.raises(errors.UserError, match="entry 0 is 'a'"):
     read(["a", "b", "c"])

@@ -113,14 +113,11 @@ class BySymmetry(abc.ABC):
   sampler: VariantSampler
 
   @abc.abstractmethod
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Draws a symmetry for every row.
 
     Args:
       row_keys: uint64 [b].
-      varied: bool [b], False where the row keeps its original.
 
     Returns:
       A function that applies symmetry i to row i of tokens, uint8 [b, L].
@@ -138,17 +135,21 @@ class BySymmetry(abc.ABC):
     """Augments a batch; see `Augmentation`."""
     if self.sampler.mode == NONE:
       return inputs, labels
-    move = self.mover(*self.sampler.draw(batch_index, rows, puzzle_indices))
-    return move(inputs), move(labels)
+    row_keys, varied = self.sampler.draw(batch_index, rows, puzzle_indices)
+    move = self.mover(row_keys)
+    new_inputs, new_labels = (
+      np.where(varied[:, None], move(tokens), tokens)
+      for tokens in (inputs, labels)
+    )
+    return new_inputs, new_labels
 
 
 # --- symmetries of grids, drawn and applied to whole batches -----------------
 
 # Moves of a grid as `arc.grids.dihedral` numbers them: first the four that keep
-# the shape of any rectangle, last the two rotations that invert each other.
+# the shape of any rectangle.
 _TRANSFORMS = (0, 2, 4, 5, 6, 7, 1, 3)
 _NUM_RECTANGLE_MOVES = 4
-_INVERSE_MOVES = np.array([0, 1, 2, 3, 4, 5, 7, 6])
 _MAX_VOCAB_SIZE = 256  # tokens are uint8
 
 
@@ -210,7 +211,7 @@ def draw(
   """
   stream = rng.stream(row_keys, 1 + len(relabel))
   named = np.array(relabel, np.uint8)
-  tokens = identity(len(row_keys), vocab_size=vocab_size).tokens
+  tokens = np.tile(np.arange(vocab_size, dtype=np.uint8), (len(row_keys), 1))
   tokens[:, named] = named[_argsort(stream[:, 1:])]
   # Powers of two divide 2^64: the remainder is uniform.
   return GridSymmetries(
@@ -220,33 +221,6 @@ def draw(
 
 def _argsort(values: np.ndarray) -> np.ndarray:
   return np.argsort(values, axis=-1, kind="stable")
-
-
-def identity(batch: int, *, vocab_size: int) -> GridSymmetries:
-  """Builds `batch` identities."""
-  return GridSymmetries(
-    moves=np.zeros(batch, np.int64),
-    tokens=np.tile(np.arange(vocab_size, dtype=np.uint8), (batch, 1)),
-  )
-
-
-def select(
-  mask: np.ndarray, chosen: GridSymmetries, other: GridSymmetries
-) -> GridSymmetries:
-  """Takes rows of `chosen` where mask [B] is True and of `other` elsewhere."""
-  return GridSymmetries(
-    moves=np.where(mask, chosen.moves, other.moves),
-    tokens=np.where(mask[:, None], chosen.tokens, other.tokens),
-  )
-
-
-def inverse(symmetries: GridSymmetries) -> GridSymmetries:
-  """Builds the inverse symmetries."""
-  # Cells and tokens change independently of each other.
-  return GridSymmetries(
-    moves=_INVERSE_MOVES[symmetries.moves],
-    tokens=_argsort(symmetries.tokens).astype(np.uint8),
-  )
 
 
 def apply(
@@ -302,16 +276,12 @@ class GridAugmentation(BySymmetry):
           f"tokens to relabel have {token}, expected 1 to {self.vocab_size - 1}"
         )
 
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """See `BySymmetry.mover`."""
-    drawn = draw(
+    symmetries = draw(
       row_keys,
       num_moves=len(move_cells(self.rows, self.cols)) if self.dihedral else 1,
       relabel=self.relabel,
       vocab_size=self.vocab_size,
     )
-    original = identity(len(row_keys), vocab_size=self.vocab_size)
-    symmetries = select(varied, drawn, original)
     return functools.partial(apply, symmetries, rows=self.rows, cols=self.cols)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import arc_hashes
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def _tasks(seed):
 
 
 def _hash(task, transform, colours):
-  return arc_grids.task_hash(
+  return arc_hashes.task_hash(
     [
       tuple(
         arc_grids.apply(grid, transform=transform, colours=colours)

@@ -26,8 +26,7 @@ def test_tokens_are_digit_plus_one_and_blank_one():
   np.testing.assert_array_equal(_parse(QUESTION.replace(".", "0"))[0], x)
 
 
-def test_vocabulary_and_units_of_rectangular_boxes():
-  assert sudoku_rules.vocab_size(2, 3) == 8
+def test_units_of_rectangular_boxes():
   units = sudoku_rules.units(2, 3)
   assert units.shape == (18, 6)
   assert units[1].tolist() == [6, 7, 8, 9, 10, 11]

@@ -6,9 +6,7 @@ c, as in the official data builder. A variant of a task rotates or reflects all
 its grids and permutes the colours 1..9; 0, the background, is kept.
 """
 
-import hashlib
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -185,21 +183,3 @@ def find(tokens: np.ndarray) -> np.ndarray:
   is_colour = canvas >= FIRST_COLOUR
   rows, columns = is_colour.any(axis=1), is_colour.any(axis=0)
   return (canvas[rows][:, columns] - FIRST_COLOUR).astype(np.uint8)
-
-
-def grid_hash(grid: np.ndarray) -> str:
-  """Returns a hex SHA-256 of the size and colours of a grid, uint8 [h, w]."""
-  return hashlib.sha256(bytes(grid.shape) + grid.tobytes()).hexdigest()
-
-
-def task_hash(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
-  """Returns a hex SHA-256 that does not depend on the order of the pairs.
-
-  The official builder calls two variants of a task equal if this hash is;
-  `arc.variants` has a faster test, which is tested against this one.
-
-  Args:
-    pairs: Inputs and outputs, colours, uint8 [h, w] each.
-  """
-  lines = sorted(f"{grid_hash(x)}|{grid_hash(y)}" for x, y in pairs)
-  return hashlib.sha256("|".join(lines).encode()).hexdigest()

@@ -80,34 +80,6 @@ def _line_permutation(blocks: np.ndarray, lines: np.ndarray) -> np.ndarray:
   return (first + within).reshape(batch, -1)
 
 
-def identity(batch: int, *, box_rows: int, box_cols: int) -> SudokuSymmetries:
-  """Builds `batch` identities."""
-  n = sudoku_rules.side(box_rows, box_cols)
-  return SudokuSymmetries(
-    digits=np.tile(np.arange(n + 2, dtype=np.uint8), (batch, 1)),
-    transpose=np.zeros(batch, bool),
-    row_permutation=np.tile(np.arange(n), (batch, 1)),
-    column_permutation=np.tile(np.arange(n), (batch, 1)),
-  )
-
-
-def select(
-  mask: np.ndarray, chosen: SudokuSymmetries, other: SudokuSymmetries
-) -> SudokuSymmetries:
-  """Takes rows of `chosen` where mask [B] is True and of `other` elsewhere."""
-  rows = mask[:, None]
-  return SudokuSymmetries(
-    digits=np.where(rows, chosen.digits, other.digits),
-    transpose=np.where(mask, chosen.transpose, other.transpose),
-    row_permutation=np.where(
-      rows, chosen.row_permutation, other.row_permutation
-    ),
-    column_permutation=np.where(
-      rows, chosen.column_permutation, other.column_permutation
-    ),
-  )
-
-
 def apply(symmetries: SudokuSymmetries, grids: np.ndarray) -> np.ndarray:
   """Applies symmetry i to grid i.
 
@@ -128,23 +100,6 @@ def apply(symmetries: SudokuSymmetries, grids: np.ndarray) -> np.ndarray:
   return np.take_along_axis(symmetries.digits, moved, axis=1)
 
 
-def inverse(symmetries: SudokuSymmetries) -> SudokuSymmetries:
-  """Builds the inverse symmetries, in the same form.
-
-  The inverse starts with the permutations and ends with the transposition;
-  moving the transposition to the front swaps the row and column permutations.
-  """
-  rows = _argsort(symmetries.row_permutation)
-  columns = _argsort(symmetries.column_permutation)
-  flipped = symmetries.transpose[:, None]
-  return SudokuSymmetries(
-    digits=_argsort(symmetries.digits).astype(np.uint8),
-    transpose=symmetries.transpose,
-    row_permutation=np.where(flipped, columns, rows),
-    column_permutation=np.where(flipped, rows, columns),
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class SudokuAugmentation(augmentation.BySymmetry):
   """Augments puzzles by the symmetries of Sudoku; call it on a batch.
@@ -162,11 +117,7 @@ class SudokuAugmentation(augmentation.BySymmetry):
   def __post_init__(self):
     sudoku_rules.side(self.box_rows, self.box_cols)
 
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """See `augmentation.BySymmetry.mover`."""
-    box = {"box_rows": self.box_rows, "box_cols": self.box_cols}
-    unmoved = identity(len(row_keys), **box)
-    symmetries = select(varied, draw(row_keys, **box), unmoved)
+    symmetries = draw(row_keys, box_rows=self.box_rows, box_cols=self.box_cols)
     return functools.partial(apply, symmetries)

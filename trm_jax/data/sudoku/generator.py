@@ -380,24 +380,3 @@ def _neighbours(
       [[c for c in units[u] if c != cell] for u in (row, column, box)]
     )
   return units_of, peers
-
-
-def count_solutions(
-  question: np.ndarray, *, box_rows: int, box_cols: int, limit: int = 2
-) -> int:
-  """Counts the solutions of a puzzle, stopping at `limit`.
-
-  Args:
-    question: Tokens [L].
-    box_rows: Rows of a box.
-    box_cols: Columns of a box.
-    limit: Where to stop; 2 is enough to test for uniqueness.
-
-  Returns:
-    The smaller of `limit` and the number of solutions.
-  """
-  digits = (
-    np.maximum(question, sudoku_rules.BLANK) - sudoku_rules.BLANK
-  ).tolist()
-  board = Board(digits, box_rows=box_rows, box_cols=box_cols)
-  return board.count(limit)

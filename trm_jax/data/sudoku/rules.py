@@ -30,11 +30,6 @@ def side(box_rows: int, box_cols: int) -> int:
   return n
 
 
-def vocab_size(box_rows: int, box_cols: int) -> int:
-  """Returns the number of tokens: padding, blank and n digits."""
-  return side(box_rows, box_cols) + 2
-
-
 @functools.lru_cache(maxsize=16)
 def units(box_rows: int, box_cols: int) -> np.ndarray:
   """Returns the cells of every unit.
