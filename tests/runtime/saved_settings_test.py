@@ -94,72 +94,9 @@ def test_a_mistake_is_one_line(argument, text):
   assert "\n" not in str(error.value)
 
 
-def _of_before(**settings):
-  """The description of a checkpoint of before some settings existed."""
-  run = experiment.build(config_lib.changed(tiny.config(), settings))
-  saved = checkpoint_metadata.describe(run.config, run.task, "", 0).to_json()
-  for name in checkpoint_metadata._ADDED_LATER:
-    del saved["settings"][name]
-  saved["checksum"] = checkpoint_metadata._checksum(
-    {name: value for name, value in saved.items() if name != "checksum"}
-  )
-  return checkpoint_metadata.Description.from_json(saved)
-
-
-# What checkpoints named before `description._ADDED_LATER` was begun.
-_FIRST = {
-  "": "name seed",
-  "checkpoint.": "every_steps keep_best keep_last start_from",
-  "data.": """augmentation box_cols box_rows cache_dir charset dihedral
-    grid_cols grid_rows identifiers num_clues num_test num_train num_variants
-    prefetch_batches prefetch_threads relabel seed source subsets task
-    test_subset""",
-  "eval.": """batch_size checkpoint every_steps report_steps supervision_steps
-    tasks variants""",
-  "log.": "every_steps plots tensorboard",
-  "model.": """attention_kernel compute_dtype hidden_size latent_updates
-    mlp_expansion mlp_multiple norm_epsilon num_heads num_layers
-    num_prefix_tokens positions puzzle_vector_size recursion_cycles remat
-    rope_base token_mixing token_multiple unroll""",
-  "optimizer.": """beta1 beta2 ema_decay learning_rate min_learning_rate_ratio
-    muon_learning_rate muon_momentum name puzzle_learning_rate
-    puzzle_weight_decay warmup_steps weight_decay""",
-  "train.": """answer_loss batch_size exploration_prob frozen_network
-    halt_loss_weight halt_rule max_minutes max_supervision_steps microbatches
-    num_steps""",
-}
-
-
-def test_every_setting_since_then_is_known_to_have_been_added():
-  """Or no older checkpoint could be opened without naming its experiment."""
-  first = {
-    group + name for group, names in _FIRST.items() for name in names.split()
-  }
-  now = config_lib.flatten(tiny.config()).keys()
-  assert now - first == checkpoint_metadata._ADDED_LATER.keys()
-
-
-def test_older_checkpoints_have_what_was_added_later():
-  """They are of TRM as it was: all that came later is off."""
-  found = config_lib.unflatten(_of_before().settings)
-  assert found == dataclasses.replace(
-    tiny.config(), optimizer=found.optimizer, eval=found.eval
-  )
-  assert found.eval.solver == "fixed"
-  assert found.optimizer.max_gradient_norm == 0
-
-
-def test_the_decay_of_older_runs_with_muon_was_that_of_all_parameters():
-  found = config_lib.unflatten(
-    _of_before(**{"optimizer.name": "muon"}).settings
-  )
-  decay = tiny.config().optimizer.weight_decay
-  assert found.optimizer.muon_weight_decay == decay
-
-
 def test_other_settings_than_this_version_knows_are_named(tmp_path):
   run = experiment.build(tiny.config())
-  saved = checkpoint_metadata.describe(run.config, run.task, "", 0)
+  saved = checkpoint_metadata.make_metadata(run.config, run.task, "", 0)
   strange = dataclasses.replace(saved, settings={**saved.settings, "eval.x": 1})
   with pytest.raises(errors.UserError, match=r"config\.eval\.x.*--config"):
     restore.settings_of(strange, "RUN")
