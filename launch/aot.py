@@ -1,136 +1,313 @@
-r"""Compiles an experiment for TPUs or GPUs that are not there; does it fit?
+r"""Compiles an experiment for TPUs or GPUs without the hardware: does it fit?
 
   python -m launch.aot --config=experiments/arc.py --topology=v5e:4x8
   python -m launch.aot --config=experiments/arc.py --topology=h200:1
 
-needs no TPU and no data, only libtpu: pip install '.[tpu]'; and no NVIDIA GPU
-and no driver, only JAX's plugin: pip install '.[cuda]'. It compiles the very
-steps that a run on these chips compiles, the training step and the evaluation
-step (--mode=evaluate: this one only), and prints for each what a chip holds,
-computes and exchanges with others. Settings are those of
-`python -m trm_jax.main`, so that one sees before a machine is paid for what
+needs no TPU, no GPU and no data. For TPUs it needs libtpu (pip install
+'.[tpu_compile]'), for NVIDIA GPUs JAX's plugin (pip install '.[cuda]'). It
+compiles the steps that a run on these chips compiles, the training step and
+the evaluation step (--mode=evaluate: only this one), and prints how much of a
+chip's memory each takes, by the compiler's account. The settings are those of
+`python -m trm_jax.main`, so one sees before paying for a machine what
 --config.train.batch_size or --config.model.remat would cost there.
-
-For GPUs it prints also what the kernels move through the memory, and the time
-that no run of them falls below; --kernels=20 names the costliest. Where there
-is a GPU, XLA tries several kernels for a product and takes the fastest; here it
-takes its first choice.
 
 The exit status is 0 if all fits. If not, it is 1, and the last line says what
 would help. --json prints one JSON object at the end. For data that are neither
 public nor in a folder, --num_puzzle_ids gives the rows of the puzzle table.
 """
 
+import dataclasses
 import json
+import math
 import os
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import jax
 from absl import flags
 
-from trm_jax import command_line, errors
+from launch import aot_targets
+from trm_jax import command_line, cost, errors, sharding
+from trm_jax import program as program_lib
+from trm_jax.models import attention
 
 _TOPOLOGY = flags.DEFINE_string(
   "topology",
   "v5e:4x8",
-  "The slice, e.g. v5e:4x8 or v5p:2x2x2, or the GPUs, e.g. h200:8.",
+  "TPU slice, e.g. v5e:4x8 or v5p:2x2x2, or GPUs, e.g. h200:8.",
 )
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "evaluate"], "'evaluate' leaves training out."
+  "mode", "train", ["train", "evaluate"], "'evaluate' skips the training step."
 )
 _NUM_PUZZLE_IDS = flags.DEFINE_integer(
-  "num_puzzle_ids", None, "Rows of the puzzle table, where not known."
-)
-_KERNELS = flags.DEFINE_integer(
-  "kernels",
-  0,
-  "Name so many of the costliest kernels; GPUs only.",
-  lower_bound=0,
+  "num_puzzle_ids", None, "Rows of the puzzle table, if unknown."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object at the end.")
 
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# libtpu's errors about memory. The compiler for GPUs raises none.
+_TOO_MUCH = re.compile(
+  r"\(([\d.]+)([KMGT])\) exceeds available HBM|Used ([\d.]+)([KMGT]) of .* hbm"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """Memory of a chip while it runs a compiled step.
+
+  Attributes:
+    step: 'train' or 'evaluate'.
+    batch_size: global batch size.
+    compile_seconds: tracing and compiling.
+    memory: bytes by purpose.
+    usable: bytes of a chip's memory that a program may use.
+    total: sum of `memory`, an upper bound: not all temporaries are in it, nor
+      all at the same time.
+    fits: whether a chip can run the step.
+    model_flops: of the network's matrix products on all chips, recomputation
+      not counted.
+  """
+
+  step: str
+  batch_size: int
+  compile_seconds: float
+  memory: dict[str, int]
+  usable: int
+  total: int
+  fits: bool
+  model_flops: float
+
+  def lines(self, num_chips: int) -> Iterator[str]:
+    """Yields the lines of the report."""
+    yield (
+      f"{self.step} step: batch {self.batch_size},"
+      f" {self.batch_size // num_chips} per chip; compiled in"
+      f" {self.compile_seconds:.0f} s"
+    )
+    yield "  memory of a chip, GiB"
+    for name, size in self.memory.items():
+      yield f"    {name:<32}{_gib(size):7.3f}"
+    yield (
+      f"    {'total':<32}{_gib(self.total):7.3f} of {_gib(self.usable):.3f}"
+      + (f", {_gib(max(0, self.usable - self.total)):.3f} left" * self.fits)
+    )
+    yield (
+      f"  matrix products of the network: {self.model_flops / 1e12:.3g} TFLOP,"
+      f" {self.model_flops / num_chips / 1e12:.3g} per chip (excluding"
+      " recomputation)"
+    )
+
+
+def _gib(size: int) -> float:
+  return size / aot_targets.GIB
+
+
+def train(program: program_lib.Program, target: aot_targets.Target) -> Report:
+  """Compiles the training step of a program for a target."""
+  state = program.abstract_state()
+  batch = program.abstract_batch(program.config.train.batch_size)
+  return _report(
+    "train",
+    target,
+    lambda: compile_step(program.train_step(), state, batch, target=target),
+    {
+      "parameters": state.params,
+      "EMA parameters": state.ema_params,
+      "optimizer state": state.opt_state,
+      "share of the puzzle table": state.puzzle_table,
+      "initial latents": state.initial_latents,
+      "carry": state.carry,
+      "batch": batch,
+    },
+    batch_size=program.config.train.batch_size,
+    model_flops=cost.train_flops(program.config, program.sizes.seq_len),
+  )
+
+
+def evaluate(
+  program: program_lib.Program, target: aot_targets.Target
+) -> Report:
+  """Compiles the evaluation of a batch, as it runs between training steps."""
+  size = program.config.eval.batch_size
+  state, batch = program.abstract_state(), program.abstract_batch(size)
+  rows = jax.ShapeDtypeStruct((size,), bool, sharding=batch.puzzle_ids.sharding)
+  weights = state.averaged_weights
+  return _report(
+    "evaluate",
+    target,
+    lambda: compile_step(
+      program.evaluate_batch(), weights, batch, rows, target=target
+    ),
+    {
+      "EMA parameters": weights.params,
+      "share of the puzzle table": weights.puzzle_table,
+      "initial latents": weights.initial_latents,
+      "batch": batch,
+    },
+    beside_it=_num_bytes(state) - _num_bytes(weights),
+    batch_size=size,
+    model_flops=cost.evaluate_flops(program.config, program.sizes.seq_len),
+  )
+
+
+def compile_step(
+  step: Any, *arguments: Any, target: aot_targets.Target
+) -> jax.stages.Compiled:
+  """Compiles a jitted step for a target.
+
+  Args:
+    step: of a program on the target's devices.
+    *arguments: shapes, dtypes and shardings of its arguments.
+    target: what to compile for.
+
+  Raises:
+    JaxRuntimeError: among other things, a TPU's memory is too small.
+  """
+  mesh = jax.tree.leaves(arguments)[0].sharding.mesh
+  # Pallas kernels are chosen for the device of this mesh, not for this host's.
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    lowered = step.trace(*arguments).lower(
+      lowering_platforms=(target.platform,)
+    )
+  return lowered.compile()
+
+
+def _report(
+  step: str,
+  target: aot_targets.Target,
+  compile_it: Callable[[], jax.stages.Compiled],
+  arguments: dict[str, Any],
+  *,
+  batch_size: int,
+  model_flops: float,
+  beside_it: int = 0,
+) -> Report:
+  """Compiles a step and reports its memory.
+
+  Args:
+    step: its name.
+    target: what to compile for.
+    compile_it: compiles it.
+    arguments: abstract arrays that the step takes, by purpose.
+    batch_size: global batch size.
+    model_flops: of the network's matrix products.
+    beside_it: bytes of arrays that stay in a chip's memory meanwhile.
+  """
+  start = time.monotonic()
+  try:
+    memory = _memory(compile_it(), arguments)
+    compiles = True
+  except jax.errors.JaxRuntimeError as error:
+    needed = _TOO_MUCH.search(str(error))
+    if needed is None:
+      raise
+    number, unit = filter(None, needed.groups())
+    memory = {"by the compiler's account": int(float(number) * _UNITS[unit])}
+    compiles = False
+  seconds = time.monotonic() - start
+  if beside_it:
+    memory["rest of the training state"] = beside_it
+  total = sum(memory.values())
+  # libtpu refuses what does not fit, but it knows nothing of what is beside it.
+  trusts_compiler = target.is_tpu and not beside_it
+  return Report(
+    step=step,
+    batch_size=batch_size,
+    compile_seconds=seconds,
+    memory=memory,
+    usable=target.usable,
+    total=total,
+    fits=compiles and (trusts_compiler or total <= target.usable),
+    model_flops=model_flops,
+  )
+
+
+def _memory(
+  compiled: jax.stages.Compiled, arguments: dict[str, Any]
+) -> dict[str, int]:
+  """Returns the bytes that a compiled step needs on a chip, by purpose."""
+  memory: Any = compiled.memory_analysis()
+  read = {name: _num_bytes(tree) for name, tree in arguments.items()}
+  return {
+    **read,
+    "padding": memory.argument_size_in_bytes - sum(read.values()),
+    "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    "temporaries": memory.temp_size_in_bytes,
+    "program": memory.generated_code_size_in_bytes,
+  }
+
+
+def _num_bytes(tree: Any) -> int:
+  """Returns the bytes that a chip holds of abstract arrays."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
 
 def main(argv: Sequence[str]) -> None:
-  """Compiles, prints, and raises UserError if it does not fit."""
+  """Compiles, prints, and raises UserError if a step does not fit."""
   command_line.expect_no_words(argv)
   config = command_line.config()
-  # Not those of this machine, if it has any: somebody may train on them.
-  os.environ["JAX_PLATFORMS"] = "cpu"
+  # Leave this machine's own accelerators alone: somebody may train on them.
+  jax.config.update("jax_platforms", "cpu")
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-  # What a compiler tries where memory is short is nothing to put right.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  # Imported late: a mistake in the flags is told before JAX starts.
-  from launch import (
-    aot_gpus,
-    aot_report,
-    aot_sizes,
-    aot_slices,
-    aot_targets,
-  )
-  from trm_jax import program as program_lib
-  from trm_jax import sharding
-  from trm_jax.models import attention
+  # Hides warnings about what the compilers tried on the way. JAX sets 1.
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "1":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
   target = aot_targets.parse(_TOPOLOGY.value)
-  if _KERNELS.value and not isinstance(target, aot_gpus.Machine):
-    raise errors.UserError(
-      "--kernels knows those of NVIDIA's GPUs only; leave it out, or choose"
-      " GPUs, e.g. --topology=h200:1"
-    )
-  sizes = aot_sizes.of_data(config.data, _NUM_PUZZLE_IDS.value)
+  sizes = aot_targets.data_sizes(config.data, _NUM_PUZZLE_IDS.value)
   program = program_lib.build(
     config,
     sizes,
     sharding.mesh_of(target.devices()),
     memory_bytes=target.usable,
   )
+  model, num_chips = program.model, target.num_chips
+  rows = sharding.num_rows(sizes.num_puzzle_ids, program.mesh) // num_chips
   fused = (
     config.model.token_mixing == "attention"
-    and program.model.attend is not attention.plain
+    and model.attend is not attention.plain
   )
-  share = sharding.num_rows(sizes.num_puzzle_ids, program.mesh)
-  chips = f"{target.num_chips} chip{'s' if target.num_chips > 1 else ''}"
   print(
-    f"{config.name} on {target.name}: {chips} of {target.hbm} GiB,"
-    f" {target.usable / aot_slices.GIB:.2f} usable; puzzle table of"
-    f" {sizes.num_puzzle_ids:,} rows, {share // target.num_chips:,} per chip;"
-    f" remat {program.model.remat}"
-    + (", unrolled" if program.model.unroll else "")
-    + ("; fused attention" if fused else ""),
+    f"{config.name} on {target.name}: {num_chips} chip{'s' * (num_chips > 1)}"
+    f" of {target.chip.memory} GiB, {_gib(target.usable):.2f} usable; puzzle"
+    f" table of {sizes.num_puzzle_ids:,} rows, {rows:,} per chip;"
+    f" remat {model.remat}"
+    + ", unrolled" * model.unroll
+    + "; fused attention" * fused,
     flush=True,
   )
-  steps = [aot_report.evaluate]
-  if _MODE.value == "train":
-    steps.insert(0, aot_report.train)
   reports = []
-  for step in steps:
+  for step in (train, evaluate) if _MODE.value == "train" else (evaluate,):
     reports.append(step(program, target))
-    lines = reports[-1].lines(target.num_chips, kernels=_KERNELS.value)
-    print(*lines, sep="\n", flush=True)
+    print(*reports[-1].lines(num_chips), sep="\n", flush=True)
   if _JSON.value:
-    print(
-      json.dumps(
-        {
-          "experiment": config.name,
-          "topology": target.name,
-          "chips": target.num_chips,
-          "usable": target.usable,
-          "puzzle_ids": sizes.num_puzzle_ids,
-          "table_share": share // target.num_chips,
-          "remat": program.model.remat,
-          "unroll": program.model.unroll,
-          "fused_attention": fused,
-          "fits": all(report.fits for report in reports),
-          "steps": {report.step: report.to_json() for report in reports},
-        }
-      ),
-      flush=True,
-    )
+    result = {
+      "experiment": config.name,
+      "topology": target.name,
+      "chips": num_chips,
+      "usable": target.usable,
+      "puzzle_ids": sizes.num_puzzle_ids,
+      "table_share": rows,
+      "remat": model.remat,
+      "unroll": model.unroll,
+      "fused_attention": fused,
+      "fits": all(report.fits for report in reports),
+      "steps": {report.step: dataclasses.asdict(report) for report in reports},
+    }
+    print(json.dumps(result), flush=True)
   for report in reports:
     if not report.fits:
-      raise errors.UserError(_advice(program, target, report))
+      raise errors.UserError(advice(program, target, report))
 
 
-def _advice(program, target, report) -> str:
+def advice(
+  program: program_lib.Program, target: aot_targets.Target, report: Report
+) -> str:
   """Says what does not fit, and what would help."""
   config = program.config
   group = "train" if report.step == "train" else "eval"
@@ -143,7 +320,7 @@ def _advice(program, target, report) -> str:
   if report.step == "train" and program.model.remat != "full":
     ways.append(
       "--config.model.remat=full"
-      + (" --config.model.unroll=False" if config.model.unroll else "")
+      + " --config.model.unroll=False" * config.model.unroll
     )
   elif report.step == "train":
     parts = 2 * config.train.microbatches
@@ -153,7 +330,7 @@ def _advice(program, target, report) -> str:
     ways.append(f"--config.{group}.batch_size={size // 2}")
   return (
     f"the {report.step} step does not fit {target.name}: it needs"
-    f" {report.total / 2**30:.1f} GiB of a chip's {target.usable / 2**30:.2f};"
+    f" {_gib(report.total):.1f} GiB of a chip's {_gib(target.usable):.2f};"
     f" try {', or '.join(ways) or 'chips with more memory'}"
   )
 
