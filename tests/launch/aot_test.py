@@ -11,12 +11,12 @@ import types
 import jax
 import pytest
 
-from launch import aot, aot_targets
+from launch import aot_report, aot_targets
 from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import cost, program, sharding
 
-ROOT = pathlib.Path(aot.__file__).parent.parent
+ROOT = pathlib.Path(aot_targets.__file__).parent.parent
 SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 GIB = 2**30
 
@@ -55,7 +55,7 @@ class _Compiler:
     )
 
 
-def _report(step, target, *compiled) -> aot.Report:
+def _report(step, target, *compiled) -> aot_report.Report:
   compiler = _Compiler(*compiled)
 
   class Program(program.Program):
@@ -74,17 +74,17 @@ def _report(step, target, *compiled) -> aot.Report:
 
 def test_a_step_fits_gpus_if_the_sum_is_what_jax_reserves():
   usable = int(0.75 * 139.81 * GIB)
-  report = _report(aot.train, H200, usable - 10**7)
+  report = _report(aot_report.train, H200, usable - 10**7)
   assert (report.total, report.usable, report.fits) == (usable, usable, True)
-  report = _report(aot.train, H200, usable - 10**7 + 1)
+  report = _report(aot_report.train, H200, usable - 10**7 + 1)
   assert not report.fits  # though it compiled
   assert "left" not in "\n".join(report.lines(2))
 
 
 def test_libtpu_says_what_is_too_much_but_knows_of_the_step_alone():
-  assert _report(aot.train, TPU, 100 * GIB).fits
-  assert not _report(aot.evaluate, TPU, 100 * GIB).fits
-  assert _report(aot.evaluate, TPU, GIB).fits
+  assert _report(aot_report.train, TPU, 100 * GIB).fits
+  assert not _report(aot_report.evaluate, TPU, 100 * GIB).fits
+  assert _report(aot_report.evaluate, TPU, GIB).fits
 
 
 @pytest.mark.parametrize(
@@ -96,17 +96,17 @@ def test_libtpu_says_what_is_too_much_but_knows_of_the_step_alone():
   ],
 )
 def test_libtpu_s_account_is_the_total(error):
-  report = _report(aot.train, TPU, 0, error)
+  report = _report(aot_report.train, TPU, 0, error)
   assert not report.fits
   assert report.total == 18.5 * GIB
 
 
 def test_other_errors_of_a_compiler_are_raised():
   with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-    _report(aot.train, TPU, 0, "INTERNAL: Used too long")
+    _report(aot_report.train, TPU, 0, "INTERNAL: Used too long")
 
 
-@pytest.mark.parametrize("step", [aot.train, aot.evaluate])
+@pytest.mark.parametrize("step", [aot_report.train, aot_report.evaluate])
 def test_memory_is_that_of_the_state_and_of_the_compiled_step(
   monkeypatch, step
 ):
@@ -123,7 +123,7 @@ def test_memory_is_that_of_the_state_and_of_the_compiled_step(
   # The number of the step; in evaluation, which rows are examples.
   assert report.memory["padding"] == 4
   assert report.memory["temporaries"] > 0
-  count = cost.train_flops if step is aot.train else cost.evaluate_flops
+  count = cost.train_flops if step is aot_report.train else cost.evaluate_flops
   assert report.model_flops == count(built.config, SIZES.seq_len)
 
 
@@ -158,7 +158,7 @@ def test_advice(step, settings, expected):
   built = program.build(
     config_lib.from_config_dict(config), SIZES, sharding.make_mesh(2)
   )
-  report = aot.Report(
+  report = aot_report.Report(
     step=step,
     batch_size=8,
     compile_seconds=1.0,
@@ -168,7 +168,7 @@ def test_advice(step, settings, expected):
     fits=False,
     model_flops=1.0,
   )
-  assert aot.advice(built, H200, report) == (
+  assert aot_report.advice(built, H200, report) == (
     f"the {step} step does not fit h200:2: it needs 200.0 GiB of a chip's"
     f" 104.86; try {expected}"
   )

@@ -10,14 +10,14 @@ import jax
 import pytest
 
 from experiments import arc
-from launch import aot, aot_targets
+from launch import aot_report, aot_targets
 from tests import collectives
 from trm_jax import config as config_lib
 from trm_jax import program, sharding
 
 pytestmark = pytest.mark.slow
 
-ROOT = pathlib.Path(aot.__file__).parent.parent
+ROOT = pathlib.Path(aot_targets.__file__).parent.parent
 ROWS, WIDTH = 1_000_000, 128  # a vector per row of the chip's memory
 SETTINGS = {
   "model.hidden_size": 64,  # one head of the published size
@@ -93,7 +93,7 @@ def test_no_collective_carries_the_puzzle_table():
   # The precision of the other tests is none of the kernels'.
   with jax.default_matmul_precision("default"):
     training, evaluation = (
-      aot.compile_step(*step, target=target).as_text()
+      aot_report.compile_step(*step, target=target).as_text()
       for step in (
         (built.train_step(), state, batch),
         (built.evaluate_batch(), state.averaged_weights, batch, rows),
