@@ -1,4 +1,4 @@
-"""All rows for a GPU, with made-up commands: order, budget, table."""
+"""All rows for a GPU, with simulated commands: order, time limit, table."""
 
 import dataclasses
 import os
@@ -6,28 +6,18 @@ import re
 
 import pytest
 
-from benchmarks import commands, gpu, gpu_rows
+from benchmarks import commands, gpu
 from trm_jax import config as config_lib
 from trm_jax import errors
 
 
-def _row(name: str, *sizes: int, **fields) -> gpu_rows.Row:
-  attempts = tuple(
-    gpu_rows.Attempt(str(size), (name, str(size))) for size in sizes
-  )
-  return gpu_rows.Row(
-    **{
-      "task": name,
-      "kind": gpu_rows.TRAINING,
-      "settings": "",
-      "attempts": attempts,
-      "ladder": name,
-    }
-    | fields
+def _row(name: str, *sizes: int, kind: str = gpu.TRAINING) -> gpu.Row:
+  return gpu.Row(
+    name, kind, "", {str(size): (name, str(size)) for size in sizes}
   )
 
 
-class _MadeUp:
+class _Simulated:
   """Runs commands that take a minute each, and a clock that knows it."""
 
   def __init__(self, **results):
@@ -48,7 +38,7 @@ class _MadeUp:
     if isinstance(result, dict):
       result = result.get(int(size), {})
     if isinstance(result, str):
-      raise commands.MeasuredNothingError(result)
+      raise commands.NoResultError(result)
     return {
       "seconds_per_step": 0.5,
       "examples_per_second": 100.0,
@@ -69,15 +59,15 @@ class _MadeUp:
 
 def test_rows_are_measured_in_order_until_the_time_is_over():
   rows = [_row(name, 768) for name in ("a", "b", "c", "d")]
-  made_up = _MadeUp()
-  records = made_up.measure(rows, minutes=2.5)
+  simulated = _Simulated()
+  records = simulated.measure(rows, minutes=2.5)
   assert [record["row"] for record in records] == [
     "a, training",
     "b, training",
     "c, training",
   ]
   # The last had half a minute; no row may take for ever.
-  assert made_up.limits == [150.0, 90.0, 30.0]
+  assert simulated.limits == [150.0, 90.0, 30.0]
   lines = list(gpu.table(rows, records))
   assert lines[-1].startswith("| d, training |  | not measured |")
   assert lines[2].startswith("| a, training | 768 | 0.5000 | 100.0 |")
@@ -85,43 +75,38 @@ def test_rows_are_measured_in_order_until_the_time_is_over():
 
 def test_the_same_command_again_measures_what_is_missing():
   rows = [_row(name, 768) for name in ("a", "b", "c")]
-  first = _MadeUp(a="`a` failed with status 1; it ended with: boom")
+  first = _Simulated(a="`a` failed with status 1; it ended with: boom")
   records = first.measure(rows, minutes=2)
-  second = _MadeUp()
+  second = _Simulated()
   records += second.measure(rows, minutes=9, records=records)
   assert [name for name, _ in second.ran] == ["a", "c"]
   assert all("failed" not in line for line in gpu.table(rows, records))
-  assert not _MadeUp().measure(rows, minutes=9, records=records)
+  assert not _Simulated().measure(rows, minutes=9, records=records)
 
 
-def test_what_does_not_fit_is_tried_smaller_and_its_ladder_begins_there():
+def test_what_does_not_fit_is_tried_smaller():
   too_big = "`x` failed; error: this does not fit the memory; lower it"
-  rows = [
-    _row("full", 768, 384, 192, ladder="maze"),
-    _row("none", 768, 384, 192, ladder="maze"),
-    _row("other", 768, 384),
-  ]
-  made_up = _MadeUp(
-    full={768: too_big},
-    none={384: "torch.OutOfMemoryError: CUDA out of memory"},
+  rows = [_row("a", 768, 384, 192), _row("b", 768, 384)]
+  simulated = _Simulated(
+    a={768: too_big, 384: "torch.OutOfMemoryError: CUDA out of memory"}
   )
-  records = made_up.measure(rows, minutes=99)
-  assert made_up.ran == [
-    ("full", "768"),
-    ("full", "384"),
-    ("none", "384"),
-    ("none", "192"),
-    ("other", "768"),
+  # Continued in the middle, without trying again what is known not to fit.
+  records = simulated.measure(rows, minutes=1)
+  records += simulated.measure(rows, minutes=99, records=records)
+  assert simulated.ran == [
+    ("a", "768"),
+    ("a", "384"),
+    ("a", "192"),
+    ("b", "768"),
   ]
-  assert gpu.results(rows, records)["none, training"]["size"] == "192"
+  assert gpu.results(records)["a, training"]["size"] == "192"
 
 
 def test_flags_of_xla_are_those_of_a_row_beside_the_users(monkeypatch):
-  def row(name, flag):
-    attempt = gpu_rows.Attempt("768", (name, "768"), flag)
-    return dataclasses.replace(_row(name, 768), attempts=(attempt,))
-
-  rows = [row("a", ""), row("b", "--xla_b=1")]
+  rows = [
+    _row("a", 768),
+    dataclasses.replace(_row("b", 768), xla_flags="--xla_b=1"),
+  ]
   for mine, expected in (
     (None, [None, "--xla_b=1"]),
     ("--xla_a=1", ["--xla_a=1", "--xla_a=1 --xla_b=1"]),
@@ -130,30 +115,23 @@ def test_flags_of_xla_are_those_of_a_row_beside_the_users(monkeypatch):
       monkeypatch.setenv("XLA_FLAGS", mine)
     else:
       monkeypatch.delenv("XLA_FLAGS", raising=False)
-    made_up = _MadeUp()
-    made_up.measure(rows, minutes=9)
-    assert made_up.xla_flags == expected
+    simulated = _Simulated()
+    simulated.measure(rows, minutes=9)
+    assert simulated.xla_flags == expected
 
 
 def test_an_error_of_another_kind_ends_the_row():
   rows = [_row("a", 768, 384)]
-  records = _MadeUp(a="error: no | such knob").measure(rows, minutes=9)
+  records = _Simulated(a="error: no | such knob").measure(rows, minutes=9)
   assert len(records) == 1
   assert "failed: error: no / such knob" in list(gpu.table(rows, records))[-1]
-
-
-def test_a_row_may_have_less_memory_than_the_gpu():
-  rows = [_row("arc", 768, 384, most_gb=80.0)]
-  records = _MadeUp(arc={768: {"peak_gb": 100.0}}).measure(rows, minutes=9)
-  assert [record["size"] for record in records] == ["768", "384"]
-  assert gpu.results(rows, records)["arc, training"]["size"] == "384"
 
 
 def test_training_is_compared_with_the_peer_of_its_task():
   rows = [
     _row("a", 768),
-    _row("a", 768, kind=gpu_rows.PEER),
-    _row("a", 768, kind=gpu_rows.EVALUATION),
+    _row("a", 768, kind=gpu.PEER),
+    _row("a", 768, kind=gpu.EVALUATION),
     _row("b", 768),
   ]
   records = [
@@ -179,29 +157,32 @@ def test_training_is_compared_with_the_peer_of_its_task():
 
 @pytest.mark.parametrize("tried", [False, True])
 def test_the_plan_names_rows_once_and_settings_that_exist(tried):
-  rows = gpu_rows.plan(peer=["python", "peer.py"], tried=tried)
+  rows = gpu.plan(peer=["python", "peer.py"], tried=tried)
   names = [row.name for row in rows]
   assert len(set(names)) == len(names)
   assert {row.kind for row in rows[:5]} == {
-    gpu_rows.TRAINING,
-    gpu_rows.EVALUATION,
-    gpu_rows.PEER,
+    gpu.TRAINING,
+    gpu.EVALUATION,
+    gpu.PEER,
   }
   knobs = set(config_lib.knob_names())
   for row in rows:
-    assert row.attempts
-    for attempt in row.attempts:
-      set_here = re.findall(r"--config\.([\w.]+)=", " ".join(attempt.command))
+    assert row.commands
+    for command in row.commands.values():
+      set_here = re.findall(r"--config\.([\w.]+)=", " ".join(command))
       assert set(set_here) <= knobs
-      assert set_here or row.kind == gpu_rows.PEER
-  assert not any(
-    row.kind == gpu_rows.PEER for row in gpu_rows.plan(peer=[], tried=tried)
-  )
+      assert set_here or row.kind == gpu.PEER
+  assert not any(row.kind == gpu.PEER for row in gpu.plan(tried=tried))
 
 
-def test_broken_results_are_told_with_their_line(tmp_path):
+def test_results_of_narrow_networks_are_not_taken_for_others():
+  names = [{row.name for row in gpu.plan(tried=tried)} for tried in (0, 1)]
+  assert not set.intersection(*names)
+
+
+def test_an_invalid_line_of_results_is_an_error(tmp_path):
   path = tmp_path / "results.jsonl"
   assert gpu.read(path) == []
   path.write_text('{"row": "a"}\n{"row"')
-  with pytest.raises(errors.UserError, match="line 2: this is no JSON"):
+  with pytest.raises(errors.UserError, match="line 2: invalid JSON"):
     gpu.read(path)

@@ -1,22 +1,20 @@
-"""What the benchmarks print follows from times and counts."""
+"""The fields of measurements follow from times and counts."""
 
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny
 
 from benchmarks import (
   compiled_step,
-  gated_product,
   loader,
   measure,
-  products,
+  puzzle_table,
   solve,
   train_step,
 )
-from experiments import maze, sudoku
+from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.runtime import flops as flops_lib
@@ -86,8 +84,8 @@ def test_cold_is_cold_although_a_cache_is_full(tmp_path):
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
   assert sorted(tmp_path.iterdir()) == kept
   assert jax.config.jax_compilation_cache_dir == folder
-  assert compiling.cold_seconds > 0
-  assert compiling.cached_seconds > 0
+  assert compiling["compile_seconds_cold"] > 0
+  assert compiling["compile_seconds_cached"] > 0
 
 
 @pytest.mark.parametrize(
@@ -99,105 +97,19 @@ def test_cold_is_cold_although_a_cache_is_full(tmp_path):
 )
 def test_too_big_is_one_line_with_a_remedy(error):
   with (
-    pytest.raises(errors.UserError, match=r"not fit.*lower this") as told,
-    measure.told_if_too_big("lower this"),
+    pytest.raises(errors.UserError, match=r"not fit.*lower this") as caught,
+    measure.explain_out_of_memory("lower this"),
   ):
     raise error
-  assert "\n" not in str(told.value)
+  assert "\n" not in str(caught.value)
 
 
 def test_other_errors_pass():
   with (
     pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
-    measure.told_if_too_big("lower this"),
+    measure.explain_out_of_memory("lower this"),
   ):
     raise jax.errors.JaxRuntimeError("INTERNAL: a mistake")
-
-
-# --- products ----------------------------------------------------------------
-
-
-def _with(config, **settings):
-  config.update_from_flattened_dict(settings)
-  return config_lib.from_config_dict(config)
-
-
-@pytest.mark.parametrize(
-  ("config", "seq_len"),
-  [
-    (_with(sudoku.get_config()), 81),
-    (_with(sudoku.get_config("attention")), 81),
-    (_with(maze.get_config(), **{"model.num_layers": 3}), 900),
-    (_with(sudoku.get_config(), **{"train.frozen_network": True}), 81),
-    (_with(maze.get_config(), **{"train.frozen_network": True}), 900),
-    (
-      _with(maze.get_config(), **{"train.halt_rule": "halt_over_continue"}),
-      900,
-    ),
-  ],
-  ids=["mlp", "attention", "layers", "frozen", "frozen_att", "ahead"],
-)
-def test_products_are_those_that_are_counted(config, seq_len):
-  training = products.of_training(config, seq_len)
-  assert products.flops(training) == flops_lib.train_flops(config, seq_len)
-  evaluation = products.of_evaluation(config, seq_len)
-  assert products.flops(evaluation) == flops_lib.evaluate_flops(config, seq_len)
-
-
-@pytest.mark.parametrize("mixing", ["mlp", "attention"])
-def test_backward_products_are_the_gradients(mixing):
-  config = _with(
-    tiny.config_dict(), **{"model.token_mixing": mixing, "eval.batch_size": 2}
-  )
-  forward = products.of_evaluation(config, SIZES.seq_len)
-  # Of attention's query, key, value and out are alike; so are gate and up.
-  assert len(forward) == {"mlp": 4, "attention": 5}[mixing]
-  for product in forward:
-    operands = [
-      measure.random_array(shape, "float32", seed)
-      for seed, shape in enumerate((product.left, product.right))
-    ]
-    out, pull = jax.vjp(
-      lambda *pair, p=product: jnp.einsum(p.equation, *pair), *operands
-    )
-    gradient = jnp.cos(out)
-    to_left, to_right = product.backward()
-    assert to_left.flops == to_right.flops == product.flops
-    for found, wanted in zip(
-      (
-        jnp.einsum(to_left.equation, gradient, operands[1]),
-        jnp.einsum(to_right.equation, operands[0], gradient),
-      ),
-      pull(gradient),
-      strict=True,
-    ):
-      assert jnp.allclose(found, wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_the_same_product_with_rows_to_add_up_over():
-  product = products.Product("df,dn->fn", (5, 2), (5, 3))
-  turned = product.rows_first()
-  assert turned == products.Product("fd,dn->fn", (2, 5), (5, 3))
-  assert turned.flops == product.flops
-  assert turned.rows_first() == turned
-  left = measure.random_array(product.left, "float32", 0)
-  right = measure.random_array(product.right, "float32", 1)
-  assert jnp.allclose(
-    jnp.einsum(product.equation, left, right),
-    jnp.einsum(turned.equation, left.T, right),
-  )
-
-
-def test_seconds_of_products_are_those_of_each_as_often_as_counted(
-  monkeypatch,
-):
-  one = products.Product("nd,df->nf", (2, 3), (3, 4))
-  other = products.Product("nd,df->nf", (2, 4), (4, 3))
-  seconds = {one: 0.5, other: 2.0}
-  monkeypatch.setattr(
-    products, "_in_its_best_layout", lambda product, *_: seconds[product]
-  )
-  assert products.seconds({one: 4, other: 3}, "float32") == 8.0
 
 
 # --- steps -------------------------------------------------------------------
@@ -206,9 +118,12 @@ def test_seconds_of_products_are_those_of_each_as_often_as_counted(
 @pytest.fixture(name="tiny_program", scope="module")
 def _tiny_program():
   with pytest.MonkeyPatch.context() as patch:
-    large = measure.LargeProduct(size=32, dtype="float32", repeats=2)
-    patch.setattr(measure, "_LARGE_PRODUCTS", {"cpu": large})
-    yield program.build(tiny.config(), SIZES, mesh.make_mesh(1))
+    patch.setattr(measure, "_LARGE_PRODUCTS", {"cpu": (32, "float32", 2)})
+    config = tiny.config_dict()
+    config.model.recursion_cycles = 1  # compiles faster
+    yield program.build(
+      config_lib.from_config_dict(config), SIZES, mesh.make_mesh(1)
+    )
 
 
 def _check_shared(result, flops, seconds):
@@ -216,11 +131,6 @@ def _check_shared(result, flops, seconds):
   assert result["model_tflops_per_second"] == pytest.approx(rate)
   assert result["share_of_product"] == pytest.approx(
     rate / result["product_tflops_per_second"]
-  )
-  floor = result["seconds_of_products_at_these_shapes"]
-  assert floor > 0
-  assert result["share_of_products_at_these_shapes"] == pytest.approx(
-    floor / seconds
   )
   assert result["platform"] == "cpu"
   assert result["num_devices"] == 1
@@ -261,30 +171,6 @@ def test_an_evaluation_is_measured(tiny_program):
   assert result["compile_seconds_cold"] is None
 
 
-@pytest.mark.parametrize("mixing", ["mlp", "attention"])
-def test_a_gated_product_is_measured(monkeypatch, mixing):
-  monkeypatch.setattr(gated_product, "_BLOCKS", [(16, 16, 16, 4, 2)])
-  config = tiny.config_dict()
-  config.model.token_mixing = mixing
-  config.eval.batch_size = 4
-  built = program.build(
-    config_lib.from_config_dict(config), SIZES, mesh.make_mesh(1)
-  )
-  length, size = SIZES.seq_len + 1, 16
-  found = [
-    gated_product.measure_shape(shape, EFFORT, interpret=True)
-    for shape in gated_product.shapes(built)
-  ]
-  sizes = [(each["axis"], each["rows"], each["depth"]) for each in found]
-  of_channels = (-1, 4 * length, size)
-  of_tokens = [(0, 4 * size, length)] if mixing == "mlp" else []
-  assert sizes == [*of_tokens, of_channels]
-  for each in found:
-    assert set(each["seconds"]) == {"xla", "triton 16 16 16 4 2"}
-    assert each["seconds"][each["fastest"]] == min(each["seconds"].values())
-    assert max(each["relative_errors"].values()) < 0.01
-
-
 def test_random_batches_use_all_tokens_and_ids(tiny_program):
   batch = compiled_step.random_batch(tiny_program, 64)
   assert set(batch.inputs.ravel().tolist()) == set(range(SIZES.vocab_size))
@@ -298,3 +184,30 @@ def test_loading_is_measured():
   )
   assert result["fastest"] <= result["seconds_per_step"]
   assert {"cpu", "cores", "jax", "device"} <= result.keys()
+
+
+def test_the_rate_of_a_product(monkeypatch):
+  monkeypatch.setattr(measure, "_LARGE_PRODUCTS", {"cpu": (8, "float32", 3)})
+  timing = measure.Timing(median=2.0, quartiles=(1.0, 3.0), fastest=0.5)
+  monkeypatch.setattr(measure, "time_calls", lambda *_, **__: timing)
+  assert measure.product_rate("cpu") == 2 * 8**3 * 3 / 0.5
+
+
+def test_a_full_table_is_measured(monkeypatch, capsys):
+  ran = []
+
+  def run(command, *, environment):
+    assert environment["PATH"]
+    ran.append(command)
+    full = len(ran) == 2
+    machine = {"device": "cpu", "cpu": "made up", "cores": 2, "jax": "0.10"}
+    return machine | {"seconds_per_step": 1.0 + full, "peak_gb": 1.0 + 2 * full}
+
+  monkeypatch.setattr(puzzle_table.commands, "run", run)
+  puzzle_table.main()
+  one, full = ran
+  assert "--num_puzzle_ids=1" in one
+  assert "--num_puzzle_ids=876406" in full
+  found = json.loads(capsys.readouterr().out)
+  assert found["seconds_per_step"] == 2.0
+  assert found["added_over_table"] == pytest.approx(2.0 / 1.794879488)

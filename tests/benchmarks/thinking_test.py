@@ -1,4 +1,4 @@
-"""The comparison of ways to think, on a run of random weights."""
+"""Accuracy against inference cost, of a run with random weights."""
 
 import json
 
@@ -21,13 +21,13 @@ def workdir(tmp_path_factory):
   return str(saved_run.save(run, folder, {1: 0.5}))
 
 
-def test_a_cell_without_a_label_is_right_whatever_it_holds():
+def test_a_cell_without_a_label_is_always_correct():
   puzzles = thinking.Puzzles(
     inputs=np.ones((2, 3), np.uint8), labels=np.array([[1, 2, 0], [1, 2, 3]])
   )
   answers = np.array([[1, 2, 9], [1, 2, 9]])
-  assert puzzles.right(answers).tolist() == [True, False]
-  assert puzzles.part(np.array([False, True])).labels.tolist() == [[1, 2, 3]]
+  assert puzzles.correct(answers).tolist() == [True, False]
+  assert puzzles.subset(np.array([False, True])).labels.tolist() == [[1, 2, 3]]
 
 
 def test_as_many_puzzles_as_wanted_are_new():
@@ -46,13 +46,15 @@ def test_as_many_puzzles_as_wanted_are_new():
 
 
 def test_too_few_new_puzzles_are_one_line(workdir, monkeypatch):
-  monkeypatch.setattr(thinking, "_kinds", lambda _, inputs: [1] * len(inputs))
+  monkeypatch.setattr(
+    thinking, "_fingerprints", lambda _, inputs: [1] * len(inputs)
+  )
   with pytest.raises(errors.UserError, match="lower --num_puzzles"):
     thinking.unseen(restore.saved_config(workdir), 5)
 
 
 def _some(config, num_puzzles):
-  return thinking._of(experiment.build(config).task.test, num_puzzles)
+  return thinking._first(experiment.build(config).task.test, num_puzzles)
 
 
 def test_halting_is_compared(workdir, capsys, monkeypatch):
@@ -68,7 +70,7 @@ def test_halting_is_compared(workdir, capsys, monkeypatch):
 
 def test_rollouts_try_what_is_wrong(workdir, capsys, monkeypatch):
   monkeypatch.setattr(thinking, "unseen", _some)
-  monkeypatch.setattr(thinking, "SIGMAS", thinking.SIGMAS[:2])
+  monkeypatch.setattr(thinking, "SIGMAS", thinking.SIGMAS[:1])
   thinking.main(
     f"rollouts --workdir={workdir} --num_puzzles=9 --rollouts=2".split()
   )
