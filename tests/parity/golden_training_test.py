@@ -41,15 +41,12 @@ def _draws(case, prefix):
   )
 
 
-def _relative_errors(tree, official, noise):
-  """Asserts each gradient relative to the largest of its tensor."""
+def _count_checked_gradients(tree, official, noise):
   checked = 0
   for name, expected in official.items():
-    actual = np.asarray(golden.get(tree, golden.params_path(name)))
+    actual = golden.get(tree, golden.params_path(name))
     expected = golden.to_ours(name, expected)
-    scale = np.abs(expected).max()
-    error = np.abs(actual - expected).max() / scale
-    assert error <= golden.tolerance(noise[name]), (name, error)
+    golden.assert_gradient_close(actual, expected, noise[name], name)
     checked += 1
   return checked
 
@@ -76,18 +73,15 @@ def test_golden_gradients(name, remat):
   gradients = _step_gradients(model, config, state, after)
   official = golden.under(case, "grad/")
   num_params = len(jax.tree.leaves(state.params))
-  assert _relative_errors(gradients[0], official, noise) == num_params
-  rows = case["grad_puzzle_rows"]
-  error = np.abs(gradients[1] - rows).max() / np.abs(rows).max()
-  assert error <= golden.tolerance(noise["puzzle_rows"])
+  assert _count_checked_gradients(gradients[0], official, noise) == num_params
+  golden.assert_gradient_close(
+    gradients[1], case["grad_puzzle_rows"], noise["puzzle_rows"]
+  )
   # The step itself: SGD moved the parameters by just these gradients.
-  moved = jax.tree.map(lambda a, b: a - b, state.params, after.params)
-  for a, b in zip(
-    jax.tree.leaves(moved), jax.tree.leaves(gradients[0]), strict=True
-  ):
-    np.testing.assert_allclose(a, b, atol=1e-6)
-
-  _assert_close_scaled(sums["loss"], case["out/loss"], noise["loss_abs"])
+  golden.assert_moved_by(
+    gradients[0], state.params, after.params, golden.gradient_noise(case)
+  )
+  golden.assert_close(sums["loss"], case["out/loss"], noise["loss_abs"])
   for official_name, value in golden.under(case, "out/metrics/").items():
     golden.assert_close(
       sums[golden.OUR_METRICS[official_name]],
@@ -99,12 +93,6 @@ def test_golden_gradients(name, remat):
     after.carry, case, "out/carry_out/", noise["logits_abs"]
   )
   assert bool(after.carry.halted.all()) == bool(case["out/all_halted"])
-
-
-def _assert_close_scaled(actual, expected, noise):
-  np.testing.assert_allclose(
-    float(actual), float(expected), rtol=1e-6, atol=golden.tolerance(noise)
-  )
 
 
 def _step_gradients(model, config, state, after):
@@ -237,15 +225,13 @@ def test_golden_training(name):
     means = metrics.divide(jax.device_get(sums))
     for key, value in golden.under(expected, "train_metrics/").items():
       if key == "lr":
-        np.testing.assert_allclose(float(rate(t + 1)), value, rtol=1e-5)
+        golden.assert_close(rate(t + 1), value, name=key)
       elif key == "count":
         assert min(float(sums["count"]), 1.0) == value  # divided by itself
       elif float(sums["count"]) or key.endswith("loss"):
         ours = golden.OUR_METRICS[key]
         golden.assert_close(means[ours], value, metric_noise[ours], key)
-    np.testing.assert_allclose(
-      float(puzzle_rate(t + 1)), expected["puzzle_lr"], rtol=1e-5
-    )
+    golden.assert_close(puzzle_rate(t + 1), expected["puzzle_lr"])
     golden.assert_same_carry(state.carry, case, f"step{t}/carry/", 0.0)
     np.testing.assert_array_equal(
       state.carry.batch.puzzle_ids, expected["puzzle_ids"]
@@ -259,9 +245,7 @@ def test_golden_training(name):
     assert len(norms) == len(jax.tree.leaves(state.params))
     for key, value in norms.items():
       ours = golden.get(state.params, golden.params_path(key))
-      np.testing.assert_allclose(
-        jnp.linalg.norm(ours.ravel()), value, rtol=1e-5, err_msg=key
-      )
+      golden.assert_close(jnp.linalg.norm(ours.ravel()), value, name=key)
     squares = sum(
       float(v) ** 2 for v in golden.under(expected, "grad_norm/").values()
     )
@@ -306,9 +290,7 @@ def test_golden_training(name):
         for adam in adams
       )
       spread = max(abs(ours - other) for other in perturbed)
-      np.testing.assert_allclose(
-        ours, norm, rtol=1e-5, atol=20 * spread, err_msg=key
-      )
+      golden.assert_close(ours, norm, spread, key)
   z_noise = noise["z_max"]
   golden.assert_close(state.carry.latents.y, case["final_carry/z_H"], z_noise)
   golden.assert_close(state.carry.latents.z, case["final_carry/z_L"], z_noise)
