@@ -95,11 +95,10 @@ def test_a_moment_in_bfloat16_is_caught(monkeypatch):
 
 
 def _assert_losses_fail():
-  for logit_set in golden_losses_test.LOGIT_SETS:
-    with pytest.raises(AssertionError, match="loss"):
-      golden_losses_test.test_golden_supervision_loss(
-        logit_set, "stablemax", "no_continue", "q"
-      )
+  with pytest.raises(AssertionError, match="loss"):
+    golden_losses_test.test_golden_supervision_loss(
+      "random", "stablemax", "no_continue", "q"
+    )
 
 
 def test_a_mean_over_rows_instead_of_a_sum_is_caught(monkeypatch):

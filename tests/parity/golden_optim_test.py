@@ -1,5 +1,7 @@
 """Golden case 06: AdamATan2, sign-SGD, schedule, EMA."""
 
+import json
+
 import golden_support as golden
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,10 @@ from trm_jax.core import optim, puzzle_embedding
 @pytest.mark.parametrize("leaf", ["w", "b", "edge"])
 def test_golden_adam_atan2(run, leaf):
   case = golden.under(golden.load("case06_optim"), f"adam_atan2/{run}/")
+  _check_adam_atan2(case, leaf)
+
+
+def _check_adam_atan2(case, leaf):
   hparams = golden.json_of(case, "hparams")
   b1, b2 = hparams["betas"]
   transform = optim.scale_by_adam_atan2(b1, b2)
@@ -42,6 +48,30 @@ def test_golden_adam_atan2(run, leaf):
     last_digit = np.spacing(np.abs(p))
     _assert_entries(params, p, seen, last_digit, rate)
   assert int(state.count) == int(case[f"final_step_counts/{leaf}"])
+
+
+def test_a_first_moment_that_cancels():
+  """Any seed may have it: a gradient that undoes the moment, to 1e-6 of it."""
+  b1, b2, rate, decay = 0.9, 0.95, 1e-3, 0.1
+  rng = np.random.default_rng(0)
+  first = rng.standard_normal(200)
+  second = -b1 * first * (1 + 1e-6 * rng.standard_normal(200))
+  p, m, v = rng.standard_normal(200), 0.0, 0.0
+  case = {
+    "hparams": json.dumps({"betas": [b1, b2], "weight_decay": decay}),
+    "lrs": [rate, rate],
+    "final_step_counts/w": 2,
+    "p0/w": p.astype(np.float32),
+  }
+  for t, g in enumerate(np.float32([first, second]).astype(np.float64)):
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    direction = np.arctan2(m, np.sqrt(v / (1 - b2 ** (t + 1))))
+    p = p * (1 - rate * decay) - rate * direction / (1 - b1 ** (t + 1))
+    for name, value in (("p", p), ("exp_avg", m), ("exp_avg_sq", v)):
+      case[f"step{t}/{name}/w"] = np.float32(value)
+    case[f"step{t}/grad/w"] = np.float32(g)
+  assert np.abs(m).max() < 1e-4
+  _check_adam_atan2(case, "w")
 
 
 def _assert_entries(ours, expected, seen, noise, scale):
