@@ -44,9 +44,9 @@ def _check_adam_atan2(case, leaf):
     _assert_entries(state.mu, m, seen, 0.0, m_scale)
     # The second one adds up squares, which never cancel.
     _assert_entries(state.nu, v, seen, 0.0, np.abs(v))
-    # A parameter is rounded at its own size, its update at the rate's.
+    # A parameter is rounded at its own size, its updates at the rates'.
     last_digit = np.spacing(np.abs(p))
-    _assert_entries(params, p, seen, last_digit, rate)
+    _assert_entries(params, p, seen, last_digit, max(case["lrs"][: t + 1]))
   assert int(state.count) == int(case[f"final_step_counts/{leaf}"])
 
 
