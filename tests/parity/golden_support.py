@@ -1,4 +1,4 @@
-"""Reads golden files and speaks both vocabularies, the official and ours."""
+"""Reads golden files, translates official names, and measures agreement."""
 
 import functools
 import json
@@ -15,8 +15,10 @@ from trm_jax.core import model as model_lib
 from trm_jax.core import train_state, types
 from trm_jax.interop import torch_names
 
-BASE_TOLERANCE = 1e-5
+# How far results may be apart; see `assert_close` and `assert_rounds_alike`.
+FLOAT32_TOLERANCE = 1e-5
 NOISE_FACTOR = 20.0
+BFLOAT16_FACTOR = 2.0
 # Seeds of the perturbed runs that measure noise where no file records it.
 PERTURBATIONS = (0, 1, 2)
 
@@ -33,7 +35,7 @@ OUR_METRICS = {
 
 
 def golden_dir() -> pathlib.Path:
-  default = pathlib.Path(__file__).parent / "golden"
+  default = pathlib.Path(__file__).parent.parent / "golden"
   return pathlib.Path(os.environ.get("TRM_GOLDEN_DIR") or default)
 
 
@@ -56,20 +58,116 @@ def under(case, prefix):
   }
 
 
-def tolerance(noise=0.0) -> float:
-  return NOISE_FACTOR * float(noise) + BASE_TOLERANCE
+def assert_close(actual, expected, noise=0.0, name="", *, scale=None):
+  """Asserts |actual - expected| <= 20 x noise + 1e-5 x scale, everywhere.
 
+  Float32 is as exact as the largest number that went into a result, not as the
+  result: what a cancellation leaves has the error of what was cancelled. So
+  the unit is the scale of the whole quantity, and not each entry's own.
 
-def assert_close(actual, expected, noise=0.0, name=""):
-  """Compares within 20 x noise + 1e-5, absolute."""
+  Args:
+    actual: array or number, ours.
+    expected: the same, official.
+    noise: absolute; how far a perturbation of 1e-7 moves the quantity. A
+      number, or one for each entry.
+    name: of the quantity, for the message.
+    scale: the largest magnitude of the quantity; that of `expected` if None.
+      One for each entry where they are separate computations of very different
+      sizes: one common scale would let errors of the small ones pass.
+  """
   actual = np.asarray(jnp.asarray(actual, jnp.float32), np.float64)
-  np.testing.assert_allclose(
-    actual,
-    np.asarray(expected, np.float64),
-    rtol=0,
-    atol=tolerance(noise),
-    err_msg=name,
+  expected = np.asarray(expected, np.float64)
+  assert actual.shape == expected.shape, (name, actual.shape, expected.shape)
+  if scale is None:
+    scale = np.abs(expected).max(initial=0.0)
+  tolerance = NOISE_FACTOR * np.asarray(noise) + FLOAT32_TOLERANCE * scale
+  error = np.abs(actual - expected)
+  excess = np.max(error - tolerance, initial=-np.inf)
+  assert excess <= 0, f"{name}: {error.max():.3g}, {excess:.3g} too far away"
+
+
+def assert_gradient_close(actual, expected, relative_noise, name=""):
+  """`assert_close` with noise relative to the tensor's largest gradient."""
+  noise = relative_noise * np.abs(expected).max()
+  assert_close(actual, expected, noise, name)
+
+
+def gradient_noise(case):
+  """The recorded relative noise of each parameter's gradient, as our tree."""
+  recorded = json_of(case, "noise")
+  tree = params_of(
+    {
+      name: np.full_like(value, recorded[name])
+      for name, value in under(case, "grad/").items()
+    }
   )
+  return jax.tree.map(lambda leaf: float(leaf.ravel()[0]), tree)
+
+
+def assert_moved_by(gradients, before, after, relative_noise):
+  """Asserts that SGD with rate 1 moved parameters by these gradients."""
+
+  def check(gradient, old, new, noise):
+    last_digit = np.spacing(np.abs(old).max())
+    noise = noise * np.abs(gradient).max() + last_digit
+    assert_close(old - new, gradient, noise)
+
+  jax.tree.map(check, gradients, before, after, relative_noise)
+
+
+def assert_rounds_alike(ours, official, float32, name=""):
+  """Asserts that our bfloat16 is as close to float32 as the official one.
+
+  Two bfloat16 runs round in different places, and a deep recursion amplifies
+  that until single entries have nothing in common. Their distances from
+  float32 keep one distribution, which anything wrong in the arithmetic widens:
+  its mean and its 99th percentile over all quantities of a network, and the
+  mean of each, may be at most twice the official ones. A single maximum is the
+  luck of one entry, and so is the mean of a handful.
+
+  Args:
+    ours: our bfloat16 results, by the name of the quantity.
+    official: the official bfloat16 results.
+    float32: the official float32 results.
+    name: of the network, for the message.
+  """
+  pools = [], []
+  for key, exact in float32.items():
+    distance, reference = (
+      np.abs(np.asarray(run[key], np.float32) - exact).ravel()
+      for run in (ours, official)
+    )
+    # In units of the recorded deviation quantities can be pooled.
+    unit = reference.mean()
+    pools[0].append(distance / unit)
+    pools[1].append(reference / unit)
+    if exact.size >= 100:
+      _assert_no_wider(np.mean, distance, reference, f"{name} {key}")
+  pooled, reference = (np.concatenate(pool) for pool in pools)
+  _assert_no_wider(np.mean, pooled, reference, name)
+  if pooled.size >= 100:
+    _assert_no_wider(_percentile_99, pooled, reference, name)
+
+
+def _assert_no_wider(statistic, distances, reference, name):
+  ratio = statistic(distances) / statistic(reference)
+  assert ratio <= BFLOAT16_FACTOR, (name, statistic.__name__, ratio)
+
+
+def _percentile_99(values):
+  return np.percentile(values, 99)
+
+
+def assert_rounded(actual, expected):
+  """Asserts one rounding to bfloat16 of what is computed in float32.
+
+  The last digits of float32 decide few roundings: nearly all entries are
+  equal, and the others are neighbours.
+  """
+  actual = np.asarray(actual, np.float32)
+  # One unit in the last place of bfloat16, at the value's own magnitude.
+  np.testing.assert_allclose(actual, expected, rtol=2.0**-7, atol=1e-5)
+  assert np.mean(actual != expected) <= 0.02
 
 
 def perturbed(params, seed=0):

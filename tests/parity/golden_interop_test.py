@@ -34,9 +34,9 @@ from trm_jax.interop import (
   torch_state_dict,
 )
 
-SAVED = pathlib.Path(__file__).parent / "golden_torch" / "step_8"
+SAVED = pathlib.Path(__file__).parent.parent / "golden_torch" / "step_8"
 # It was made of these numbers; TRM_GOLDEN_DIR may have others.
-SHIPPED = pathlib.Path(__file__).parent / "golden" / "case09_eval.npz"
+SHIPPED = pathlib.Path(__file__).parent.parent / "golden" / "case09_eval.npz"
 PREFIXES = ("_orig_mod.model.", "module._orig_mod.model.", "model.", "")
 
 
