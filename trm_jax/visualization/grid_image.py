@@ -151,45 +151,34 @@ def draw_grid(
   border = max(2, cell // 16)
   size = (extent.cols * cell + 2 * border, extent.rows * cell + 2 * border)
   image = Image.new("RGB", size, _PAPER)
-  pen = ImageDraw.Draw(image)
-  for row in range(extent.rows):
-    for col in range(extent.cols):
-      place = row * look.cols + col
-      box = _Box(border + col * cell, border + row * cell, cell)
-      token = int(tokens[place])
-      wrong, changed = bool(marks.wrong[place]), bool(marks.changed[place])
-      if look.colours:
-        _draw_color(pen, box, look, token)
-        _mark_color(pen, box, wrong=wrong, changed=changed)
-      else:
-        given = bool(marks.given[place])
-        symbol = look.drawn(token)
-        if look.box_rows and symbol == "." and not wrong:
-          symbol = ""  # an empty cell of a Sudoku
-        _draw_symbol(
-          pen, box, symbol, given=given, wrong=wrong, changed=changed
-        )
-  _draw_lines(pen, look, extent, cell, border)
+  for row, col in np.ndindex(extent.rows, extent.cols):
+    place = row * look.cols + col
+    token, wrong = int(tokens[place]), bool(marks.wrong[place])
+    drawn = _draw_cell(
+      cell,
+      symbol=_symbol(look, token, wrong=wrong),
+      fill=_fill(look, token) if look.colours else None,
+      outline=_LINE if cell >= _FINE_CELL or look.cut else "",
+      given=bool(marks.given[place]),
+      wrong=wrong,
+      changed=bool(marks.changed[place]),
+    )
+    image.paste(drawn, (border + col * cell, border + row * cell))
+  _draw_lines(ImageDraw.Draw(image), look, extent, cell, border)
   return image
 
 
-def draw_sample(
-  symbol: str,
-  *,
-  given: bool = False,
-  wrong: bool = False,
-  changed: bool = False,
-) -> Image.Image:
-  """Draws a single cell for a legend; a colored one without a symbol."""
-  image = Image.new("RGB", (SAMPLE, SAMPLE), _PAPER)
+def draw_sample(symbol: str, **marks: bool) -> Image.Image:
+  """Draws a single cell for a legend; a colored one without a symbol.
+
+  Args:
+    symbol: Character in the cell, or empty.
+    **marks: `given`, `wrong` and `changed`, by default False.
+  """
+  fill = None if symbol else _SAMPLE_FILL
+  image = _draw_cell(SAMPLE, symbol=symbol, fill=fill, **marks).copy()
   pen = ImageDraw.Draw(image)
-  box = _Box(0, 0, SAMPLE)
-  if symbol:
-    _draw_symbol(pen, box, symbol, given=given, wrong=wrong, changed=changed)
-  else:
-    pen.rectangle(box.inner(0), fill=_SAMPLE_FILL)
-    _mark_color(pen, box, wrong=wrong, changed=changed)
-  pen.rectangle(box.inner(0), outline=_LINE)
+  pen.rectangle((0, 0, SAMPLE - 1, SAMPLE - 1), outline=_LINE)
   return image
 
 
@@ -232,81 +221,76 @@ def draw_sheet(
   return sheet
 
 
-@dataclasses.dataclass(frozen=True)
-class _Box:
-  """A cell's place in an image, in pixels."""
-
-  left: int
-  top: int
-  side: int
-
-  def inner(self, margin: int) -> tuple[int, int, int, int]:
-    """Returns left, top, right and bottom, `margin` inside the cell."""
-    inset = self.side - 1 - margin
-    return (
-      self.left + margin,
-      self.top + margin,
-      self.left + inset,
-      self.top + inset,
-    )
-
-  @property
-  def middle(self) -> tuple[float, float]:
-    """The x and y of its middle."""
-    return self.left + self.side / 2, self.top + self.side / 2
+def _symbol(look: task_lib.Look, token: int, *, wrong: bool) -> str:
+  """Returns what is written in a cell."""
+  symbol = look.drawn(token)
+  if look.colours:  # only the start and the goal of a maze
+    return symbol if symbol.isupper() and _fill(look, token) else ""
+  is_empty = look.box_rows and symbol == "." and not wrong  # of a Sudoku
+  return "" if is_empty else symbol
 
 
-def _draw_symbol(
-  pen: ImageDraw.ImageDraw,
-  box: _Box,
-  symbol: str,
-  *,
-  given: bool,
-  wrong: bool,
-  changed: bool,
-) -> None:
-  """Draws a cell with a character in it."""
-  if changed:
-    pen.rectangle(box.inner(0), fill=_CHANGED)
-  ink = _WRONG if wrong else _INK if given else _FILLED_IN
-  font = _load_font(max(8, box.side * 5 // 8), bold=given)
-  pen.text(box.middle, symbol, fill=ink, font=font, anchor="mm")
-  if wrong:
-    left, _, right, bottom = box.inner(max(2, box.side // 7))
-    width = max(2, box.side // 14)
-    pen.line((left, bottom, right, bottom), fill=_WRONG, width=width)
-
-
-def _draw_color(
-  pen: ImageDraw.ImageDraw, box: _Box, look: task_lib.Look, token: int
-) -> None:
-  """Draws a cell filled with a color; nothing outside of ARC's grids."""
+def _fill(look: task_lib.Look, token: int) -> str:
+  """Returns the color of a cell; none outside of ARC's grids."""
   is_absent = look.cut and token < arc_grids.FIRST_COLOUR
-  if is_absent or not 0 <= token < len(look.colours):
-    return
-  color = look.colours[token]
-  is_fine = box.side < _FINE_CELL and not look.cut
-  pen.rectangle(box.inner(0), fill=color, outline=color if is_fine else _LINE)
-  if look.symbols[token].isupper():  # the start and the goal of a maze
-    font = _load_font(max(8, box.side * 3 // 4), bold=True)
-    pen.text(
-      box.middle, look.symbols[token], fill=_PAPER, font=font, anchor="mm"
-    )
+  has_color = 0 <= token < len(look.colours) and not is_absent
+  return look.colours[token] if has_color else ""
 
 
-def _mark_color(
-  pen: ImageDraw.ImageDraw, box: _Box, *, wrong: bool, changed: bool
-) -> None:
-  """Frames and crosses a cell, with white beside each line for contrast."""
-  width = max(1, box.side // 16)
+@functools.cache
+def _draw_cell(
+  side: int,
+  *,
+  symbol: str = "",
+  fill: str | None = None,
+  outline: str = "",
+  given: bool = False,
+  wrong: bool = False,
+  changed: bool = False,
+) -> Image.Image:
+  """Draws a cell.
+
+  Args:
+    side: Width and height in pixels.
+    symbol: Character in it.
+    fill: Its color, "" for an absent cell; None where symbols are drawn.
+    outline: Color of its edge; "" for `fill`.
+    given: As in `Marks`.
+    wrong: As in `Marks`.
+    changed: As in `Marks`.
+  """
+  image = Image.new("RGB", (side, side), _PAPER)
+  pen = ImageDraw.Draw(image)
+  middle = (side / 2, side / 2)
+  if fill is None:
+    if changed:
+      pen.rectangle((0, 0, side - 1, side - 1), fill=_CHANGED)
+    ink = _WRONG if wrong else _INK if given else _FILLED_IN
+    font = _load_font(max(8, side * 5 // 8), bold=given)
+    pen.text(middle, symbol, fill=ink, font=font, anchor="mm")
+    if wrong:
+      margin = max(2, side // 7)
+      left, bottom = margin, side - 1 - margin
+      width = max(2, side // 14)
+      pen.line((left, bottom, bottom, bottom), fill=_WRONG, width=width)
+    return image
+  if fill:
+    pen.rectangle((0, 0, side - 1, side - 1), fill, outline=outline or fill)
+    font = _load_font(max(8, side * 3 // 4), bold=True)
+    pen.text(middle, symbol, fill=_PAPER, font=font, anchor="mm")
+  # Black and red lines have white ones beside them for contrast on any color.
+  width = max(1, side // 16)
   if changed:
-    pen.rectangle(box.inner(1), outline=_PAPER, width=2 * width)
-    pen.rectangle(box.inner(1), outline=_INK, width=width)
+    frame = (1, 1, side - 2, side - 2)
+    pen.rectangle(frame, outline=_PAPER, width=2 * width)
+    pen.rectangle(frame, outline=_INK, width=width)
   if wrong:
-    left, top, right, bottom = box.inner(max(3, box.side // 4))
+    start = max(3, side // 4)
+    end = side - 1 - start
     for ink, thickness in ((_PAPER, 3 * width), (_WRONG, width)):
-      for line in ((left, top, right, bottom), (left, bottom, right, top)):
-        pen.line(line, fill=ink, width=thickness)
+      pen.line((start, start, end, end), fill=ink, width=thickness)
+      pen.line((start, end, end, start), fill=ink, width=thickness)
+  return image
 
 
 def _draw_lines(

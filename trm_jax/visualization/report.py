@@ -3,19 +3,20 @@
 The page is the template report.html.jinja, which escapes all that it is given.
 """
 
-import dataclasses
+import base64
 import functools
 import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jinja2
 import numpy as np
 from etils import epath
+from PIL import Image
 
 import trm_jax
 from trm_jax import config as config_lib
@@ -39,13 +40,12 @@ from trm_jax.visualization import (
   calibration,
   grid_image,
   plots,
-  report_images,
   report_puzzles,
 )
 
 REPORT_FILE = "report.html"
 _WARNING = "WARNING: "  # begins such a line; see `report.Report.warned`
-_METRIC_NAMES = {"valid_accuracy": "valid by the rules"}
+_MAX_STEPS = 5  # answers shown per puzzle
 _OUTCOMES = (
   "solved within two attempts",
   "partly solved",
@@ -53,50 +53,8 @@ _OUTCOMES = (
   "no vote for the correct answer",
   "no known solution",
 )
-_MAX_TASKS, _MAX_INPUTS = 2, 2  # shown: tasks of an outcome, inputs of a task
 
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-  """What was evaluated, and on what.
-
-  Attributes:
-    workdir: Folder of the training.
-    step: Training step of the weights.
-    checkpoint: Folder of the checkpoint.
-    num_parameters: Number of parameters without the puzzle embeddings.
-    table_shape: Shape of the puzzle embedding table.
-    device: Device that solved the puzzles.
-    versions: Package -> version.
-  """
-
-  workdir: str
-  step: int
-  checkpoint: str
-  num_parameters: int
-  table_shape: tuple[int, ...]
-  device: str
-  versions: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskVotes:
-  """An ARC task and the votes on it."""
-
-  task: arc_tasks.ArcTask
-  result: voting.TaskResult
-
-  @property
-  def outcome(self) -> str:
-    """One of `_OUTCOMES`."""
-    solved, partly, outvoted, none, unknown = _OUTCOMES
-    if not self.result.known:
-      return unknown
-    share = self.result.solved_within(2)
-    if share > 0:
-      return solved if share == 1 else partly
-    has_votes = any(one.rank is not None for one in self.result.inputs)
-    return outvoted if has_votes else none
+TaskVotes = tuple[arc_tasks.ArcTask, voting.TaskResult]
 
 
 def write(
@@ -134,7 +92,9 @@ def write(
   page = render(
     config,
     found.report,
-    _facts(workdir, trained, run),
+    workdir=str(files.folder(workdir)),
+    step=trained.step,
+    setup=_setup(trained, run),
     stats=collector.stats,
     puzzles=report_puzzles.select(run, trained, collector),
     votes=_read_votes(run, workdir, trained.step),
@@ -162,8 +122,10 @@ def _output_path(workdir: str, output: str) -> epath.Path:
 def render(
   config: config_lib.Config,
   report: report_lib.Report,
-  facts: Facts,
   *,
+  workdir: str,
+  step: int,
+  setup: Mapping[str, str],
   stats: calibration.AnswerStats,
   puzzles: report_puzzles.Selection,
   votes: Sequence[TaskVotes],
@@ -174,7 +136,9 @@ def render(
   Args:
     config: Config of the evaluation.
     report: Its metrics.
-    facts: What was evaluated.
+    workdir: Folder of the training.
+    step: Training step of the weights.
+    setup: Name -> value, e.g. of the device and the versions.
     stats: Results of the puzzles that were solved in this process.
     puzzles: Some of these puzzles.
     votes: The tasks of ARC.
@@ -182,56 +146,38 @@ def render(
   """
   lines = report.verdict.lines
   rated = stats.rated
-  categories = puzzles.categories.values()
+  bins = calibration.reliability(rated)
   outcomes: dict[str, list[TaskVotes]] = {name: [] for name in _OUTCOMES}
-  for one in votes:
-    outcomes[one.outcome].append(one)
+  for task, result in votes:
+    outcomes[_outcome(result)].append((task, result))
   return _template().render(
     config=config,
+    settings=config_lib.flatten(config),
     report=report,
-    facts=facts,
-    settings={
-      name: repr(value) for name, value in config_lib.flatten(config).items()
-    },
-    names=_METRIC_NAMES,
-    tiles=_tiles(report),
+    workdir=workdir,
+    step=step,
+    setup=setup,
     warnings=[line for line in lines if line.startswith(_WARNING)],
     lines=[line for line in lines if not line.startswith(_WARNING)],
-    metrics_table=_metrics_table(config, report),
-    accuracy_chart=_accuracy_chart(report),
     stats=stats,
     rated=rated,
     threshold=calibration.THRESHOLD,
     confusion=calibration.confusion(rated),
-    bins=(bins := calibration.reliability(rated)),
-    reliability_chart=report_images.chart(
-      lambda theme: plots.reliability(bins, theme),
-      alt="Bar chart of accuracy by confidence; the table lists the values.",
-      caption="Where confidence is calibrated, bars end at the dashed line",
-    )
-    if len(rated.exact)
-    else None,
-    step_counts=list(
+    bins=bins,
+    step_counts=dict(
       zip(*np.unique(stats.steps, return_counts=True), strict=True)
     ),
     median_steps=math.ceil(np.median(stats.steps)),
-    steps_chart=_steps_chart(stats.steps),
     puzzles=puzzles,
-    legend=report_images.legend(
-      shown.trace for some in categories for shown in some
-    ),
     outcomes={name: some for name, some in outcomes.items() if some},
-    max_tasks=_MAX_TASKS,
-    max_inputs=_MAX_INPUTS,
-    training_charts=[
-      report_images.chart(
-        functools.partial(plots.training, rows, what),
-        alt=f"Curves of {what} by training step.",
-        caption=f"{what.capitalize()} in training and evaluation",
-      )
+    plot_accuracy=functools.partial(plots.accuracy, report),
+    plot_reliability=functools.partial(plots.reliability, bins),
+    plot_steps=functools.partial(plots.steps_used, stats.steps),
+    training_plots={
+      what: functools.partial(plots.training, rows, what)
       for what in ("loss", "accuracy")
       if plots.has_curves(rows, what)
-    ],
+    },
   )
 
 
@@ -245,107 +191,95 @@ def _template() -> jinja2.Template:
     lstrip_blocks=True,
   )
   environment.filters |= {
-    "percent": _percent,
-    "number": _number,
+    "percent": lambda share, digits=2: _known(share, f".{digits}%"),
+    "number": lambda value, digits=0: _known(value, f",.{digits}f"),
     "whole_percent": grid_image.percent,
     "count": _count,
     "sentence": lambda text: text[:1].upper() + text[1:],
+    "png": animation.png,
+    "data_uri": _data_uri,
   }
+  environment.tests["finite"] = math.isfinite
   environment.globals |= {
-    "figures": report_images.figures,
+    "LIGHT": plots.LIGHT,
+    "DARK": plots.DARK,
+    "panels": _panels,
     "attempts": _attempts,
+    "draw_key_steps": _draw_key_steps,
+    "gif": animation.gif,
+    "legend": animation.legend,
     "describe": animation.describe,
-    "gif": report_images.gif,
-    "still": report_images.still,
   }
   return environment.get_template(REPORT_FILE + ".jinja")
 
 
-def _percent(share: float, digits: int = 2) -> str:
-  return f"{share:.{digits}%}" if math.isfinite(share) else "unknown"
-
-
-def _number(value: float, digits: int = 0) -> str:
-  return f"{value:,.{digits}f}" if math.isfinite(value) else "unknown"
+def _known(value: float, style: str) -> str:
+  return format(value, style) if math.isfinite(value) else "unknown"
 
 
 def _count(number: int, noun: str) -> str:
   """Returns e.g. "1 step" or "2 steps"."""
-  return f"{number:,} {noun}{'s' * (number != 1)}"
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _tiles(report: report_lib.Report) -> list[tuple[str, str]]:
-  """Returns the values and names of the main metrics."""
-  final = report.final
-  extra = [
-    (_percent(value), _METRIC_NAMES.get(name, name))
-    for name, value in report.verdict.metrics.items()
-    if name in ("valid_accuracy", "pass@1", "pass@2")
+def _data_uri(content: bytes, media_type: str) -> str:
+  return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _draw_key_steps(trace: animation.AnswerTrace) -> Image.Image:
+  return animation.draw_steps(trace, trace.key_steps(_MAX_STEPS))
+
+
+def _panels(
+  trace: animation.AnswerTrace, *, titles: Sequence[str] | None = None
+) -> list[tuple[grid_image.Panel, str]]:
+  """Draws the question, answers and any known solution of a puzzle.
+
+  Args:
+    trace: The puzzle.
+    titles: Titles of all its answers; None for the key steps, each compared
+      with the one before.
+
+  Returns:
+    Panels, each with its alt text.
+  """
+  steps = trace.key_steps(_MAX_STEPS)
+  if titles is not None:
+    steps = tuple(range(1, len(titles) + 1))
+  question, answers, solution = animation.draw_panels(
+    trace, steps, titles=titles, compare=titles is None
+  )
+  alts = [
+    f"{answer.title}: {animation.describe(trace, step)}"
+    for step, answer in zip(steps, answers, strict=True)
   ]
   return [
-    (_percent(final["exact_accuracy"]), "exact accuracy"),
-    *extra,
-    (_percent(final["cell_accuracy"]), "cell accuracy"),
-    (_number(final["steps"], 2), "mean steps"),
-    (_number(report.num_puzzles), "puzzles"),
+    (question, question.title),
+    *zip(answers, alts, strict=True),
+    *([(solution, solution.title)] if solution else []),
   ]
-
-
-def _metrics_table(
-  config: config_lib.Config, report: report_lib.Report
-) -> list[dict[str, Any]]:
-  """Returns the metrics of each row of the accuracy table."""
-  rows = []
-  for number in report.shown(config.eval.report_steps):
-    metrics = report.after(number)
-    if not math.isfinite(metrics["exact_accuracy"]):
-      metrics["answer_loss"] = math.nan  # a sum over no cell, not a loss of 0
-    rows.append({"number": number, **metrics})
-  return rows
-
-
-def _accuracy_chart(report: report_lib.Report) -> report_images.Chart | None:
-  exact = report.means["exact_accuracy"]
-  if len(report.numbers) < 2 or not np.isfinite(exact).all():
-    return None
-  counted = "rollouts" if report.axis == "rollouts" else "supervision steps"
-  return report_images.chart(
-    lambda theme: plots.accuracy(report, theme),
-    alt=f"Curves of accuracy by number of {counted}: exact accuracy is"
-    f" {exact[0]:.1%} at {report.numbers[0]} and {exact[-1]:.1%} at"
-    f" {report.numbers[-1]}.",
-    caption=f"Accuracy by number of {counted}",
-  )
-
-
-def _steps_chart(steps: np.ndarray) -> report_images.Chart | None:
-  if len(np.unique(steps)) < 2:
-    return None
-  return report_images.chart(
-    lambda theme: plots.steps_used(steps, theme),
-    alt="Bar chart of puzzles by supervision steps used, from"
-    f" {steps.min()} to {steps.max()}; the table lists the values.",
-    caption="Puzzles by supervision steps used",
-  )
 
 
 def _attempts(
   pair: arc_tasks.Pair, result: voting.InputResult
-) -> list[report_images.Figure]:
+) -> list[tuple[grid_image.Panel, str]]:
   """Draws a test input of ARC and the attempts at it, if there are any."""
   leaders = result.leaders[: voting.NUM_ATTEMPTS]
   if not leaders:
     return []
+  grids = [
+    # A grid may have no cells.
+    np.array(grid, np.uint8).reshape(len(grid), len(grid[0]) if grid else 0)
+    for grid in result.attempts[: len(leaders)]
+  ]
   trace = animation.AnswerTrace(
     look=kind.ARC_LOOK,
     question=arc_grids.encode(pair.input),
-    answers=np.stack(
-      [_encode(grid) for grid in result.attempts[: len(leaders)]]
-    ),
+    answers=np.stack([arc_grids.encode(grid) for grid in grids]),
     confidence=np.array([mean for _, mean in leaders]),
     solution=None if pair.output is None else arc_grids.encode(pair.output),
   )
-  return report_images.figures(
+  return _panels(
     trace,
     titles=[
       f"attempt {place}, {_count(votes, 'vote')}"
@@ -354,32 +288,37 @@ def _attempts(
   )
 
 
-def _encode(grid: voting.Grid) -> np.ndarray:
-  """Encodes a grid, possibly empty, as tokens, [900]."""
-  shape = (len(grid), len(grid[0]) if grid else 0)
-  return arc_grids.encode(np.array(grid, np.uint8).reshape(shape))
+def _outcome(result: voting.TaskResult) -> str:
+  """Returns one of `_OUTCOMES`."""
+  solved, partly, outvoted, none, unknown = _OUTCOMES
+  if not result.known:
+    return unknown
+  share = result.solved_within(voting.NUM_ATTEMPTS)
+  if share > 0:
+    return solved if share == 1 else partly
+  has_votes = any(one.rank is not None for one in result.inputs)
+  return outvoted if has_votes else none
 
 
-def _facts(
-  workdir: str, trained: restore.Trained, run: experiment.Experiment
-) -> Facts:
+def _setup(
+  trained: restore.Trained, run: experiment.Experiment
+) -> dict[str, str]:
   weights = trained.weights
+  num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
   device = jax.devices()[0]
-  packages = ("jax", "flax", "numpy")
-  return Facts(
-    workdir=str(files.folder(workdir)),
-    step=trained.step,
-    checkpoint=str(trained.path),
-    num_parameters=sum(leaf.size for leaf in jax.tree.leaves(weights.params)),
-    # The table may be padded to divide evenly over the devices.
-    table_shape=(run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1]),
-    device=f"{run.mesh.size} x {device.device_kind} ({device.platform})",
-    versions={
-      "trm_jax": trm_jax.__version__,
-      **{name: importlib.metadata.version(name) for name in packages},
-      "Python": platform.python_version(),
-    },
-  )
+  versions = {"trm_jax": trm_jax.__version__}
+  for name in ("jax", "flax", "numpy"):
+    versions[name] = importlib.metadata.version(name)
+  versions["Python"] = platform.python_version()
+  # The table may be padded to divide evenly over the devices.
+  shape = (run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1])
+  return {
+    "checkpoint": str(trained.path),
+    "parameters": f"{num_parameters:,}",
+    "puzzle embeddings": f"{shape[0]:,} x {shape[1]}",
+    "device": f"{run.mesh.size} x {device.device_kind} ({device.platform})",
+    "versions": ", ".join(f"{name} {v}" for name, v in versions.items()),
+  }
 
 
 def _read_votes(
@@ -397,13 +336,12 @@ def _read_votes(
     solver=run.solving().label,
   )
   tasks = {task.name: task for task in run.task.ballot.tasks}
-  text = (folder / arc_evaluation.LOG_FILE).read_text()
-  return [
-    TaskVotes(task=tasks[result.name], result=result)
-    for result in _parse_log(text.splitlines()[1:])  # without the header
+  _, *lines = (folder / arc_evaluation.LOG_FILE).read_text().splitlines()
+  entries = [
+    vote_log.Entry.from_json(json.loads(line)["content"]) for line in lines
   ]
-
-
-def _parse_log(lines: Iterable[str]) -> Iterable[voting.TaskResult]:
-  for line in lines:
-    yield from vote_log.Entry.from_json(json.loads(line)["content"]).results
+  return [
+    (tasks[result.name], result)
+    for entry in entries
+    for result in entry.results
+  ]
