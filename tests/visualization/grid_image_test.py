@@ -46,7 +46,7 @@ def _drawn(shown, tokens, *, given=(), wrong=(), changed=(), cell=40):
 
 
 def _ink(cell):
-  """The darkest colour in the middle of a cell."""
+  """The darkest color in the middle of a cell."""
   inner = cell[6:-9, 6:-6].reshape(-1, 3)
   return inner[inner.sum(-1).argmin()].tolist()
 
@@ -61,7 +61,7 @@ def test_clues_are_black_what_was_filled_in_blue_what_is_wrong_red():
 
 
 @pytest.mark.parametrize("shown", [SUDOKU, MAZE])
-def test_each_mark_is_seen_without_colours(shown):
+def test_each_mark_is_visible_without_color(shown):
   tokens = np.full(shown.rows * shown.cols, 5)
   plain = _drawn(shown, tokens)[0].mean(-1)
   wrong = _drawn(shown, tokens, wrong=[0])[0].mean(-1)
