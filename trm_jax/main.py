@@ -188,7 +188,7 @@ def _train_or_evaluate(mode: str) -> None:
     elif mode == "evaluate":
       report = evaluate.evaluate_workdir(config, workdir, stop)
     else:
-      from trm_jax.visualization import html_report
+      from trm_jax.visualization import report as html_report
 
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
   except preemption.Stopped as stopped:
