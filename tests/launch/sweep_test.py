@@ -1,0 +1,512 @@
+"""Searches through the command line, with a trainer that only writes files."""
+
+import math
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+import sweep_command
+import sweep_trainer
+from etils import epath
+
+from experiments import quickstart
+from launch import sky, sweep, sweep_spec, sweep_worker
+from trm_jax import errors, writer
+
+RATES = (1e-3, 1e-4, 3e-3)
+CHOICES = f'space={{"optimizer.learning_rate": Choice{RATES}}}'
+KINDS = 'space={"optimizer.weight_decay": Choice(%s)}'
+
+
+def test_a_grid_is_trained_once_and_reported(tmp_path):
+  command = sweep_command.Command.of_search(tmp_path, CHOICES)
+  output = command.run()
+  rows = command.rows()
+  rates = [float(row["optimizer.learning_rate"]) for row in rows.values()]
+  assert list(rows) == [0, 2, 1]  # sorted by the result
+  assert rates == [1e-3, 3e-3, 1e-4]
+  assert float(rows[0]["exact_accuracy"]) == 1.0
+  assert float(rows[1]["exact_accuracy"]) == 0.0
+  assert {row["state"] for row in rows.values()} == {"complete"}
+  starts = command.events("start")
+  assert sorted(f for f, _ in starts) == sorted(
+    row["folder"] for row in rows.values()
+  )
+  table = (command.workdir / "results.md").read_text()
+  assert table in output
+  assert "| 0     | 0.001 " in table
+  assert (command.workdir / "results.png").read_bytes()[:4] == b"\x89PNG"
+
+  # The command that repeats the best one is the one that it was run with.
+  last = output.splitlines()[-1]
+  assert last.startswith("best: trial 0 with exact_accuracy=1.0000")
+  flags = dict(starts)[rows[0]["folder"]]["flags"]
+  for flag in flags:
+    assert flag in last or flag.startswith("--workdir=")
+  assert "--config.optimizer.learning_rate=0.001" in flags
+  assert "--config.train.num_steps=6" in flags
+
+  # Repeated, there is nothing to do, and --report prints the same.
+  again = command.run()
+  assert len(command.events("start")) == 3
+  assert again.splitlines()[-1] == last
+  (command.workdir / "results.md").unlink()
+  assert command.run("--report").splitlines()[-1] == last
+  assert (command.workdir / "results.md").read_text() == table
+
+  # Another sweep is refused by its differences.
+  message = command.run("--config.train.num_steps=8", status=1)
+  assert "config.train.num_steps was 6, is 8" in message
+  assert len(message.splitlines()) == 1
+  other = sweep_command.Command.of_search(
+    tmp_path, CHOICES + ', metric="loss", direction="minimize"'
+  )
+  message = other.run(status=1)
+  assert "metric was 'exact_accuracy', is 'loss'" in message
+  assert "direction was" in message
+  # What changes no result may change.
+  sweep_command.Command.of_search(tmp_path, CHOICES).run(
+    "--config.log.every_steps=7"
+  )
+  assert len(command.events("start")) == 3
+
+
+def test_failures_are_reported_and_the_sweep_continues(tmp_path):
+  kinds = (
+    *(sweep_trainer.FAILS, sweep_trainer.RESULT_IS_NAN),
+    *(sweep_trainer.DIES_ONCE, 0.1),
+  )
+  command = sweep_command.Command.of_search(
+    tmp_path, KINDS % ", ".join(map(str, kinds))
+  )
+  output = command.run()
+  assert command.states() == {
+    **{0: "failed", 1: "failed"},
+    **{2: "complete", 3: "complete"},
+  }
+  text = (command.workdir / "results.md").read_text()
+  assert "\ntrial 0: the loss is nan at step 3\n" in text
+  assert "older" not in text
+  reason = "\ntrial 1: the exact_accuracy of its result is not a number\n"
+  assert reason in text
+  assert "best: trial 2" in output
+  # The one that was killed resumed from its checkpoint.
+  folder = command.rows()[2]["folder"]
+  starts = [e["step"] for f, e in command.events("start") if f == folder]
+  assert starts == [0, 2]
+  # Repeated, what has failed is tried again, and nothing else.
+  command.run()
+  assert len(command.events("start")) == 5 + 1
+  assert sorted(command.states()) == [1, 2, 3, 4]
+
+
+def test_without_any_result_the_end_is_an_error(tmp_path):
+  command = sweep_command.Command.of_search(
+    tmp_path, KINDS % sweep_trainer.FAILS
+  )
+  message = command.run(status=1)
+  assert message == "error: no trial has a result yet; see the table above\n"
+
+
+def test_a_missing_metric_is_named(tmp_path):
+  command = sweep_command.Command.of_search(
+    tmp_path, CHOICES + ', metric="exact_acuracy"'
+  )
+  message = command.run(status=1)
+  assert "did you mean 'exact_accuracy'?" in message
+  assert len(message.splitlines()) == 1
+
+
+def test_a_pruned_trial_is_stopped_and_saves(tmp_path):
+  command = sweep_command.Command.of_search(
+    tmp_path,
+    CHOICES + ", pruner=MedianPruner(n_startup_trials=1)",
+    "--config.train.num_steps=60",
+    "--config.eval.every_steps=20",
+  )
+  command.run()
+  assert command.states() == {0: "complete", 1: "pruned", 2: "pruned"}
+  rows = command.rows()
+  stopped = [folder for folder, _ in command.events("SIGTERM")]
+  assert sorted(stopped) == sorted(rows[n]["folder"] for n in (1, 2))
+  assert [f for f, _ in command.events("result")] == [rows[0]["folder"]]
+  assert 20 <= int(rows[1]["step"]) < 60
+
+
+def test_the_last_evaluation_prunes_nothing(tmp_path):
+  command = sweep_command.Command.of_search(
+    tmp_path,
+    CHOICES + ", pruner=MedianPruner(n_startup_trials=1)",
+    "--config.eval.every_steps=6",
+  )
+  command.run()
+  assert set(command.states().values()) == {"complete"}
+
+
+def test_workers_run_at_once_on_their_own_devices(tmp_path, monkeypatch):
+  # Each trial waits for the other to have started.
+  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+  command = sweep_command.Command.of_search(
+    tmp_path,
+    'rows=({"optimizer.learning_rate": 1e-3, "optimizer.name": "muon"},'
+    ' {"optimizer.learning_rate": 3e-3, "seed": 5}),'
+    f' fixed={{"optimizer.weight_decay": {sweep_trainer.WAITS_FOR_ANOTHER}}}',
+  )
+  command.run("--workers=2", "--devices_per_worker=2")
+  assert command.states() == {0: "complete", 1: "complete"}
+  starts = dict(command.events("start"))
+  assert {event["devices"] for event in starts.values()} == {"4,5", "6,7"}
+  # Rows are trained as they are.
+  first, second = (
+    set(starts[command.rows()[n]["folder"]]["flags"]) for n in (0, 1)
+  )
+  assert "--config.optimizer.name=muon" in first
+  assert not any("seed" in flag for flag in first)
+  assert {"--config.seed=5", "--config.optimizer.learning_rate=0.003"} < second
+  message = command.run("--workers=3", "--devices_per_worker=2", status=1)
+  assert "need 6; CUDA_VISIBLE_DEVICES has 4" in message
+
+
+def test_more_trials_may_follow_and_draws_are_repeatable(tmp_path):
+  drawn = (
+    'space={"optimizer.learning_rate": FloatDistribution(1e-4, 1e-2, log=True)'
+    '}, sampler="random", num_trials='
+  )
+  sweep_command.Command.of_search(tmp_path, drawn + "1").run()
+  command = sweep_command.Command.of_search(tmp_path, drawn + "3")
+  command.run()
+  assert sorted(command.rows()) == [0, 1, 2]
+  assert len(command.events("start")) == 3
+  rates = {n: r["optimizer.learning_rate"] for n, r in command.rows().items()}
+  assert len(set(rates.values())) == 3
+  # As two commands at once draw them.
+  fresh = tmp_path / "fresh"
+  fresh.mkdir()
+  other = sweep_command.Command.of_search(fresh, drawn + "3")
+  both = [other.start(), other.start()]
+  outputs = [process.communicate() for process in both]
+  assert [process.returncode for process in both] == [0, 0], outputs
+  assert len(other.events("start")) == 3
+  assert rates == {
+    n: row["optimizer.learning_rate"] for n, row in other.rows().items()
+  }
+  assert all("best: trial" in output for output, _ in outputs)
+
+
+FIVE = 'space={"optimizer.learning_rate": Choice(1e-3, 5e-4, 2e-3, 3e-3, 2e-4)}'
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_sweep_resumes_with_nothing_lost_or_doubled(tmp_path, how):
+  command = sweep_command.Command.of_search(
+    tmp_path, FIVE, "--config.train.num_steps=40", "--workers=2"
+  )
+  process = command.start()
+  sweep_command.wait_for(lambda: max([0, *command.saved().values()]) >= 5)
+  process.send_signal(how)
+  output, _ = process.communicate()
+  assert process.returncode == (-9 if how == signal.SIGKILL else 143)
+  if how == signal.SIGTERM:
+    assert "stopped; the same command resumes" in output
+  finished = {folder for folder, _ in command.events("result")}
+  assert len(finished) < 5
+
+  command.run()
+  starts = command.events("start")
+  folders = {folder for folder, _ in starts}
+  assert sorted(f for f, _ in command.events("result")) == sorted(folders)
+  assert list(command.states().values()) == ["complete"] * 5
+  resumed = {folder for folder, event in starts if event["step"] > 0}
+  assert resumed
+  # Trainers of a killed sweep get SIGTERM, and save.
+  assert resumed <= {folder for folder, _ in command.events("SIGTERM")}
+  for folder in folders:
+    mine = [event["flags"] for f, event in starts if f == folder]
+    assert all(flags == mine[0] for flags in mine)
+    assert folder not in finished or len(mine) == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_is_complete_although_a_worker_is_killed(tmp_path):
+  command = sweep_command.Command.of_search(
+    tmp_path,
+    'space={"optimizer.learning_rate": Choice(1e-3, 5e-4, 2e-3, 3e-3)}',
+    "--config.train.num_steps=50",
+  )
+  process = command.start("--workers=2")
+  sweep_command.wait_for(
+    lambda: min([0, *command.saved().values()][-2:]) >= 10
+  )
+  folder, victim = command.events("start")[0]
+  sweep_command.kill_worker_of(victim["pid"])
+  output, mistakes = process.communicate()
+  assert process.returncode == 0, output + mistakes
+  assert "was killed by SIGKILL; the others retry its trial" in output
+  assert command.states() == dict.fromkeys(range(4), "complete")
+  steps = [event["step"] for f, event in command.events("start") if f == folder]
+  assert len(steps) == 2
+  assert steps[0] == 0 < steps[1]  # it resumed from its checkpoint
+  assert len(command.events("start")) == 5
+  assert len(command.events("result")) == 4
+  assert command.events("TWO AT ONCE") == []
+  assert (command.workdir / "results.md").read_text() in output
+  assert (command.workdir / "results.png").read_bytes()[:4] == b"\x89PNG"
+  assert output.splitlines()[-1].startswith("best: trial 0 ")
+
+
+# --- without training --------------------------------------------------------
+
+
+def test_dry_runs_write_nothing(tmp_path):
+  """What a trial is told on its command line is what was meant."""
+  fixed = {
+    "eval.report_steps": (1, 2),
+    "data.relabel": "a'b c",
+    "data.dihedral": True,
+    "optimizer.beta2": 0.97,
+    "data.num_clues": 12,
+  }
+  grid = sweep_command.Command.of_search(tmp_path, f"{CHOICES}, fixed={fixed}")
+  (tmp_path / "plain").mkdir()
+  plain = sweep_command.Command.of_search(tmp_path / "plain", CHOICES)
+  (tmp_path / "tpe").mkdir()
+  drawn = sweep_command.Command.of_search(
+    tmp_path / "tpe",
+    'space={"optimizer.learning_rate": FloatDistribution(1e-4, 1e-2),'
+    ' "train.batch_size": IntDistribution(8, 64, step=8)},'
+    ' sampler="tpe", num_trials=9',
+  )
+  first, second = sweep_command.run_each(
+    tmp_path, [[*grid.flags, "--dry_run"], [*drawn.flags, "--dry_run"]]
+  )
+  assert (first[0], first[2]) == (second[0], second[2]) == (0, "")
+  lines = first[1].splitlines()
+  assert len(lines) == 3
+  assert all("trm_jax.main --config=experiments/" in line for line in lines)
+  assert "--config.optimizer.learning_rate=0.003" in lines[2]
+  assert not grid.workdir.exists()
+  one, rest = second[1].splitlines()
+  batch = int(re.search(r"--config.train.batch_size=(\d+)", one).group(1))
+  assert batch % 8 == 0
+  assert rest == "and 8 more, drawn by results"
+
+  told = [
+    flag
+    for flag in shlex.split(lines[0])
+    if flag.startswith("--config.") and "learning_rate" not in flag
+  ]
+  assert len(told) == 7
+  flags = [*plain.flags, f"--workdir={grid.workdir}", *told, "--dry_run"]
+  ((status, again, _),) = sweep_command.run_each(tmp_path, [flags])
+  assert status == 0
+  assert set(shlex.split(again.splitlines()[0])) == set(shlex.split(lines[0]))
+
+
+MISTAKES = {
+  "empty": ("", "name either a `space` or `rows`"),
+  "empty choice": ('space={"seed": Choice()}', "must contain one or more"),
+  "range": (
+    'space={"optimizer.learning_rate": FloatDistribution(2, 1)}',
+    "`low` value must be smaller",
+  ),
+  "no distribution": (
+    'space={"optimizer.learning_rate": (1, 2)}',
+    "optimizer.learning_rate is (1, 2); it must be one of optuna.distributions",
+  ),
+  "grid of all numbers": (
+    'space={"optimizer.learning_rate": FloatDistribution(0, 1)}',
+    "which a grid cannot enumerate",
+  ),
+  "twice": (
+    'space={"optimizer.learning_rate": Choice(1, 1.0)}',
+    "has a choice twice",
+  ),
+  "knob": (
+    'space={"optimizer.learnin_rate": Choice(1)}',
+    "did you mean config.optimizer.learning_rate?",
+  ),
+  "group": (
+    'space={"optimiser.learning_rate": Choice(1)}',
+    "did you mean config.optimizer?",
+  ),
+  "impossible": (
+    'space={"optimizer.beta1": Choice(0.9, 1.5)}',
+    "config.optimizer.beta1 is 1.5",
+  ),
+  "type": (
+    'space={"train.batch_size": Choice(8.5)}',
+    "config.train.batch_size is 8.5",
+  ),
+  "value": ('rows=({"seed": None},)', "is no finite number"),
+  "both": (CHOICES + ", rows=({},)", "name either"),
+  "fixed": (
+    CHOICES + ', fixed={"optimizer.learning_rate": 1}',
+    "optimizer.learning_rate is both varied and fixed",
+  ),
+  "sampler": (CHOICES + ', sampler="tp"', "choose one of grid, random, tpe"),
+  "direction": (CHOICES + ', direction="up"', "maximize, minimize"),
+  "pruner": (CHOICES + ', pruner="median"', "it must be one of optuna.pruners"),
+  "count": (CHOICES + ', sampler="random"', "needs num_trials of at least 1"),
+  "count of a grid": (CHOICES + ", num_trials=2", "leave it out"),
+  "not Python": ("1 +", "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_sweep_file_is_one_line(tmp_path, mistake):
+  arguments, said = MISTAKES[mistake]
+  sweep_command.Command.of_search(tmp_path, arguments)
+  with pytest.raises(errors.UserError) as caught:
+    sweep_spec.plan(
+      sweep.load(str(tmp_path / "search_file.py")),
+      experiment="experiments/quickstart.py",
+      config=quickstart.get_config(),
+      overrides={},
+    )
+  assert said in str(caught.value)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+FLAGS = (
+  ("--sweep=nowhere.py", "there is no file nowhere.py"),
+  ("--sweep=experiments/base.py", "no function get_sweep"),
+  ("--sweep=", "there is no file"),
+  ("--config=experiments/nowhere.py", "'experiments/nowhere.py'"),
+  ("--config=experiments/sudoku.py:atention", "no variant 'atention'"),
+  ("--config.train.num_step=7", "did you mean config.train.num_steps?"),
+  ("--config.optimizer.learning_rate=1", "the sweep varies it"),
+  ("--storage=sqlite:////no/folder/sweep.db", "unable to open database"),
+  ("--storage=user:secret@host", "not the URL of a database"),
+  ("--storage=nosuch://user:secret@host/name", "Can't load plugin"),
+  ("--report", "there is no sweep in"),
+  ("--workers=0", "workers"),
+  ("--workdir=gs://bucket/sweep", "mount the bucket"),
+  ("--launcher=skypilot", "--storage=postgresql+psycopg://"),
+  ("extra", "extra"),
+)
+
+
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
+  command = sweep_command.Command.of_search(tmp_path, CHOICES)
+  ended = sweep_command.run_each(
+    tmp_path, [[*command.flags, flag] for flag, _ in FLAGS]
+  )
+  for (flag, said), (status, output, message) in zip(FLAGS, ended, strict=True):
+    assert (status, output) == (1, ""), flag
+    assert message.startswith("error: "), flag
+    assert said in message
+    assert "secret" not in message
+    assert len(message.splitlines()) == 1, message
+  assert not list(tmp_path.glob("sweep/*/"))
+
+
+def test_passwords_are_not_shown(tmp_path):
+  url = "postgresql://user:s%40cret@host/name"
+  with (
+    pytest.raises(errors.UserError) as caught,
+    sweep_worker.database_errors(sweep_worker.Place(tmp_path, url)),
+  ):
+    raise sa.exc.SQLAlchemyError("refused s@cret and s%40cret")
+  assert "postgresql://user:***@host/name" in str(caught.value)
+  assert "cret" not in str(caught.value)
+
+
+def test_what_a_run_writes_is_read(tmp_path):
+  """The stand-in's files are those of a training."""
+  run = writer.Writer(
+    str(tmp_path),
+    first_step=0,
+    is_finished=False,
+    tensorboard=False,
+    active=True,
+  )
+  run.scalars(1, "train", {"exact_accuracy": 0.1})
+  run.scalars(2, "eval", {"exact_accuracy": 0.5, "loss": math.nan})
+  training = sweep_worker.Training.__new__(sweep_worker.Training)
+  training._workdir = epath.Path(tmp_path)
+  training._metric = "exact_accuracy"
+  assert training._result() is None
+  run.result(2, {"exact_accuracy": 0.5})
+  assert training._result() == 0.5
+  _, row = writer.read_metrics(str(tmp_path))
+  assert (row["group"], row["step"], row["exact_accuracy"]) == ("eval", 2, 0.5)
+  training._metric = "loss"
+  assert math.isnan(training._value(row))
+
+
+def test_the_sweep_does_not_open_the_accelerator():
+  """JAX in a worker would take the devices from its trials."""
+  subprocess.run(
+    [
+      *(sys.executable, "-c"),
+      "import sys; from launch import sweep, sweep_table, sweep_worker;"
+      " assert 'optuna' in sys.modules; assert 'jax' not in sys.modules",
+    ],
+    cwd=sweep_command.ROOT,
+    check=True,
+  )
+
+
+def test_without_optuna_the_error_says_what_to_install():
+  """As where only the package itself is installed."""
+  ended = subprocess.run(
+    [
+      *(sys.executable, "-c"),
+      "import sys; sys.modules['optuna'] = None\n"
+      "from launch import sweep; from trm_jax import command_line;"
+      " command_line.run(sweep.main)",
+      "--config=experiments/quickstart.py",
+      "--sweep=experiments/sweeps/quickstart.py",
+    ],
+    cwd=sweep_command.ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == 1
+  message = "error: a sweep needs Optuna: pip install '.[sweep]'\n"
+  assert ended.stderr == message
+
+
+# --- SkyPilot ----------------------------------------------------------------
+
+
+def test_skypilot_gets_a_task_for_each_worker(tmp_path):
+  command = sweep_command.Command.of_search(tmp_path, CHOICES)
+  ((status, output, _),) = sweep_command.run_each(
+    tmp_path,
+    [
+      [
+        *(*command.flags, "--launcher=skypilot", "--workers=2", "--dry_run"),
+        "--workdir=/bucket/sweeps/mine",
+        "--storage=postgresql://user:secret@host/name",
+      ]
+    ],
+  )
+  assert status == 0
+  assert "secret@" not in output
+  assert re.findall("(?m)^name: (.*)$", output) == ["mine-0", "mine-1"]
+  assert "--config.train.num_steps=6" in output
+  assert '--storage="$SWEEP_STORAGE"' in output
+
+
+def test_skypilot_accepts_the_tasks():
+  import sky as skypilot
+
+  named = sky.tasks(
+    ["--config=experiments/sudoku.py", "--workdir=/bucket/it's"],
+    template=sky.TEMPLATE,
+    name="mine",
+    num_workers=1,
+  )
+  task = skypilot.Task.from_yaml_config(
+    named["mine-0"],
+    env_overrides=[("BUCKET", "bucket")],
+    secrets_overrides=[("SWEEP_STORAGE", "postgresql://host/name")],
+  )
+  assert task.name == "mine-0"
+  assert task.workdir == "."
