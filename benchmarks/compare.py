@@ -20,7 +20,8 @@ from typing import Any
 from absl import flags
 
 from benchmarks import commands
-from trm_jax import command_line, errors
+from trm_jax import errors
+from trm_jax.runtime import command_line
 
 _PEER = flags.DEFINE_string("with", None, "The peer's command.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Runs of each.", lower_bound=1)

@@ -12,8 +12,10 @@ from absl import flags, logging
 
 from benchmarks import machine, measure, products
 from launch import aot_sizes
-from trm_jax import command_line, host_memory, sharding, types
-from trm_jax import program as program_lib
+from trm_jax.core import types
+from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import mesh as mesh_lib
+from trm_jax.runtime import program as program_lib
 
 _NUM_PUZZLE_IDS = flags.DEFINE_integer(
   "num_puzzle_ids", None, "Rows of the puzzle table, where not known."
@@ -35,7 +37,7 @@ class Step:
   # Creates the arrays and returns the call, which returns what to wait for.
   prepare: Callable[[], Callable[[], Any]]
   batch_size: int
-  flops: float  # of a call, by trm_jax/cost.py
+  flops: float  # of a call, by trm_jax/runtime/flops.py
   products: products.Counted  # of a call
   remedy: str  # for a device that is too small
 
@@ -74,10 +76,10 @@ def build_program() -> program_lib.Program:
   Raises:
     UserError: a flag is wrong, or the data cannot be read.
   """
-  host_memory.keep_freed()  # as trm_jax.main does
+  devices.tune_malloc()  # as trm_jax.main does
   config = command_line.config()
   sizes = aot_sizes.of_data(config.data, _NUM_PUZZLE_IDS.value)
-  return program_lib.build(config, sizes, sharding.make_mesh())
+  return program_lib.build(config, sizes, mesh_lib.make_mesh())
 
 
 def random_batch(program: program_lib.Program, batch_size: int) -> types.Batch:
@@ -90,7 +92,7 @@ def random_batch(program: program_lib.Program, batch_size: int) -> types.Batch:
     "labels": draw(sizes.vocab_size, size=tokens, dtype=np.int32),
     "puzzle_ids": draw(sizes.num_puzzle_ids, size=batch_size, dtype=np.int32),
   }
-  return sharding.put_batch(batch, program.mesh)
+  return mesh_lib.put_batch(batch, program.mesh)
 
 
 def measure_step(

@@ -11,9 +11,9 @@ from matplotlib import figure, ticker
 from benchmarks import family_runs
 from experiments import ablations
 from launch import aot_sizes
-from trm_jax import cost, program, sharding, writer
-from trm_jax.data import atomic_file
-from trm_jax.show import plots
+from trm_jax.data import files
+from trm_jax.runtime import flops, mesh, metric_writer, program
+from trm_jax.visualization import plots
 
 _STYLES = tuple(
   zip((*plots.LIGHT.series, "#a03070"), ("-", "--", "-.", ":"), strict=True)
@@ -28,19 +28,21 @@ def found(
   config = runs[0].config
   model, steps = config.model, config.train.num_steps
   sizes = aot_sizes.of_data(config.data, None)
-  state = program.build(config, sizes, sharding.make_mesh(1)).abstract_state()
-  metrics = [writer.read_metrics(str(run.folder(workdir))) for run in runs]
-  curves = [curve(rows, cost.forward_calls(config)) for rows in metrics]
-  last = [each[steps * cost.forward_calls(config)] for each in curves]
+  state = program.build(config, sizes, mesh.make_mesh(1)).abstract_state()
+  metrics = [
+    metric_writer.read_metrics(str(run.folder(workdir))) for run in runs
+  ]
+  curves = [curve(rows, flops.forward_calls(config)) for rows in metrics]
+  last = [each[steps * flops.forward_calls(config)] for each in curves]
   return {
     "row": runs[0].row,
     "paper": ablations.ROWS[runs[0].row].accuracy,
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     "layers": f"{'2 x ' * model.separate_networks}{model.num_layers}",
-    "calls_per_step": cost.forward_calls(config),
+    "calls_per_step": flops.forward_calls(config),
     "steps": steps,
     "learning_rate": config.optimizer.learning_rate,
-    "tflop": steps * cost.train_flops(config, sizes.seq_len) / 1e12,
+    "tflop": steps * flops.train_flops(config, sizes.seq_len) / 1e12,
     "exact": last,
     "mean": statistics.mean(last),
     "spread": statistics.stdev(last) if len(last) > 1 else None,
@@ -109,5 +111,5 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
   axes.grid(color=plots.LIGHT.grid, linewidth=0.6)
   axes.legend(frameon=False)
-  with atomic_file.writing(path) as file:
+  with files.writing(path) as file:
     picture.savefig(file, format="png", dpi=100)

@@ -11,7 +11,8 @@ from typing import Any
 
 from experiments import ablations
 from trm_jax import config as config_lib
-from trm_jax import cost, errors, restore, writer
+from trm_jax import errors
+from trm_jax.runtime import flops, metric_writer, restore
 
 # What trains; tests put something small in its place.
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "trm_jax.main")
@@ -81,7 +82,7 @@ def plan(
   if evaluations < 1:
     raise errors.UserError(f"--evaluations={evaluations}; at least 1 is needed")
   usual = {row: Run(row, 0, {}).config for row in rows}
-  calls = {row: cost.forward_calls(config) for row, config in usual.items()}
+  calls = {row: flops.forward_calls(config) for row, config in usual.items()}
   even = math.lcm(*calls.values()) * evaluations
   if network_calls % even or network_calls < 1:
     raise errors.UserError(
@@ -118,7 +119,7 @@ def train(run: Run, folder: pathlib.Path) -> None:
   Raises:
     UserError: the training failed or was ended, or it was another one's folder.
   """
-  result = folder / writer.RESULT_FILE
+  result = folder / metric_writer.RESULT_FILE
   if result.exists():
     if restore.saved_config(str(folder)) != run.config:
       raise errors.UserError(
@@ -127,7 +128,7 @@ def train(run: Run, folder: pathlib.Path) -> None:
     return
   print(f"\n{run.row}, seed {run.seed}", flush=True)
   # The trainer saves and ends if this process is killed.
-  shim = [sys.executable, "-m", "launch.sweeps.dies_with_parent"]
+  shim = [sys.executable, "-m", "launch.dies_with_parent"]
   status = subprocess.run(
     [*shim, str(os.getpid()), *run.command(folder)], cwd=_ROOT, check=False
   ).returncode

@@ -21,16 +21,16 @@ import numpy as np
 from absl import flags, logging
 
 from benchmarks import compiled_step, machine, measure
-from trm_jax import chip as chip_lib
-from trm_jax import command_line
-from trm_jax import program as program_lib
-from trm_jax.models import gates, layers, products
+from trm_jax.core import layers
+from trm_jax.core.kernels import matmul, swiglu
+from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import program as program_lib
 
 _INTERPRET = flags.DEFINE_bool("interpret", False, "For tests.")
 
 # (rows, width, depth, warps, stages); the first is what the model takes.
 _BLOCKS = (
-  dataclasses.astuple(gates.Triton())[:5],
+  dataclasses.astuple(swiglu.Triton())[:5],
   (128, 128, 32, 8, 4),
   (128, 64, 64, 4, 3),
   (64, 128, 64, 4, 3),
@@ -65,18 +65,18 @@ def shapes(program: program_lib.Program) -> Iterator[Shape]:
   yield Shape("channels", -1, batch * length, size, width(size))
 
 
-def ways(*, interpret: bool) -> Iterator[tuple[str, gates.GatedProduct]]:
+def ways(*, interpret: bool) -> Iterator[tuple[str, swiglu.GatedProduct]]:
   """Yields names and functions."""
   yield "xla", _plain
   for block in _BLOCKS:
     yield (
       "triton " + " ".join(map(str, block)),
-      gates.Triton(*block, interpret=interpret),
+      swiglu.Triton(*block, interpret=interpret),
     )
 
 
 def _plain(x, gate, up, axis):
-  return gates.silu(products.plain(x, gate, axis), products.plain(x, up, axis))
+  return swiglu.silu(matmul.plain(x, gate, axis), matmul.plain(x, up, axis))
 
 
 def measure_shape(
@@ -121,11 +121,11 @@ def main(argv: Sequence[str]) -> None:
   program = compiled_step.build_program()
   settings = program.config.model
   if not _INTERPRET.value:
-    gates.choose(
+    swiglu.choose(
       "triton",
       gate=settings.mlp_gate,
       dtype=settings.compute_dtype,
-      chip=chip_lib.of(program.mesh.devices.flat[0]),
+      chip=devices.detect_chip(program.mesh.devices.flat[0]),
     )
   effort = compiled_step.Effort.of_flags()
   found = [

@@ -25,7 +25,8 @@ from typing import Any
 from absl import flags
 
 from benchmarks import commands, compare, gpu_rows
-from trm_jax import command_line, errors
+from trm_jax import errors
+from trm_jax.runtime import command_line
 
 _OUT = flags.DEFINE_string("out", None, "Folder for results.jsonl.")
 _PEER = flags.DEFINE_string("peer", "", "Command of a PyTorch peer.")

@@ -24,8 +24,9 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import quickstart
-from trm_jax import checkpointing, experiment, writer
 from trm_jax import config as config_lib
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import experiment, metric_writer
 
 _KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
 _STEPS = flags.DEFINE_integer(
@@ -86,7 +87,7 @@ def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
 
 
 def _last_step(workdir: pathlib.Path) -> int:
-  rows = writer.read_metrics(str(workdir))
+  rows = metric_writer.read_metrics(str(workdir))
   return max((row["step"] for row in rows), default=0)
 
 
@@ -137,12 +138,12 @@ def _last_state(workdir: pathlib.Path, steps: int):
   config = quickstart.get_config()
   config.update_from_flattened_dict(_settings(steps))
   run = experiment.build(config_lib.from_config_dict(config))
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(checkpoints.restore(steps, run.abstract_state()))
 
 
 def _metrics(workdir: pathlib.Path) -> list[dict]:
-  rows = writer.read_metrics(str(workdir))
+  rows = metric_writer.read_metrics(str(workdir))
   for row in rows:
     for name in _TIMED:
       row.pop(name, None)

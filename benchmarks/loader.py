@@ -15,9 +15,9 @@ from typing import Any
 from absl import flags, logging
 
 from benchmarks import machine, measure
-from trm_jax import command_line, host_memory
 from trm_jax import config as config_lib
 from trm_jax.data import loader, tasks
+from trm_jax.runtime import command_line, devices
 
 _BATCHES = flags.DEFINE_integer(
   "batches",
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints one JSON line."""
   logging.set_verbosity(logging.WARNING)
   command_line.expect_no_words(argv)
-  host_memory.keep_freed()  # as trm_jax.main does
+  devices.tune_malloc()  # as trm_jax.main does
   print(
     json.dumps(
       measure_loading(

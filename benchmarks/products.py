@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from trm_jax import config as config_lib
-from trm_jax import cost, model_config
-from trm_jax.models import layers
+from trm_jax.core import layers
+from trm_jax.runtime import flops as flops_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ def of_training(config: config_lib.Config, seq_len: int) -> Counted:
   """
   model, train = config.model, config.train
   calls, gradient_calls = (
-    cost.forward_calls(config),
-    cost.network_calls(model)[1],
+    flops_lib.forward_calls(config),
+    flops_lib.network_calls(model)[1],
   )
   counted: collections.Counter[Product] = collections.Counter()
   for product, learned in _of_call(model, train.batch_size, seq_len):
@@ -97,7 +97,7 @@ def of_training(config: config_lib.Config, seq_len: int) -> Counted:
 def of_evaluation(config: config_lib.Config, seq_len: int) -> Counted:
   """Lists the products of evaluating a batch, all its supervision steps."""
   model = config.model
-  calls = sum(cost.network_calls(model))
+  calls = sum(flops_lib.network_calls(model))
   counted: collections.Counter[Product] = collections.Counter()
   for product, _ in _of_call(model, config.eval.batch_size, seq_len):
     counted[product] += calls * config.eval.supervision_steps
@@ -105,7 +105,7 @@ def of_evaluation(config: config_lib.Config, seq_len: int) -> Counted:
 
 
 def _of_call(
-  model: model_config.ModelConfig, batch: int, seq_len: int
+  model: config_lib.ModelConfig, batch: int, seq_len: int
 ) -> Iterator[tuple[Product, str]]:
   """Yields each product of a network call, and which operand is learned."""
   length = model.num_prefix_tokens + seq_len

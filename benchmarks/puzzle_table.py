@@ -19,9 +19,9 @@ import numpy as np
 
 from experiments import arc
 from trm_jax import config as config_lib
-from trm_jax import experiment, sharding
 from trm_jax.data import identifiers, kind, puzzle_set
 from trm_jax.data import task as task_lib
+from trm_jax.runtime import experiment, mesh
 
 ARC_1_ROWS = 876_406
 WIDTH = 512
@@ -43,12 +43,12 @@ def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
     augmentation=None,
     identifiers=[identifiers.BLANK] * rows,
   )
-  return experiment.of_task(frozen, task, sharding.make_mesh(num_devices))
+  return experiment.of_task(frozen, task, mesh.make_mesh(num_devices))
 
 
 def _measure(rows: int) -> dict[str, float]:
   run = build(rows)
-  state = sharding.create_state(run.init, run.mesh)
+  state = mesh.create_state(run.init, run.mesh)
   step = run.train_step()
   size = run.config.train.batch_size
   rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def _measure(rows: int) -> dict[str, float]:
       "puzzle_ids": rng.integers(0, rows, size, np.int32),
     }
     start = time.monotonic()
-    state, sums = step(state, sharding.put_batch(batch, run.mesh))
+    state, sums = step(state, mesh.put_batch(batch, run.mesh))
     jax.block_until_ready(sums)
     seconds.append(time.monotonic() - start)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

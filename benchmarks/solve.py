@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from benchmarks import compiled_step, products
-from trm_jax import command_line, cost, sharding
-from trm_jax import program as program_lib
+from trm_jax.runtime import command_line, flops, mesh
+from trm_jax.runtime import program as program_lib
 
 _REMEDY = "lower config.eval.batch_size"
 
@@ -29,10 +29,10 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
   batch = program.abstract_batch(size)
 
   def prepare():
-    state = sharding.create_state(program.init, program.mesh)
+    state = mesh.create_state(program.init, program.mesh)
     weights = state.averaged_weights
     batch = compiled_step.random_batch(program, size)
-    rows = sharding.put_rows(np.ones(size, bool), program.mesh)
+    rows = mesh.put_rows(np.ones(size, bool), program.mesh)
     return lambda: function(weights, batch, rows)
 
   return compiled_step.Step(
@@ -44,7 +44,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     ),
     prepare=prepare,
     batch_size=size,
-    flops=cost.evaluate_flops(config, program.sizes.seq_len),
+    flops=flops.evaluate_flops(config, program.sizes.seq_len),
     products=products.of_evaluation(config, program.sizes.seq_len),
     remedy=_REMEDY,
   )

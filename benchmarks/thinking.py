@@ -24,8 +24,11 @@ import numpy as np
 
 from benchmarks import machine
 from trm_jax import config as config_lib
-from trm_jax import errors, restore, solver
-from trm_jax.data import puzzle_set, sudoku_generator, tasks
+from trm_jax import errors
+from trm_jax.data import puzzle_set, tasks
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.inference import solver
+from trm_jax.runtime import restore
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SIGMAS = (0.1, 0.2, 0.5, 1.0)

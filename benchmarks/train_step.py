@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import compiled_step, products
-from trm_jax import command_line, cost, sharding
-from trm_jax import program as program_lib
+from trm_jax.runtime import command_line, flops, mesh
+from trm_jax.runtime import program as program_lib
 
 _REMEDY = (
   "raise config.train.microbatches, lower config.train.batch_size, or set"
@@ -30,7 +30,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
   function = program.train_step()
 
   def prepare():
-    state = sharding.create_state(program.init, program.mesh)
+    state = mesh.create_state(program.init, program.mesh)
     batch = compiled_step.random_batch(program, size)
 
     def call():
@@ -45,7 +45,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     arguments=(program.abstract_state(), program.abstract_batch(size)),
     prepare=prepare,
     batch_size=size,
-    flops=cost.train_flops(config, program.sizes.seq_len),
+    flops=flops.train_flops(config, program.sizes.seq_len),
     products=products.of_training(config, program.sizes.seq_len),
     remedy=_REMEDY,
   )

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from trm_jax import types
-from trm_jax.models import recursion
+from trm_jax.core import recursion, types
 
 BATCH, LENGTH, SIZE = 32, 8, 16  # B, S, D
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from trm_jax import metrics, train_state, train_step, types
-from trm_jax.models import trm
+from trm_jax.core import metrics, train_state, train_step, types
+from trm_jax.core import model as model_lib
 
 SLOTS, LENGTH, TOKENS = 64, 6, 5
-MODEL = trm.TinyRecursiveModel(
+MODEL = model_lib.TinyRecursiveModel(
   vocab_size=TOKENS,
   seq_len=LENGTH,
   hidden_size=64,

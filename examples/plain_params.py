@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import trm_jax
-from trm_jax import halting
-from trm_jax.models import trm
+from trm_jax.core import halting
+from trm_jax.core import model as model_lib
 
 
 def main(workdir: str) -> np.ndarray:
@@ -31,7 +31,7 @@ def main(workdir: str) -> np.ndarray:
   latents = halting.initial_latents(
     weights.initial_latents, 1, model.total_len, model.dtype
   )
-  output = trm.apply(
+  output = model_lib.apply(
     model, weights.params, question, weights.puzzle_table[:1], latents
   )
   answer = np.asarray(output.logits.argmax(-1))

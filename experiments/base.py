@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.recursion_cycles = 3  # T, cycles; only the last has gradients
   # Which latents there are and what updates them: 'two_latents' (TRM, HRM),
   # 'single_latent', 'latent_per_update' (multi-scale z), 'direct' (one call
-  # on answer and question, no z); models/recursion.py has them all.
+  # on answer and question, no z); core/recursion.py has them all.
   config.model.recurrence = "two_latents"
   config.model.separate_networks = False  # True: y has a network of its own
   # Of the last cycle's updates of z the last so many carry gradients, and the

@@ -27,7 +27,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from trm_jax import command_line, errors
+from trm_jax import errors
+from trm_jax.runtime import command_line
 
 _TOPOLOGY = flags.DEFINE_string(
   "topology",
@@ -66,9 +67,9 @@ def main(argv: Sequence[str]) -> None:
     aot_slices,
     aot_targets,
   )
-  from trm_jax import program as program_lib
-  from trm_jax import sharding
-  from trm_jax.models import attention
+  from trm_jax.core.kernels import attention
+  from trm_jax.runtime import mesh
+  from trm_jax.runtime import program as program_lib
 
   target = aot_targets.parse(_TOPOLOGY.value)
   if _KERNELS.value and not isinstance(target, aot_gpus.Machine):
@@ -80,14 +81,14 @@ def main(argv: Sequence[str]) -> None:
   program = program_lib.build(
     config,
     sizes,
-    sharding.mesh_of(target.devices()),
+    mesh.mesh_of(target.devices()),
     memory_bytes=target.usable,
   )
   fused = (
     config.model.token_mixing == "attention"
     and program.model.attend is not attention.plain
   )
-  share = sharding.num_rows(sizes.num_puzzle_ids, program.mesh)
+  share = mesh.num_rows(sizes.num_puzzle_ids, program.mesh)
   chips = f"{target.num_chips} chip{'s' if target.num_chips > 1 else ''}"
   print(
     f"{config.name} on {target.name}: {chips} of {target.hbm} GiB,"

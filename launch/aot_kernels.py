@@ -5,8 +5,8 @@ the chip's memory (launch/aot_traffic.py counts them), nor than its products at
 the rate of the matrix units; and kernels run one after another. What small
 arrays save by staying in the L2 cache is not seen here, and not what travels
 between chips meanwhile (launch/aot_collectives.py). Of kernels that are written
-by hand, the products of trm_jax/models/gates.py are known. A loop of unknown
-length, as that of adaptive halting, counts once: `Kernel.exact` tells. Of a
+by hand, the products of trm_jax/core/kernels/swiglu.py are known. A loop of
+unknown length, as that of adaptive halting, counts once: `Kernel.exact` tells. Of a
 conditional, which the steps do not have, every branch counts.
 """
 
@@ -35,7 +35,7 @@ _ATTENTION_WEIGHTS = re.compile(
   r'"intermediate_tensor_shape":\s*\{.*?"dimensions":\s*\[([^]]*)\]'
 )
 
-_GATED_PRODUCT = ' name = "gated_product"'  # of trm_jax/models/gates.py
+_GATED_PRODUCT = ' name = "gated_product"'  # of trm_jax/core/kernels/swiglu.py
 
 
 @dataclasses.dataclass(frozen=True)

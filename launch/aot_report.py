@@ -15,8 +15,8 @@ from launch import (
   aot_slices,
   aot_targets,
 )
-from trm_jax import cost
-from trm_jax import program as program_lib
+from trm_jax.runtime import flops
+from trm_jax.runtime import program as program_lib
 
 _REST = "the rest of the training state"
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -173,7 +173,7 @@ def train(program: program_lib.Program, target: aot_targets.Target) -> Report:
     resident={},
     target=target,
     batch_size=size,
-    model_flops=cost.train_flops(program.config, program.sizes.seq_len),
+    model_flops=flops.train_flops(program.config, program.sizes.seq_len),
   )
 
 
@@ -199,7 +199,7 @@ def evaluate(
     resident={_REST: _num_bytes(state) - _num_bytes(weights)},
     target=target,
     batch_size=size,
-    model_flops=cost.evaluate_flops(program.config, program.sizes.seq_len),
+    model_flops=flops.evaluate_flops(program.config, program.sizes.seq_len),
   )
 
 

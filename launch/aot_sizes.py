@@ -7,8 +7,9 @@ is only known here for what the experiments themselves ask for.
 
 from experiments import arc
 from trm_jax import config as config_lib
-from trm_jax import errors, program
+from trm_jax import errors
 from trm_jax.data import kind, tasks
+from trm_jax.runtime import program
 
 # Of Kaggle's ARC files with ConceptARC (README.md, "ARC-AGI").
 _ARC_ROWS = {"": 876_406, "2": 1_191_730}

@@ -26,7 +26,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import sky
-from trm_jax import command_line, errors
+from trm_jax import errors
+from trm_jax.runtime import command_line
 
 _SWEEP = flags.DEFINE_string(
   "sweep", "", "Sweep file, e.g. experiments/sweeps/sudoku.py."
@@ -106,7 +107,7 @@ def _plan() -> Any:
   """Returns the plan of a search or of a table, every setting checked."""
   from launch import sweep_spec, sweep_table
 
-  sweep = _load(_SWEEP.value)
+  sweep = sweep_spec.load(_SWEEP.value)
   if isinstance(sweep, sweep_table.Table):
     if command_line.has_config():
       raise errors.UserError(
@@ -148,37 +149,6 @@ def _plan() -> Any:
     config=ml_collections.ConfigDict(command_line.CONFIG.value),
     overrides=config_flags.get_override_values(flag),
   )
-
-
-def _load(named: str) -> Any:
-  """Returns what get_sweep() of a Python file returns.
-
-  Args:
-    named: FILE or FILE:TEXT, as --sweep names it; get_sweep gets the text.
-
-  Raises:
-    UserError: There is no such file or function, or it fails.
-  """
-  path, _, text = named.partition(":")
-  if not os.path.isfile(path):
-    raise errors.UserError(
-      f"--sweep: there is no file {path}; see experiments/sweeps/"
-    )
-  spec = importlib.util.spec_from_file_location("sweep_file", path)
-  if spec is None or spec.loader is None:
-    raise errors.UserError(f"--sweep: {path} is not a Python file (.py)")
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "get_sweep", None)):
-      raise errors.UserError("the file has no function get_sweep")
-    return module.get_sweep(*([text] if text else []))
-  except errors.UserError as error:
-    raise errors.UserError(f"--sweep: {path}: {error}") from error
-  except Exception as error:  # the file is Python and may raise anything
-    raise errors.UserError(
-      f"--sweep: {path}: {type(error).__name__}: {errors.first_line(error)}"
-    ) from error
 
 
 def _launch(plan: Any, place: Any) -> None:

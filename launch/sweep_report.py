@@ -4,18 +4,19 @@ import csv
 import dataclasses
 import io
 import math
+import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import optuna
-from etils import epath
 from matplotlib import figure
 
 from launch import sweep_spec
-from trm_jax import errors, writer
-from trm_jax.data import atomic_file
+from trm_jax import errors
+from trm_jax.data import files
+from trm_jax.runtime import metric_writer
 
 STATES = ("complete", "pruned", "failed", "unfinished", "not run")
 COMPLETE, PRUNED, FAILED, UNFINISHED, NOT_RUN = STATES
@@ -59,7 +60,7 @@ class Run:
 
 
 def runs(
-  study: optuna.Study, plan: sweep_spec.Plan, folder: epath.Path
+  study: optuna.Study, plan: sweep_spec.Plan, folder: pathlib.Path
 ) -> list[Run]:
   """Returns the trials, best first; unfinished ones last."""
   found: dict[str, Run] = {}
@@ -69,7 +70,7 @@ def runs(
       continue  # it was retried, or had nothing to do
     point = sweep_spec.point_of(trial)
     name = plan.trial(point).folder if point else f"not drawn {trial.number}"
-    rows = writer.read_metrics(str(folder / name))
+    rows = metric_writer.read_metrics(str(folder / name))
     waits = trial.state == optuna.trial.TrialState.WAITING
     first = sweep_spec.RETRY.retried_trial_number(trial)
     found[name] = Run(
@@ -99,7 +100,7 @@ def ranking(plan: sweep_spec.Plan, found: Sequence[Run]) -> str:
 
 
 def best(
-  plan: sweep_spec.Plan, found: Sequence[Run], folder: epath.Path
+  plan: sweep_spec.Plan, found: Sequence[Run], folder: pathlib.Path
 ) -> str:
   """Returns the best trial of a search and the command that repeats it.
 
@@ -129,7 +130,7 @@ def write(
   plan: sweep_spec.Plan,
   found: Sequence[Run],
   text: str,
-  folder: epath.Path,
+  folder: pathlib.Path,
   *,
   paper: Mapping[str, float],
 ) -> None:
@@ -150,7 +151,7 @@ def write(
     ("results.csv", table.getvalue().encode()),
     ("results.png", image.getvalue()),
   ):
-    with atomic_file.writing(folder / name) as file:
+    with files.writing(folder / name) as file:
       file.write(content)
 
 

@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -265,3 +267,34 @@ def comparable(config: config_lib.Config) -> dict[str, Any]:
     for knob, value in config_lib.flatten(config).items()
     if knob not in _FREE and not knob.startswith(_FREE_GROUPS)
   }
+
+
+def load(named: str) -> Any:
+  """Returns what get_sweep() of a Python file returns.
+
+  Args:
+    named: FILE or FILE:TEXT, as --sweep names it; get_sweep gets the text.
+
+  Raises:
+    UserError: There is no such file or function, or it fails.
+  """
+  path, _, text = named.partition(":")
+  if not os.path.isfile(path):
+    raise errors.UserError(
+      f"--sweep: there is no file {path}; see experiments/sweeps/"
+    )
+  spec = importlib.util.spec_from_file_location("sweep_file", path)
+  if spec is None or spec.loader is None:
+    raise errors.UserError(f"--sweep: {path} is not a Python file (.py)")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_sweep", None)):
+      raise errors.UserError("the file has no function get_sweep")
+    return module.get_sweep(*([text] if text else []))
+  except errors.UserError as error:
+    raise errors.UserError(f"--sweep: {path}: {error}") from error
+  except Exception as error:  # the file is Python and may raise anything
+    raise errors.UserError(
+      f"--sweep: {path}: {type(error).__name__}: {errors.first_line(error)}"
+    ) from error

@@ -197,7 +197,7 @@ def _row(
 ) -> tuple[Row, dict[str, Any]]:
   """Returns a row and the settings that the command line changes."""
   # Imported late: it imports JAX, which other sweeps do without.
-  from trm_jax import program
+  from trm_jax.runtime import program
 
   variant = ",".join(filter(None, [name, table.variant]))
   shipped = config_lib.from_config_dict(table.get_config(variant))
@@ -340,8 +340,9 @@ def network_facts(config: config_lib.Config) -> tuple[int, int, int]:
   import jax
 
   jax.config.update("jax_platforms", "cpu")
-  from trm_jax import cost, train_state
+  from trm_jax.core import train_state
   from trm_jax.data import kind
+  from trm_jax.runtime import flops
 
   look = kind.look_of(config.data, (), 0)
   model = train_state.build_model(
@@ -357,7 +358,7 @@ def network_facts(config: config_lib.Config) -> tuple[int, int, int]:
     )
   )
   return (
-    sum(cost.network_calls(config.model)) * config.model.num_layers,
-    cost.forward_passes(config.train),
+    sum(flops.network_calls(config.model)) * config.model.num_layers,
+    flops.forward_passes(config.train),
     sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
   )

@@ -30,7 +30,8 @@ import sqlalchemy as sa
 from optuna import distributions
 
 from launch import sweep_spec
-from trm_jax import errors, writer
+from trm_jax import errors
+from trm_jax.runtime import metric_writer
 
 HEARTBEAT_SECONDS = 10
 # A trial without a heartbeat for so long is queued again. Its trainer, which
@@ -44,6 +45,7 @@ POLL_SECONDS = 0.5
 TRAINER: tuple[str, ...] = (sys.executable, "-m", "trm_jax.main")
 
 _SHIM = pathlib.Path(__file__).with_name("dies_with_parent.py")
+_DATABASE = "sweep.db"
 _MAX_STARTS = 3  # of a trainer that is killed again without an evaluation
 _State = optuna.trial.TrialState
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -72,7 +74,7 @@ class Place:
   @property
   def url(self) -> str:
     """URL of the database."""
-    return self.storage or f"sqlite:///{self.folder / 'sweep.db'}"
+    return self.storage or f"sqlite:///{self.folder / _DATABASE}"
 
   @property
   def is_shared(self) -> bool:
@@ -102,11 +104,15 @@ def open_study(
   Raises:
     UserError: The study is another sweep, or missing.
   """
-  if must_exist and not place.storage and not place.folder.exists():
-    raise errors.UserError(f"there is no sweep in {place.folder} yet")
   name = str(place.folder) if place.is_shared else place.folder.name
+  is_there = bool(place.storage) or (place.folder / _DATABASE).exists()
+  storage = _open_storage(place) if is_there or not must_exist else None
+  if must_exist and (
+    storage is None or name not in optuna.get_all_study_names(storage)
+  ):
+    raise errors.UserError(f"there is no sweep in {place.folder} yet")
   study = optuna.create_study(
-    storage=_open_storage(place),
+    storage=storage,
     study_name=name,
     direction=plan.sweep.direction,
     pruner=plan.sweep.pruner or optuna.pruners.NopPruner(),
@@ -444,7 +450,7 @@ class _Training:
 
   def _train(self, signals: list[int], lock: int) -> int:
     """Runs the trainer once; returns its exit status."""
-    resumes = (self._workdir / writer.METRICS_FILE).exists()
+    resumes = (self._workdir / metric_writer.METRICS_FILE).exists()
     self._say(
       f"{'resumes' if resumes else 'starts'}: {' '.join(self._command)}"
     )
@@ -481,7 +487,7 @@ class _Training:
     Raises:
       UpdateFinishedTrialError: Another worker has taken the trial over.
     """
-    rows = writer.read_metrics(str(self._workdir))
+    rows = metric_writer.read_metrics(str(self._workdir))
     for row in sorted(rows, key=lambda row: row["step"]):
       step = row["step"]
       if row.get("group") != "eval" or step in self._known:
@@ -501,7 +507,7 @@ class _Training:
 
   def _result(self) -> float | None:
     """Returns the metric of a training that has ended."""
-    path = self._workdir / writer.RESULT_FILE
+    path = self._workdir / metric_writer.RESULT_FILE
     if not path.exists():
       return None
     try:

@@ -16,8 +16,10 @@ import pytest
 
 from experiments import ablations, arc, hrm, maze, sudoku
 from trm_jax import config as config_lib
-from trm_jax import cost, errors, experiment, program, sharding
+from trm_jax import errors
 from trm_jax.data import tasks
+from trm_jax.runtime import experiment, flops, program
+from trm_jax.runtime import mesh as mesh_lib
 
 TRM, ATTENTION, HRM = 5_028_866, 6_828_034, 27_275_266
 # Parameters of each row of tables 1, 2 and 4, and its depth T(n + 1)layers.
@@ -56,12 +58,12 @@ def _state(config, *, vocab_size=11, seq_len=81, num_puzzle_ids=1):
   sizes = program.Sizes(
     vocab_size=vocab_size, seq_len=seq_len, num_puzzle_ids=num_puzzle_ids
   )
-  mesh = sharding.make_mesh(1)
+  mesh = mesh_lib.make_mesh(1)
   return jax.eval_shape(program.build(config, sizes, mesh).init)
 
 
 def _depth(config):
-  return sum(cost.network_calls(config.model)) * config.model.num_layers
+  return sum(flops.network_calls(config.model)) * config.model.num_layers
 
 
 def _millions(parameters):
@@ -267,13 +269,13 @@ def test_a_row_trains_twenty_steps_without_a_warning(row, capfd):
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     run = experiment.of_task(
-      config_lib.from_config_dict(config), _task(), sharding.make_mesh(1)
+      config_lib.from_config_dict(config), _task(), mesh_lib.make_mesh(1)
     )
-    state = sharding.create_state(run.init, run.mesh)
+    state = mesh_lib.create_state(run.init, run.mesh)
     step, losses = run.train_step(), []
     batches = run.train_batches(0)
     for _ in range(20):
-      batch = sharding.put_batch(next(batches), run.mesh)
+      batch = mesh_lib.put_batch(next(batches), run.mesh)
       state, sums = step(state, batch)
       losses.append(sums["answer_loss"])
     losses = np.asarray(jax.device_get(losses))

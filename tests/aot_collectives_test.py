@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from launch import aot_collectives
-from trm_jax import sharding
+from trm_jax.core import parallel
+from trm_jax.runtime import mesh as mesh_lib
 
 P = jax.sharding.PartitionSpec
 
@@ -97,11 +98,11 @@ def test_a_collective_in_a_loop_of_unknown_length_is_no_guess():
 
 def test_collectives_of_a_compiled_module():
   """A sum over the devices in two loops, one in the other."""
-  mesh = sharding.make_mesh(4)
+  mesh = mesh_lib.make_mesh(4)
 
   def summed(x):
     def inner(x, _):
-      return jnp.tanh(x + jax.lax.psum(x, sharding.DATA)), None
+      return jnp.tanh(x + jax.lax.psum(x, parallel.DATA)), None
 
     def outer(x, _):
       return jax.lax.scan(inner, x, None, length=5)[0], None

@@ -15,7 +15,8 @@ import tiny
 
 from launch import aot_gpus, aot_report, aot_slices
 from trm_jax import config as config_lib
-from trm_jax import errors, program, sharding
+from trm_jax import errors
+from trm_jax.runtime import mesh, program
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
@@ -158,7 +159,7 @@ def test_kernels_have_the_products_of_the_network(
   config.model.hidden_size = 64
   config.model.latent_updates = 3
   built = program.build(
-    config_lib.from_config_dict(config), SIZES, sharding.make_mesh(2)
+    config_lib.from_config_dict(config), SIZES, mesh.make_mesh(2)
   )
   report = step(built, H200)
   # Those of the heads are counted in the kernels only.
@@ -228,7 +229,7 @@ def _report(step, target, temporaries):
     def evaluate_batch(self):
       return compiler
 
-  built = program.build(tiny.config(), SIZES, sharding.make_mesh(2))
+  built = program.build(tiny.config(), SIZES, mesh.make_mesh(2))
   fields = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
   report = step(Program(**fields), target)
   assert compiler.platforms == (target.platform,)

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 
 from experiments import arc, arc_adapt
-from trm_jax import (
-  checkpointing,
-  description,
-  errors,
-  evaluate,
-  experiment,
-  new_rows,
-  restore,
-  sharding,
-  train,
-  writer,
-)
 from trm_jax import config as config_lib
-from trm_jax import report as report_lib
-from trm_jax.data import arc_generator, identifiers
+from trm_jax import errors, train
+from trm_jax.core import puzzle_embedding
+from trm_jax.data import identifiers
+from trm_jax.data.arc import load as arc_load
+from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import report as report_lib
+from trm_jax.runtime import (
+  checkpoint_metadata,
+  experiment,
+  metric_writer,
+  restore,
+)
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import mesh as mesh_lib
 
 SEED = 42
 NUM_NEW = 2  # tasks, after one that the old run knows
@@ -65,7 +65,7 @@ def _old_config():
 
 def _generated(count):
   """The old run's task to solve and, by the same draws, others after it."""
-  return arc_generator.generate(2, count, seed=SEED)["evaluation"]
+  return arc_load.generate(2, count, seed=SEED)["evaluation"]
 
 
 @pytest.fixture(name="old", scope="module")
@@ -73,17 +73,19 @@ def _old(tmp_path_factory):
   """A run whose rows are trained, all but one; the network is as it began."""
   workdir = tmp_path_factory.mktemp("old")
   run = experiment.build(_old_config())
-  state = sharding.create_state(run.init, run.mesh)
+  state = mesh_lib.create_state(run.init, run.mesh)
   rng = np.random.default_rng(0)
   table = np.zeros(state.puzzle_table.shape, np.float32)
   trained = slice(1, run.task.num_puzzle_ids)
   table[trained] = rng.standard_normal(table[trained].shape, np.float32)
   table[NEVER_TRAINED] = 0
   table = jax.device_put(table, state.puzzle_table.sharding)
-  with checkpointing.Checkpoints(str(workdir), run.config.checkpoint) as saved:
+  with checkpoints_lib.Checkpoints(
+    str(workdir), run.config.checkpoint
+  ) as saved:
     saved.save(
       state.replace(puzzle_table=table),
-      description.describe(run.config, run.task, "old data", 1),
+      checkpoint_metadata.describe(run.config, run.task, "old data", 1),
       step=1,
     )
   path = restore.identifiers_path(str(workdir))
@@ -126,7 +128,7 @@ def _config(files, old, text="", **groups):
 
 def _state(config, workdir, step):
   run = experiment.build(config)
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(checkpoints.restore(step, run.abstract_state()))
 
 
@@ -154,14 +156,14 @@ def test_how_new_rows_begin(how, num_devices):
   table = np.zeros(shape, np.float32)
   table[:first] = np.random.default_rng(0).standard_normal((first, 3))
   table[4] = 0  # never trained; row 0 is blank, whatever is in it
-  mesh = sharding.make_mesh(num_devices)
-  begun = new_rows.begin(
-    jax.device_put(table, sharding.split(mesh)),
+  mesh = mesh_lib.make_mesh(num_devices)
+  begun = puzzle_embedding.begin(
+    jax.device_put(table, mesh_lib.split(mesh)),
     first=first,
     num_rows=num_rows,
     how=how,
   )
-  assert begun.sharding == sharding.split(mesh)
+  assert begun.sharding == mesh_lib.split(mesh)
   np.testing.assert_array_equal(begun[:first], table[:first])
   np.testing.assert_array_equal(begun[num_rows:], 0)
   trained = [1, 2, 3, 5, 6, 7, 8, 9]
@@ -171,7 +173,9 @@ def test_how_new_rows_begin(how, num_devices):
 
 
 def test_the_mean_of_a_table_that_was_never_trained():
-  begun = new_rows.begin(jnp.zeros((8, 2)), first=4, num_rows=8, how="mean")
+  begun = puzzle_embedding.begin(
+    jnp.zeros((8, 2)), first=4, num_rows=8, how="mean"
+  )
   np.testing.assert_array_equal(begun, 0)
 
 
@@ -214,7 +218,7 @@ def test_another_number_of_devices_reads_the_same_rows(tmp_path, files, old):
   config = _config(files, old)
   many = _start(config, tmp_path)
   run = experiment.of_task(
-    config, experiment.build(config).task, sharding.make_mesh(1)
+    config, experiment.build(config).task, mesh_lib.make_mesh(1)
   )
   one = jax.device_get(train._start(run, str(tmp_path)).weights)
   num_rows = run.task.num_puzzle_ids
@@ -264,7 +268,7 @@ def test_only_new_rows_are_learned(adapted, old, tmp_path):
 
 def test_the_loss_on_demonstrations_falls(adapted):
   """Though the network stays as it is."""
-  rows = writer.read_metrics(str(adapted.workdir))
+  rows = metric_writer.read_metrics(str(adapted.workdir))
   losses = [row["answer_loss"] for row in rows if row["group"] == "train"]
   assert len(losses) == NUM_STEPS
   assert np.mean(losses[-4:]) < np.mean(losses[:4])
@@ -273,7 +277,7 @@ def test_the_loss_on_demonstrations_falls(adapted):
 def test_what_was_learned_before_is_kept(adapted, old):
   learned = []
   for workdir, step in ((adapted.workdir, NUM_STEPS), (old, 1)):
-    with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+    with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
       learned.append(checkpoints.description(step).learned)
   assert learned[0] == learned[1]  # the new tasks' answers are not known
   assert "training0" in learned[1]

@@ -15,15 +15,18 @@ import scorer
 
 from experiments import arc, custom
 from trm_jax import config as config_lib
-from trm_jax import errors, experiment
-from trm_jax.data import arc_generator, arc_tasks, tasks
+from trm_jax import errors
+from trm_jax.data import tasks
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.runtime import experiment
 
 SMOKE = "experiments/arc.py:smoke"
 
 
 def _subsets():
   """Three tasks to learn from and two to solve, one of which asks twice."""
-  subsets = arc_generator.generate(3, 2, seed=0)
+  subsets = arc_load.generate(3, 2, seed=0)
   task = subsets["evaluation"][0]
   twice = dataclasses.replace(task, test=(*task.test, task.train[0]))
   return subsets | {"evaluation": [twice, *subsets["evaluation"][1:]]}

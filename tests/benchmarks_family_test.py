@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import family, family_report, family_runs
 from trm_jax import config as config_lib
-from trm_jax import cost, errors, restore
+from trm_jax import errors
+from trm_jax.runtime import flops, restore
 
 # Stands in for trm_jax.main: the same files, no training. It goes on after the
 # last evaluation; in the folder that DIES names it is killed after the first.
@@ -69,7 +70,7 @@ def test_every_row_makes_the_same_number_of_network_calls():
       config = run.config
       assert config.train.num_steps == steps[run.row]
       assert config.eval.every_steps == steps[run.row] / 2
-      assert cost.forward_calls(config) * steps[run.row] == 96
+      assert flops.forward_calls(config) * steps[run.row] == 96
       assert (config.seed, config.data.num_clues) == (run.seed, 13)
       assert (config.optimizer.warmup_steps, config.train.batch_size) == (
         60,

@@ -18,7 +18,9 @@ from benchmarks import (
 )
 from experiments import maze, sudoku
 from trm_jax import config as config_lib
-from trm_jax import cost, errors, program, sharding
+from trm_jax import errors
+from trm_jax.runtime import flops as flops_lib
+from trm_jax.runtime import mesh, program
 
 SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=5)
 EFFORT = compiled_step.Effort(calls=2, warm_up=1, cold=False)
@@ -137,9 +139,9 @@ def _with(config, **settings):
 )
 def test_products_are_those_that_are_counted(config, seq_len):
   training = products.of_training(config, seq_len)
-  assert products.flops(training) == cost.train_flops(config, seq_len)
+  assert products.flops(training) == flops_lib.train_flops(config, seq_len)
   evaluation = products.of_evaluation(config, seq_len)
-  assert products.flops(evaluation) == cost.evaluate_flops(config, seq_len)
+  assert products.flops(evaluation) == flops_lib.evaluate_flops(config, seq_len)
 
 
 @pytest.mark.parametrize("mixing", ["mlp", "attention"])
@@ -206,7 +208,7 @@ def _tiny_program():
   with pytest.MonkeyPatch.context() as patch:
     large = measure.LargeProduct(size=32, dtype="float32", repeats=2)
     patch.setattr(measure, "_LARGE_PRODUCTS", {"cpu": large})
-    yield program.build(tiny.config(), SIZES, sharding.make_mesh(1))
+    yield program.build(tiny.config(), SIZES, mesh.make_mesh(1))
 
 
 def _check_shared(result, flops, seconds):
@@ -238,7 +240,7 @@ def test_a_training_step_is_measured(tiny_program):
   result = train_step.measure(tiny_program, effort)
   seconds = result["seconds_per_step"]
   assert result["fastest"] <= seconds
-  flops = cost.train_flops(tiny_program.config, SIZES.seq_len)
+  flops = flops_lib.train_flops(tiny_program.config, SIZES.seq_len)
   _check_shared(result, flops, seconds)
   assert result["model_tflop_per_step"] == flops / 1e12
   assert result["examples_per_second"] == pytest.approx(8 / seconds)
@@ -253,7 +255,7 @@ def test_an_evaluation_is_measured(tiny_program):
   result = solve.measure(tiny_program, EFFORT)
   seconds = result["seconds_per_batch"]
   assert result["seconds_per_step"] == pytest.approx(seconds / 4)
-  flops = cost.evaluate_flops(tiny_program.config, SIZES.seq_len)
+  flops = flops_lib.evaluate_flops(tiny_program.config, SIZES.seq_len)
   _check_shared(result, flops, seconds)
   assert result["puzzles_per_second"] == pytest.approx(8 / seconds)
   assert result["compile_seconds_cold"] is None
@@ -266,7 +268,7 @@ def test_a_gated_product_is_measured(monkeypatch, mixing):
   config.model.token_mixing = mixing
   config.eval.batch_size = 4
   built = program.build(
-    config_lib.from_config_dict(config), SIZES, sharding.make_mesh(1)
+    config_lib.from_config_dict(config), SIZES, mesh.make_mesh(1)
   )
   length, size = SIZES.seq_len + 1, 16
   found = [

@@ -8,8 +8,10 @@ import pytest
 from benchmarks import thinking
 from tests import saved_run, tiny
 from trm_jax import config as config_lib
-from trm_jax import errors, experiment, restore
-from trm_jax.data import sudoku, sudoku_generator
+from trm_jax import errors
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.data.sudoku import rules as sudoku_rules
+from trm_jax.runtime import experiment, restore
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_as_many_puzzles_as_wanted_are_new():
   )
   kinds = sudoku_generator.fingerprints
   assert not set(kinds(puzzles.inputs, **box)) & set(kinds(train.inputs, **box))
-  assert sudoku.is_valid_solution(puzzles.labels, **box).all()
+  assert sudoku_rules.is_valid_solution(puzzles.labels, **box).all()
 
 
 def test_too_few_new_puzzles_are_one_line(workdir, monkeypatch):

@@ -11,8 +11,9 @@ import saved_run
 import tiny
 from flax import nnx
 
-from trm_jax import experiment, types
-from trm_jax import solver as solver_lib
+from trm_jax.core import types
+from trm_jax.inference import solver as solver_lib
+from trm_jax.runtime import experiment
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 CYCLES, UPDATES = 3, 6  # as the examples have them

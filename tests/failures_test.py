@@ -16,16 +16,11 @@ import tiny
 from etils import epath
 from fsspec.implementations import memory
 
-from trm_jax import (
-  checkpointing,
-  errors,
-  experiment,
-  failures,
-  scores,
-  vote_log,
-  workdir,
-)
-from trm_jax.data import atomic_file, identifiers
+from trm_jax import errors
+from trm_jax.data import files, identifiers
+from trm_jax.evaluation import vote_log
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import experiment, scores
 
 TENSORSTORE = (
   'RESOURCE_EXHAUSTED: Error writing "step/0": Failed to write 2778 bytes:'
@@ -60,8 +55,8 @@ def _caused_by(cause):
   ],
 )
 def test_the_reason_is_what_is_at_the_bottom(error, text):
-  assert failures.reason(error) == text
-  assert failures.reason(_caused_by(error)) == text
+  assert errors.reason(error) == text
+  assert errors.reason(_caused_by(error)) == text
 
 
 @pytest.mark.parametrize(
@@ -81,8 +76,8 @@ def test_the_reason_is_what_is_at_the_bottom(error, text):
   ],
 )
 def test_only_what_cannot_be_well_tomorrow_is_damage(error, is_trouble):
-  assert failures.is_trouble(error) == is_trouble
-  assert failures.is_trouble(_caused_by(error)) == is_trouble
+  assert errors.is_trouble(error) == is_trouble
+  assert errors.is_trouble(_caused_by(error)) == is_trouble
 
 
 def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
@@ -90,7 +85,9 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
   run = experiment.build(tiny.config())
   saved_run.save(run, tmp_path, {1: 0.5})
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  checkpoints = checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint)
+  checkpoints = checkpoints_lib.Checkpoints(
+    str(tmp_path), run.config.checkpoint
+  )
   state = checkpoints.restore(1, run.abstract_state())
   described = checkpoints.description(1)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
@@ -105,7 +102,7 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
     f" checkpoint is {folder / 'ckpt_1'}"
   )
   assert capfd.readouterr().err == ""
-  with checkpointing.Checkpoints(str(tmp_path)) as read:
+  with checkpoints_lib.Checkpoints(str(tmp_path)) as read:
     assert read.all_steps() == [1]
     chex.assert_trees_all_equal(read.restore(1, run.abstract_state()), state)
 
@@ -115,7 +112,9 @@ def test_what_a_save_has_left_half_done_is_cleaned_up(tmp_path):
   saved_run.save(run, tmp_path, {1: 0.5})
   folder = tmp_path / "checkpoints"
   shutil.copytree(folder / "ckpt_1", folder / "ckpt_2.orbax-checkpoint-tmp")
-  with checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint) as saved:
+  with checkpoints_lib.Checkpoints(
+    str(tmp_path), run.config.checkpoint
+  ) as saved:
     assert saved.all_steps() == [1]
     assert saved.last_good() == (
       f"the last good checkpoint is {folder / 'ckpt_1'}"
@@ -129,7 +128,9 @@ def test_what_a_save_has_left_half_done_is_cleaned_up(tmp_path):
 def test_a_save_that_fails_does_not_hide_the_error_before_it(tmp_path, capfd):
   run = experiment.build(tiny.config())
   state = jax.jit(run.init)()
-  checkpoints = checkpointing.Checkpoints(str(tmp_path), run.config.checkpoint)
+  checkpoints = checkpoints_lib.Checkpoints(
+    str(tmp_path), run.config.checkpoint
+  )
 
   def fails():
     raise OSError(errno.ENOSPC, "x")
@@ -163,7 +164,7 @@ def test_what_is_put_aside_never_takes_the_place_of_another(tmp_path):
   for number, name in enumerate(["damaged_x", "damaged_x_2", "damaged_x_3"]):
     path = epath.Path(tmp_path / "x")
     path.write_text(str(number))
-    assert atomic_file.put_aside(path) == epath.Path(tmp_path / name)
+    assert files.put_aside(path) == epath.Path(tmp_path / name)
   texts = {p.name: p.read_text() for p in tmp_path.iterdir()}
   assert texts == {"damaged_x": "0", "damaged_x_2": "1", "damaged_x_3": "2"}
 
@@ -199,13 +200,13 @@ def _bucket(monkeypatch):
 
 def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert str(workdir.folder("gs://bucket/run")) == "gs://bucket/run"
-  assert str(workdir.folder("run")) == str(tmp_path / "run")
-  assert str(workdir.folder("~/run")) == os.path.expanduser("~/run")
+  assert str(files.folder("gs://bucket/run")) == "gs://bucket/run"
+  assert str(files.folder("run")) == str(tmp_path / "run")
+  assert str(files.folder("~/run")) == os.path.expanduser("~/run")
 
 
 def test_scores_and_lists_are_kept_in_a_bucket(bucket):
-  folder = workdir.folder(bucket) / "checkpoints"
+  folder = files.folder(bucket) / "checkpoints"
   scores.Scores(folder).note(3, 0.5)
   noted = scores.Scores(folder)
   noted.note(4, 0.25)
@@ -220,7 +221,7 @@ def test_scores_and_lists_are_kept_in_a_bucket(bucket):
 
 
 def test_votes_go_on_in_a_bucket(bucket):
-  path = workdir.folder(bucket) / "votes.jsonl"
+  path = files.folder(bucket) / "votes.jsonl"
   entries = [
     vote_log.Entry(sums={"rows": np.float64([k])}, results=()) for k in range(3)
   ]
@@ -240,5 +241,5 @@ def test_votes_go_on_in_a_bucket(bucket):
 def test_a_bucket_without_its_package_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, "gcsfs", None)
   with pytest.raises(errors.UserError, match="gcsfs") as caught:
-    checkpointing.Checkpoints("gs://bucket/run")
+    checkpoints_lib.Checkpoints("gs://bucket/run")
   assert "\n" not in str(caught.value)

@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
-from trm_jax.data import arc_tasks
 from trm_jax.data import task as task_lib
+from trm_jax.data.arc import tasks as arc_tasks
 
 
 def write_json(path: pathlib.Path, value) -> None:

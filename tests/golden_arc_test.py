@@ -4,13 +4,11 @@ import golden_support as golden
 import numpy as np
 import pytest
 
-from trm_jax.data import (
-  arc,
-  arc_plan,
-  arc_set,
-  arc_tasks,
-  arc_variants,
-)
+from trm_jax.data.arc import dataset as arc_dataset
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import plan as arc_plan
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.data.arc import variants as arc_variants
 
 OFFICIAL_FIELDS = {
   "puzzle_identifiers": "puzzle_ids",
@@ -43,8 +41,8 @@ def _count(case, prefix):
 
 
 def test_golden_dihedral(grids):
-  for transform in range(arc.NUM_TRANSFORMS):
-    turned = arc.dihedral(grids["dihedral/grid"], transform)
+  for transform in range(arc_grids.NUM_TRANSFORMS):
+    turned = arc_grids.dihedral(grids["dihedral/grid"], transform)
     _assert_same(turned, grids[f"dihedral/t{transform}"])
 
 
@@ -53,16 +51,16 @@ def test_golden_variants(grids):
   rng = np.random.RandomState(int(grids["aug/np_random_seed"]))
   assert names
   for k, name in enumerate(names):
-    task, transform, digits = arc.parse_name(name, where="names")
+    task, transform, digits = arc_grids.parse_name(name, where="names")
     assert task == f"puz{k:02}"
     transforms, colours = arc_variants.draw(1, rng=rng)
     assert transforms == [transform]
     assert "".join(map(str, colours[0].tolist())) == digits
     variant = {"transform": transform, "colours": colours[0]}
     x, y = grids[f"aug/{k}/x"], grids[f"aug/{k}/y"]
-    _assert_same(arc.apply(x, **variant), y)
-    _assert_same(arc.undo(y, **variant), x)
-    _assert_same(arc.undo(x, **variant), grids[f"aug/{k}/inv_of_x"])
+    _assert_same(arc_grids.apply(x, **variant), y)
+    _assert_same(arc_grids.undo(y, **variant), x)
+    _assert_same(arc_grids.undo(x, **variant), grids[f"aug/{k}/inv_of_x"])
 
 
 def test_golden_encode(grids):
@@ -70,29 +68,31 @@ def test_golden_encode(grids):
   for k in range(_count(grids, "encode/")):
     row, column = grids[f"encode/{k}/pads"].tolist()
     for part in ("inp", "out"):
-      tokens = arc.encode(grids[f"encode/{k}/{part}"], row=row, column=column)
+      tokens = arc_grids.encode(
+        grids[f"encode/{k}/{part}"], row=row, column=column
+      )
       _assert_same(tokens, grids[f"encode/{k}/seq_{part}"])
 
 
 def test_golden_crop(grids):
   count = int(grids["crop/n"])
   answers = np.stack([grids[f"crop/{k}/seq"] for k in range(count)])
-  for k, grid in enumerate(arc.crop(answers)):
+  for k, grid in enumerate(arc_grids.crop(answers)):
     _assert_same(grid, grids[f"crop/{k}/grid"])
 
 
 def test_golden_hashes(grids):
   hashes = golden.json_of(grids, "grid_hash/hashes")
   for k, expected in enumerate(hashes):
-    assert arc.grid_hash(grids[f"grid_hash/{k}"]) == expected
+    assert arc_grids.grid_hash(grids[f"grid_hash/{k}"]) == expected
   pairs = {"train": [], "test": []}
   for k in range(_count(grids, "puzzle_hash/") - 2):
     split = str(grids[f"puzzle_hash/{k}/split"])
     x, y = grids[f"puzzle_hash/{k}/inp"], grids[f"puzzle_hash/{k}/out"]
     pairs[split].append((x, y))
-  whole = arc.task_hash(pairs["train"] + pairs["test"])
+  whole = arc_grids.task_hash(pairs["train"] + pairs["test"])
   assert whole == str(grids["puzzle_hash/hash"])
-  assert arc.task_hash(pairs["train"]) == str(
+  assert arc_grids.task_hash(pairs["train"]) == str(
     grids["puzzle_hash/hash_train_only"]
   )
 
@@ -159,22 +159,27 @@ def _officially_placed(case, tasks, plan, rng):
       stays = rng.randint(0, len(pairs))
       for i, pair in enumerate(pairs):
         x, y = (
-          arc.apply(grid, **variant) for grid in (pair.input, pair.output)
+          arc_grids.apply(grid, **variant) for grid in (pair.input, pair.output)
         )
         row = column = 0
         if i != stays:
-          row = rng.randint(0, arc.SIDE - max(len(x), len(y)) + 1)
-          column = rng.randint(0, arc.SIDE - max(x.shape[1], y.shape[1]) + 1)
-        inputs.append(arc.encode(x, row=row, column=column))
-        labels.append(arc.encode(y, row=row, column=column))
+          row = rng.randint(0, arc_grids.SIDE - max(len(x), len(y)) + 1)
+          column = rng.randint(
+            0, arc_grids.SIDE - max(x.shape[1], y.shape[1]) + 1
+          )
+        inputs.append(arc_grids.encode(x, row=row, column=column))
+        labels.append(arc_grids.encode(y, row=row, column=column))
   return np.stack(inputs), np.stack(labels)
 
 
 def _grids_anywhere(tokens):
   """The grids of tokens [b, 900], wherever they stand."""
-  return arc.crop(
+  return arc_grids.crop(
     np.stack(
-      [np.roll(row, -np.argmax(row >= arc.FIRST_COLOUR)) for row in tokens]
+      [
+        np.roll(row, -np.argmax(row >= arc_grids.FIRST_COLOUR))
+        for row in tokens
+      ]
     )
   )
 
@@ -196,8 +201,10 @@ def test_golden_identifiers(build):
 def _sets(case, tasks, plan):
   test_subset = golden.json_of(case, "builder")["test_set_name"]
   return {
-    "train": arc_set.training_set(tasks, plan, test_subset=test_subset, seed=0),
-    "test": arc_set.test_set(tasks, plan, test_subset=test_subset),
+    "train": arc_dataset.training_set(
+      tasks, plan, test_subset=test_subset, seed=0
+    ),
+    "test": arc_dataset.test_set(tasks, plan, test_subset=test_subset),
   }
 
 
@@ -216,7 +223,7 @@ def test_golden_indices(build):
         getattr(variants, ours), build[f"{split}/{official}"]
       )
     metadata = golden.json_of(build, f"{split}/metadata")
-    assert metadata["vocab_size"] == arc.VOCAB_SIZE
+    assert metadata["vocab_size"] == arc_grids.VOCAB_SIZE
     assert metadata["seq_len"] == variants.seq_len
     assert metadata["num_puzzle_identifiers"] == plan.num_rows
     assert metadata["total_groups"] == variants.num_groups

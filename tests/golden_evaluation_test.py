@@ -5,11 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax import (
-  evaluate_step,
-  metrics,
-  types,
-)
+from trm_jax.core import eval_step, metrics, types
 
 
 def test_golden_evaluation():
@@ -19,7 +15,7 @@ def test_golden_evaluation():
   state_dict = golden.under(case, "sd/")
   sets = golden.json_of(case, "batch_sets")
   evaluate_batch = jax.jit(
-    evaluate_step.make_evaluate_batch(
+    eval_step.make_evaluate_batch(
       model,
       supervision_steps=config["halt_max_steps"],
       answer_loss="stablemax",

@@ -6,11 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import (
-  halting,
-  puzzle_embedding,
-  types,
-)
+from trm_jax.core import halting, puzzle_embedding, types
 
 
 def _supervision_steps(whole, case, variant, params):

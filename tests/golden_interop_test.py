@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 
 from trm_jax import config as config_lib
-from trm_jax import solver as solver_lib
+from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
   torch_checkpoint,
   torch_config,
   torch_file,
+  torch_names,
   torch_settings,
   torch_source,
   torch_state_dict,
-  torch_weights,
 )
 
 SAVED = pathlib.Path(__file__).parent / "golden_torch" / "step_8"
@@ -144,7 +144,7 @@ def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
   path = _write(tmp_path, config, state_dict, PREFIXES[prefix], 5)
   source = torch_source.locate(str(path))
   state_dict, _ = torch_state_dict.find(source.tree(), where="it")
-  weights = torch_weights.weights_of(state_dict)
+  weights = torch_names.weights_of(state_dict)
   assert not torch_settings.differences(
     torch_config.read(source.config), golden.run_config(config)
   )
@@ -162,7 +162,7 @@ def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
     np.testing.assert_array_equal(
       getattr(weights.initial_latents, ours), case[f"sd/inner.{row}"]
     )
-  again = torch_weights.state_dict_of(
+  again = torch_names.state_dict_of(
     weights, num_puzzle_ids=5, recurrence="two_latents"
   )
   assert set(again) == set(state_dict)
@@ -236,11 +236,11 @@ def test_golden_answers_of_an_imported_variant(tmp_path, name):
     solver, str(tmp_path / "again" / "step_12"), "torch"
   )
   again = torch_file.read(tmp_path / "again" / "step_12")
-  assert {torch_weights.without_prefix(key) for key in again} == {
+  assert {torch_names.without_prefix(key) for key in again} == {
     key.removeprefix("sd/inner.") for key in case if key.startswith("sd/")
   }
   for key, value in again.items():
-    official = case[f"sd/inner.{torch_weights.without_prefix(key)}"]
+    official = case[f"sd/inner.{torch_names.without_prefix(key)}"]
     assert value.astype(np.float32).tobytes() == official.tobytes(), key
 
 
@@ -253,13 +253,13 @@ def test_golden_forward_of_direct_prediction_from_a_file(tmp_path):
   found, _ = torch_state_dict.find(
     torch_source.locate(str(path)).tree(), where="it"
   )
-  weights = torch_weights.weights_of(found)
+  weights = torch_names.weights_of(found)
   whole = {"mlp_t": False, "puzzle_emb_len": 0, "L_cycles": 1, **config}
   model = golden.build_model(
     {**whole, "L_layers": config["H_layers"]}, recurrence="direct"
   )
   _assert_golden_inner_outputs(model, weights, case)
-  again = torch_weights.state_dict_of(
+  again = torch_names.state_dict_of(
     weights, num_puzzle_ids=5, recurrence="direct"
   )
   assert {f"inner.{key}" for key in again} == state_dict.keys()

@@ -6,11 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import (
-  losses,
-  metrics,
-  types,
-)
+from trm_jax.core import losses, metrics, types
 
 LOGIT_SETS = ("random", "magnitude", "edge")
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax import types
-from trm_jax.models import layers, norm, products, trm
+from trm_jax.core import layers, norm, types
+from trm_jax.core import model as model_lib
+from trm_jax.core.kernels import matmul
 
 FORWARD_NAMES = (
   "att_rope",
@@ -223,7 +224,7 @@ def test_golden_input_embeddings(name):
     {"params": golden.params_of(state_dict)},
     case["batch/inputs"],
     golden.vectors_of(state_dict, case["batch/puzzle_identifiers"]),
-    method=trm.TinyRecursiveModel.embed,
+    method=model_lib.TinyRecursiveModel.embed,
   )
   golden.assert_close(x, case["input_embeddings"])
 
@@ -332,7 +333,7 @@ def _bfloat16_output(name, cycles, multiply):
   return errors, golden.json_of(case, f"{cycles}/deviation")
 
 
-@pytest.mark.parametrize("multiply", [products.plain, products.widened])
+@pytest.mark.parametrize("multiply", [matmul.plain, matmul.widened])
 @pytest.mark.parametrize("cycles", list(CYCLES))
 def test_golden_bfloat16(cycles, multiply):
   """Within twice the official bfloat16's own deviation from float32.

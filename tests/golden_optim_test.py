@@ -6,10 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from trm_jax import (
-  puzzle_embedding,
-)
-from trm_jax.optim import factory, transforms
+from trm_jax.core import optim, puzzle_embedding
 
 
 @pytest.mark.parametrize("run", ["a", "b", "c_lr_changes"])
@@ -18,7 +15,7 @@ def test_golden_adam_atan2(run, leaf):
   case = golden.under(golden.load("case06_optim"), f"adam_atan2/{run}/")
   hparams = golden.json_of(case, "hparams")
   b1, b2 = hparams["betas"]
-  transform = transforms.scale_by_adam_atan2(b1, b2)
+  transform = optim.scale_by_adam_atan2(b1, b2)
   params = jnp.asarray(case[f"p0/{leaf}"])
   state = transform.init(params)
   for t, rate in enumerate(case["lrs"]):
@@ -74,7 +71,7 @@ def test_golden_schedule():
   columns = str(case["schedule/columns"]).split(",")
   for values in case["schedule/rows_f64"]:
     row = dict(zip(columns, values, strict=True))
-    schedule = factory.learning_rate_schedule(
+    schedule = optim.learning_rate_schedule(
       row["base_lr"],
       warmup_steps=int(row["num_warmup_steps"]),
       num_steps=int(row["num_training_steps"]),

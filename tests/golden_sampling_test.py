@@ -18,7 +18,8 @@ import golden_support as golden
 import numpy as np
 import pytest
 
-from trm_jax.data import loader, puzzle_set, sampling
+from trm_jax.data import loader, puzzle_set
+from trm_jax.data import sampler as sampler_lib
 
 SINGLE_HOST_RUNS = ("multi", "multi_other_np_seed", "single")
 SAME_STATE = "two_replicas_same_np_state"
@@ -113,7 +114,7 @@ def test_official_batches_keep_the_rules(run):
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 64])
 def test_our_batches_keep_the_rules(name, batch_size):
   puzzles = _puzzles(name)
-  sampler = sampling.GroupSampler(puzzles, batch_size=batch_size, seed=3)
+  sampler = sampler_lib.GroupSampler(puzzles, batch_size=batch_size, seed=3)
   per_block = sampler.batches_per_block
   for block in range(3):
     ks = range(block * per_block, (block + 1) * per_block)
@@ -128,7 +129,7 @@ def test_our_batches_keep_the_rules(name, batch_size):
 
 def test_broken_batches_are_noticed():
   puzzles = _puzzles("multi")
-  sampler = sampling.GroupSampler(puzzles, batch_size=5, seed=3)
+  sampler = sampler_lib.GroupSampler(puzzles, batch_size=5, seed=3)
   good = [sampler.batch(k)[0] for k in range(10)]
   _check_rules(puzzles, good, 5)
   with pytest.raises(AssertionError):  # too short
@@ -148,7 +149,7 @@ def test_broken_batches_are_noticed():
 # --- official draws, our packing ---------------------------------------------
 
 
-class _Replayed(sampling.GroupSampler):
+class _Replayed(sampler_lib.GroupSampler):
   """Our sampler with the official choice of puzzles in its first block."""
 
   def __init__(self, puzzles, *, batch_size, chosen):
@@ -157,8 +158,8 @@ class _Replayed(sampling.GroupSampler):
 
   def _make_plan(self, block):
     assert block == 0
-    starts = sampling.pack(self._sizes[self._chosen], self.batch_size)
-    return sampling.Plan(puzzles=self._chosen, starts=starts)
+    starts = sampler_lib.pack(self._sizes[self._chosen], self.batch_size)
+    return sampler_lib.Plan(puzzles=self._chosen, starts=starts)
 
   def all_batches(self):
     return [self.batch(k) for k in range(len(self._plan(0).starts) - 1)]
@@ -239,7 +240,7 @@ def test_single_calls_are_composed_alike():
   calls = [case[f"{t}/examples"] for t in range(count)]
   after = [int(case[f"{t}/start_index_after"]) for t in range(count)]
   full = sum(len(call) == batch_size for call in calls)
-  starts = sampling.pack(sizes, batch_size).tolist()
+  starts = sampler_lib.pack(sizes, batch_size).tolist()
   assert starts[: full + 1] == [0, *after[:full]]
   assert full == count or full == len(starts) - 1
   # What is not full is kept by a single call, and dropped by a loader.
@@ -261,7 +262,7 @@ def test_single_calls_are_composed_alike():
   ],
 )
 def test_packing_by_hand(sizes, batch_size, starts):
-  assert sampling.pack(np.array(sizes), batch_size).tolist() == starts
+  assert sampler_lib.pack(np.array(sizes), batch_size).tolist() == starts
 
 
 # --- the test set ------------------------------------------------------------
@@ -310,7 +311,7 @@ def _assert_uniform(seen, ways):
 def test_our_draws_are_uniform():
   puzzles = _puzzles("multi")
   num_groups = puzzles.num_groups
-  sampler = sampling.GroupSampler(puzzles, batch_size=50, seed=1)
+  sampler = sampler_lib.GroupSampler(puzzles, batch_size=50, seed=1)
   firsts, choices, orders = [], [[] for _ in range(num_groups)], {}
   group_of = np.repeat(np.arange(num_groups), np.diff(puzzles.group_indices))
   for block in range(30):

@@ -11,9 +11,9 @@ import numpy as np
 import tiny
 
 from trm_jax import config as config_lib
-from trm_jax import train_state, types
-from trm_jax.interop import torch_weights
-from trm_jax.models import trm
+from trm_jax.core import model as model_lib
+from trm_jax.core import train_state, types
+from trm_jax.interop import torch_names
 
 BASE_TOLERANCE = 1e-5
 NOISE_FACTOR = 20.0
@@ -96,7 +96,7 @@ def num_prefix_tokens(config) -> int:
   )
 
 
-def build_model(config, **overrides) -> trm.TinyRecursiveModel:
+def build_model(config, **overrides) -> model_lib.TinyRecursiveModel:
   """Our model for an official config."""
   arguments = dict(
     vocab_size=config["vocab_size"],
@@ -116,7 +116,7 @@ def build_model(config, **overrides) -> trm.TinyRecursiveModel:
     compute_dtype=config["forward_dtype"],
     remat="none",
   )
-  return trm.TinyRecursiveModel(**(arguments | overrides))
+  return model_lib.TinyRecursiveModel(**(arguments | overrides))
 
 
 def run_config(official) -> config_lib.Config:
@@ -152,30 +152,30 @@ def run_config(official) -> config_lib.Config:
 def _names(state_dict):
   """The names without the prefix of the wrapper around the model."""
   return {
-    torch_weights.without_prefix(name): value
+    torch_names.without_prefix(name): value
     for name, value in state_dict.items()
   }
 
 
 def params_path(name: str) -> tuple[str, ...] | None:
   """Our path of an official parameter; None if it is no parameter of ours."""
-  return torch_weights.path_of(torch_weights.without_prefix(name))
+  return torch_names.path_of(torch_names.without_prefix(name))
 
 
 def to_ours(name: str, value: np.ndarray) -> np.ndarray:
   """An official parameter or gradient in our layout."""
   assert params_path(name) is not None, name
-  return torch_weights.in_our_layout(torch_weights.without_prefix(name), value)
+  return torch_names.in_our_layout(torch_names.without_prefix(name), value)
 
 
 def params_of(state_dict):
   """Our parameter tree of an official state dict (gradients, too)."""
-  return jax.tree.map(jnp.asarray, torch_weights.params_of(_names(state_dict)))
+  return jax.tree.map(jnp.asarray, torch_names.params_of(_names(state_dict)))
 
 
 def weights_of(state_dict) -> types.Weights:
   """All of ours that an official state dict has."""
-  weights = torch_weights.weights_of(_names(state_dict))
+  weights = torch_names.weights_of(_names(state_dict))
   return jax.tree.map(jnp.asarray, weights)
 
 

@@ -8,15 +8,15 @@ import optax
 import pytest
 
 from trm_jax import config as config_lib
-from trm_jax import (
+from trm_jax.core import (
   halting,
   losses,
   metrics,
+  optim,
   puzzle_embedding,
   train_state,
   train_step,
 )
-from trm_jax.optim import factory
 
 
 def _settings(config, **overrides):
@@ -168,13 +168,13 @@ def _training(case):
   hparams = golden.json_of(case, "hparams")
   assert hparams["loss_type"] == "stablemax_cross_entropy"
   settings = _optimizer_config(hparams)
-  optimizer = factory.make_optimizer(settings, hparams["total_steps"])
+  optimizer = optim.make_optimizer(settings, hparams["total_steps"])
   model = golden.build_model(config)
   batches = golden.under(case, "batches/")
   num_steps, batch_size = batches["inputs"].shape[:2]
   step_settings = _settings(
     config,
-    puzzle_learning_rate=factory.make_schedule(
+    puzzle_learning_rate=optim.make_schedule(
       settings.puzzle_learning_rate, settings, hparams["total_steps"]
     ),
     puzzle_weight_decay=settings.puzzle_weight_decay,
@@ -217,7 +217,7 @@ def test_golden_training(name):
   hparams = golden.json_of(case, "hparams")
   settings = _optimizer_config(hparams)
   rate, puzzle_rate = (
-    factory.make_schedule(peak, settings, hparams["total_steps"])
+    optim.make_schedule(peak, settings, hparams["total_steps"])
     for peak in (settings.learning_rate, settings.puzzle_learning_rate)
   )
   results, others = _training(case)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from trm_jax import halting, losses, puzzle_embedding, train_step, types
+from trm_jax.core import halting, losses, puzzle_embedding, train_step, types
 
 # What sets the official models apart, in our settings.
 MODELS = {

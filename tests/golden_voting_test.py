@@ -6,8 +6,9 @@ import golden_support as golden
 import numpy as np
 import pytest
 
-from trm_jax import tally, voting
-from trm_jax.data import arc, arc_tasks
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.evaluation import tally, voting
 
 PLACEHOLDERS = [{"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}]
 
@@ -47,7 +48,7 @@ def _count(case, *, num_attempts=2, num_batches=None):
   # One puzzle for each run of equal ids, one group for each run of one task.
   runs = [(key, len(list(run))) for key, run in itertools.groupby(ids.tolist())]
   variants = [
-    arc.parse_name(identifiers[puzzle_id], where="identifiers")
+    arc_grids.parse_name(identifiers[puzzle_id], where="identifiers")
     for puzzle_id, _ in runs
   ]
   groups = [

@@ -10,8 +10,10 @@ import pytest
 
 from experiments import custom, maze
 from trm_jax import config as config_lib
-from trm_jax import errors, experiment, train
+from trm_jax import errors
+from trm_jax import train as train_lib
 from trm_jax.data import tasks
+from trm_jax.runtime import experiment
 
 CUSTOM = "experiments/custom.py"
 # Two rows of three cells; the answer has its ends exchanged.
@@ -123,7 +125,7 @@ def _error(tmp_path, source, **data) -> str:
   config.data.update(source=str(source), **data)
   config.eval.batch_size = 8  # there are eight devices
   with pytest.raises(errors.UserError) as caught:
-    train.train(config_lib.from_config_dict(config), str(tmp_path / "run"))
+    train_lib.train(config_lib.from_config_dict(config), str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
   assert "\n" not in str(caught.value)
   return str(caught.value)

@@ -8,17 +8,13 @@ import pytest
 import tiny
 
 import trm_jax
-from trm_jax import (
-  checkpointing,
-  description,
-  experiment,
-  sharding,
-  stopping,
-  train,
-)
 from trm_jax import config as config_lib
-from trm_jax.data import sudoku_generator
+from trm_jax import train
+from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.interop import stablehlo
+from trm_jax.runtime import checkpoint_metadata, experiment, preemption
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import mesh as mesh_lib
 
 RECURRENCES = {
   "hrm": {
@@ -39,7 +35,7 @@ def _config(name):
   )
 
 
-class _StopAtStep2(stopping.Stop):
+class _StopAtStep2(preemption.Stop):
   """Is asked to end before the third step."""
 
   def __init__(self):
@@ -57,29 +53,29 @@ class _StopAtStep2(stopping.Stop):
 def run(request, tmp_path_factory):
   """(name, workdir) of a run that was ended and then went on."""
   workdir = tmp_path_factory.mktemp(request.param)
-  make_mesh = sharding.make_mesh
+  make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, "make_mesh", lambda: make_mesh(1))
-    with pytest.raises(stopping.Stopped):
+    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
+    with pytest.raises(preemption.Stopped):
       train.train(_config(request.param), str(workdir), _StopAtStep2())
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, "make_mesh", lambda: make_mesh(2))
+    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(2))
     train.train(_config(request.param), str(workdir))
   return request.param, workdir
 
 
 def _last_state(name, workdir):
   built = experiment.build(_config(name))
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     assert checkpoints.latest_step == 4
     return jax.device_get(checkpoints.restore(4, built.abstract_state()))
 
 
 def test_continued_on_other_devices_is_as_never_stopped(run, tmp_path):
   name, workdir = run
-  make_mesh = sharding.make_mesh
+  make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, "make_mesh", lambda: make_mesh(1))
+    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
     train.train(_config(name), str(tmp_path))
   expected, actual = (_last_state(name, w) for w in (tmp_path, workdir))
   assert jax.tree.structure(actual) == jax.tree.structure(expected)
@@ -127,15 +123,17 @@ def test_it_is_exported(run, tmp_path):
 
 def test_another_networks_weights_are_refused_by_name(run):
   name, workdir = run
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.description(4)
   other = "single_latent" if name != "single_latent" else "hrm"
   built = experiment.build(_config(other))
   with pytest.raises(trm_jax.errors.UserError) as refused:
-    description.check_network_fits(saved, built.config, built.task.look.symbols)
+    checkpoint_metadata.check_network_fits(
+      saved, built.config, built.task.look.symbols
+    )
   # Which calls had gradients does not matter to whoever only evaluates.
   own = config_lib.changed(_config(name), {"model.gradient_updates": 2})
-  description.check_network_fits(saved, own, built.task.look.symbols)
+  checkpoint_metadata.check_network_fits(saved, own, built.task.look.symbols)
   changed = {*RECURRENCES[name], *RECURRENCES[other]}
   for knob in changed & {"model.recurrence", "model.separate_networks"}:
     assert knob in str(refused.value)

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 
-from trm_jax import checkpointing, description, restore, sharding
 from trm_jax.data import identifiers
+from trm_jax.runtime import checkpoint_metadata, mesh, restore
+from trm_jax.runtime import checkpoints as checkpoints_lib
 
 
 def _random(state, seed, *, num_rows):
@@ -30,16 +31,20 @@ def _random(state, seed, *, num_rows):
 
 def save(run, workdir, scores, *, task=None):
   """Saves a state of random numbers for each step that has a score."""
-  state = sharding.create_state(run.init, run.mesh)
-  places = sharding.state_shardings(state, run.mesh)
+  state = mesh.create_state(run.init, run.mesh)
+  places = mesh.state_shardings(state, run.mesh)
   task = task or run.task
-  with checkpointing.Checkpoints(str(workdir), run.config.checkpoint) as saved:
+  with checkpoints_lib.Checkpoints(
+    str(workdir), run.config.checkpoint
+  ) as saved:
     for step, score in scores.items():
       new = _random(state, seed=step, num_rows=task.num_puzzle_ids)
       new = new.replace(step=np.int32(step))
       saved.save(
         jax.device_put(new, places),
-        description.describe(run.config, task, "another fingerprint", step),
+        checkpoint_metadata.describe(
+          run.config, task, "another fingerprint", step
+        ),
         step=step,
       )
       saved.note_score(step, score)
@@ -48,7 +53,7 @@ def save(run, workdir, scores, *, task=None):
 
 
 def weights(run, workdir, step):
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(
       checkpoints.restore(step, run.abstract_state()).averaged_weights
     )

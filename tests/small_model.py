@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax import train_state, types
-from trm_jax.models import trm
+from trm_jax.core import model as model_lib
+from trm_jax.core import train_state, types
 
 L, V, D, NUM_PUZZLES = 6, 5, 8, 11
 
 
 @functools.cache
 def model(token_mixing="mlp"):
-  return trm.TinyRecursiveModel(
+  return model_lib.TinyRecursiveModel(
     vocab_size=V,
     seq_len=L,
     hidden_size=D,

@@ -9,9 +9,11 @@ import numpy as np
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax import solver as solver_lib
-from trm_jax.data import kind, look, sudoku, sudoku_solver
+from trm_jax.data import kind
 from trm_jax.data import task as task_lib
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.data.sudoku import rules as sudoku_rules
+from trm_jax.inference import solver
 
 STEPS = 3  # that every puzzle takes
 
@@ -21,7 +23,7 @@ class StandIn:
   """Has what `solver.Solver` offers to those who predict."""
 
   config: config_lib.Config
-  look: look.Look
+  look: task_lib.Look
   rules: task_lib.Rules | None
   identifiers: list[str]
   path: epath.Path
@@ -33,7 +35,7 @@ class StandIn:
       self.answer(*pair) for pair in zip(inputs, puzzle_ids, strict=True)
     ]
     sure = np.array([sure for _, sure in answers])
-    return solver_lib.Solved(
+    return solver.Solved(
       answers=np.array([answer for answer, _ in answers], np.uint8).reshape(
         inputs.shape
       ),
@@ -43,7 +45,7 @@ class StandIn:
 
   def trace_tokens(self, inputs, puzzle_ids=None, *, supervision_steps=None):
     solved = self.solve_tokens(inputs, puzzle_ids)
-    return solver_lib.Trace(
+    return solver.Trace(
       answers=np.stack([inputs, solved.answers]),
       confidence=np.stack([solved.confidence / 2, solved.confidence]),
     )
@@ -65,13 +67,13 @@ class SudokuStandIn(StandIn):
 
   def answer(self, tokens, puzzle_id):
     data = self.config.data
-    board = sudoku_solver.Board(
-      (tokens - sudoku.BLANK).tolist(),
+    board = sudoku_generator.Board(
+      (tokens - sudoku_rules.BLANK).tolist(),
       box_rows=data.box_rows,
       box_cols=data.box_cols,
     )
     assert board.count(1) == 1
-    return np.array(board.digits) + sudoku.BLANK, 0.75
+    return np.array(board.digits) + sudoku_rules.BLANK, 0.75
 
 
 def changed(config: config_lib.Config, group: str, **changes):

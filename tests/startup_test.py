@@ -10,9 +10,10 @@ import pytest
 import tiny
 
 from trm_jax import config as config_lib
-from trm_jax import sharding, train
+from trm_jax import train
+from trm_jax.runtime import mesh
 
-make_mesh = sharding.make_mesh
+make_mesh = mesh.make_mesh
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def tiny_config(num_steps: int) -> config_lib.Config:
 def test_nothing_is_compiled_twice(tmp_path, monkeypatch, compiled):
   """Not even with several evaluations, and in a run that goes on."""
   # Of arrays that several devices have, Orbax has each save a slice.
-  monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(1))
+  monkeypatch.setattr(mesh, "make_mesh", lambda: make_mesh(1))
   train.train(tiny_config(num_steps=2), str(tmp_path))
   assert set(compiled.values()) == {1}, compiled
   assert set(compiled) >= {

@@ -7,17 +7,17 @@ import numpy as np
 
 from experiments import base, sudoku_fast
 from trm_jax import config as config_lib
-from trm_jax import cost, experiment, program, sharding
+from trm_jax.runtime import experiment, flops, mesh, program
 
 
 def test_the_size_and_the_cost_are_those_of_the_lab_note():
   config = config_lib.from_config_dict(sudoku_fast.get_config())
   sizes = program.Sizes(vocab_size=11, seq_len=81, num_puzzle_ids=1)
-  built = program.build(config, sizes, sharding.make_mesh(1))
+  built = program.build(config, sizes, mesh.make_mesh(1))
   params = jax.eval_shape(built.init).params
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_856_834
-  assert sum(cost.network_calls(config.model)) == 60
-  assert round(cost.train_flops(config, 81) / 1e12, 1) == 27.7
+  assert sum(flops.network_calls(config.model)) == 60
+  assert round(flops.train_flops(config, 81) / 1e12, 1) == 27.7
 
 
 def test_the_recipe_is_off_unless_it_is_asked_for():
@@ -37,11 +37,11 @@ def test_the_recipe_trains_without_a_warning(capfd):
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     run = experiment.build(config_lib.from_config_dict(config))
-    state = sharding.create_state(run.init, run.mesh)
+    state = mesh.create_state(run.init, run.mesh)
     begin = jax.device_get(state.params)
     step, batches, losses = run.train_step(), run.train_batches(0), []
     for _ in range(20):
-      batch = sharding.put_batch(next(batches), run.mesh)
+      batch = mesh.put_batch(next(batches), run.mesh)
       state, sums = step(state, batch)
       losses.append(float(sums["answer_loss"]))
   assert np.mean(losses[-5:]) < np.mean(losses[:5])

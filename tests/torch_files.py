@@ -4,13 +4,8 @@ import numpy as np
 import tiny
 
 from trm_jax import config as config_lib
-from trm_jax import program
-from trm_jax.interop import (
-  torch_config,
-  torch_file,
-  torch_shapes,
-  torch_weights,
-)
+from trm_jax.interop import torch_config, torch_file, torch_names, torch_shapes
+from trm_jax.runtime import program
 
 ATTENTION = {"token_mixing": "attention", "positions": "rope", "num_heads": 2}
 
@@ -42,7 +37,7 @@ def save(folder, settings, tensors=None, name="step_30"):
     tensors = state_dict(settings)
   torch_file.write(
     folder / name,
-    {torch_weights.PREFIX + key: value for key, value in tensors.items()},
+    {torch_names.PREFIX + key: value for key, value in tensors.items()},
   )
   (folder / "all_config.yaml").write_bytes(torch_config.written(settings))
   return folder / name

@@ -20,19 +20,13 @@ from jax.experimental import multihost_utils
 from experiments import arc, maze
 from tests import tiny
 from trm_jax import config as config_lib
-from trm_jax import (
-  digest,
-  election,
-  errors,
-  evaluate,
-  experiment,
-  hosts,
-  restore,
-  sharding,
-  train,
-  types,
-)
-from trm_jax import report as report_lib
+from trm_jax import errors, train
+from trm_jax.core import types
+from trm_jax.evaluation import arc as arc_evaluation
+from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import report as report_lib
+from trm_jax.runtime import array_digest, experiment, processes, restore
+from trm_jax.runtime import mesh as mesh_lib
 
 STEP = 3
 NUM_DEVICES = 8  # of all processes together
@@ -87,7 +81,7 @@ def run(task: str) -> experiment.Experiment:
 def weights(task: str) -> types.Weights:
   """Random weights, each where it belongs; alike however many processes."""
   state = run(task).abstract_state()
-  places = sharding.state_shardings(state, run(task).mesh).averaged_weights
+  places = mesh_lib.state_shardings(state, run(task).mesh).averaged_weights
   rng = np.random.default_rng(0)
 
   def draw(leaf, place):
@@ -138,7 +132,7 @@ def _found(report: report_lib.Report) -> dict:
 @contextlib.contextmanager
 def killed(end):
   """Calls `end` in place of counting one batch more than NUM_SEEN."""
-  see = election.Election.see
+  see = arc_evaluation.Election.see
   calls = []
 
   def dies(self, *args):
@@ -147,13 +141,13 @@ def killed(end):
       end()
     return see(self, *args)
 
-  with mock.patch.object(election.Election, "see", dies):
+  with mock.patch.object(arc_evaluation.Election, "see", dies):
     yield
 
 
 def digests() -> dict[str, int | None]:
   """Of weights with a puzzle table that is split over all devices."""
-  records = digest.records(weights("arc"))
+  records = array_digest.records(weights("arc"))
   return {name: record.digest for name, record in records.items()}
 
 
@@ -163,15 +157,15 @@ def _rows_in_mixed_devices() -> list[int]:
   pairs = zip(first, second, strict=True)
   mixed = [device for pair in pairs for device in pair]
   with mock.patch.object(jax, "devices", return_value=mixed):
-    mesh = sharding.make_mesh()
+    mesh = mesh_lib.make_mesh()
   mine = np.arange(8, dtype=np.int32) + 8 * jax.process_index()
-  rows = sharding.put_rows(mine, mesh)
+  rows = mesh_lib.put_rows(mine, mesh)
   return multihost_utils.process_allgather(rows, tiled=True).tolist()
 
 
 def _is_shared(folder: pathlib.Path) -> bool:
   try:
-    hosts.check_shared(epath.Path(folder))
+    processes.check_shared(epath.Path(folder))
   except errors.UserError as error:
     return "not all processes see" not in str(error)
   return True

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from tests import two_processes_program as program
-from trm_jax import checkpointing, election, errors, restore, writer
+from trm_jax import errors
 from trm_jax.data import identifiers
+from trm_jax.evaluation import arc as arc_evaluation
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import metric_writer, restore
 
 ROOT = pathlib.Path(__file__).parent.parent
 TIMEOUT = 300  # seconds; two processes that disagree wait for each other
@@ -76,7 +79,7 @@ def _folder(tmp_path_factory):
   for name in ("then_one", "damaged", "own_disk_0", "own_disk_1"):
     shutil.copytree(killed, folder / name)
   for name in ("damaged", "own_disk_1"):  # the second must never be read
-    path = _place(folder / name) / election.LOG_FILE
+    path = _place(folder / name) / arc_evaluation.LOG_FILE
     path.write_text(path.read_text().replace('"line": 2', '"line": 7'))
   with program.killed(_raise), pytest.raises(_KilledError):
     program.evaluation("arc", folder / "one_killed")
@@ -103,17 +106,17 @@ def _alone(tmp_path_factory):
 
 
 def _place(workdir, step=program.STEP):
-  return election.folder(str(workdir), step)
+  return arc_evaluation.folder(str(workdir), step)
 
 
 def _votes(workdir):
   """All lines of the log but its first."""
-  path = _place(workdir) / election.LOG_FILE
+  path = _place(workdir) / arc_evaluation.LOG_FILE
   return [json.loads(line) for line in path.read_text().splitlines()[1:]]
 
 
 def _submission(workdir, step=program.STEP):
-  path = _place(workdir, step) / election.SUBMISSION_FILE
+  path = _place(workdir, step) / arc_evaluation.SUBMISSION_FILE
   return json.loads(path.read_text())
 
 
@@ -156,7 +159,7 @@ def test_only_the_first_process_needs_the_disk(folder, found, alone):
   _assert_same(found["own_disk"], expected)
   assert _submission(folder / "own_disk_0") == _submission(workdir)
   assert len(_votes(folder / "own_disk_1")) == program.NUM_SEEN
-  other = _place(folder / "own_disk_1") / election.SUBMISSION_FILE
+  other = _place(folder / "own_disk_1") / arc_evaluation.SUBMISSION_FILE
   assert not other.exists()
 
 
@@ -195,7 +198,7 @@ def _last_state(task, workdir):
   Not the latents, in which differences of rounding grow tenfold a step.
   """
   run = program.run(task)
-  with checkpointing.Checkpoints(str(workdir)) as checkpoints:
+  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     state = checkpoints.restore(program.NUM_STEPS, run.abstract_state())
   carry = state.carry.replace(latents=None)
   return jax.device_get(state.replace(carry=carry))
@@ -220,7 +223,7 @@ def test_two_processes_train_as_one_does(folder, found, tmp_path, task, name):
     )
   metrics = []
   for workdir in (there, tmp_path):
-    rows = writer.read_metrics(str(workdir))
+    rows = metric_writer.read_metrics(str(workdir))
     assert len(rows) == program.NUM_STEPS + 1
     for row in rows:
       row.pop("examples_per_second", None)
@@ -237,7 +240,7 @@ def test_two_processes_train_as_one_does(folder, found, tmp_path, task, name):
 def test_one_process_reads_what_two_have_trained(folder, found, tmp_path):
   trained = folder / "trained"
   there = _submission(trained, step=program.NUM_STEPS)
-  rows = writer.read_metrics(str(trained))
+  rows = metric_writer.read_metrics(str(trained))
   steps = range(1, program.NUM_STEPS + 1)
   assert [(row["step"], row["group"]) for row in rows] == [
     *((step, "train") for step in steps),

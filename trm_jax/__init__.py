@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trm_jax.version import __version__ as __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-  from trm_jax import solver
+  from trm_jax.inference import solver
 
 
 def load(workdir: str, **settings: Any) -> "solver.Solver":
@@ -17,6 +17,6 @@ def load(workdir: str, **settings: Any) -> "solver.Solver":
       solver="adaptive", halt_threshold=0.9.
   """
   # Imported late: to ask for the version, JAX need not start.
-  from trm_jax import solver
+  from trm_jax.inference import solver
 
   return solver.load(workdir, **settings)

@@ -6,12 +6,15 @@ sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
 """
 
 import dataclasses
+import difflib
+import math
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from trm_jax import checks, errors, model_config, settings
+from trm_jax import errors
 
 TASKS = (
   "sudoku",
@@ -27,6 +30,91 @@ SOLVERS = ("fixed", "adaptive", "rollouts")  # see solve.py
 
 _LARGEST_SEED = 2**31 - 1
 _LARGEST_SIDE = 30  # of a grid
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The network and its recursion (paper, section 4)."""
+
+  hidden_size: int
+  num_heads: int
+  num_layers: int
+  mlp_expansion: float
+  mlp_multiple: int
+  mlp_gate: str
+  token_mixing: str
+  positions: str
+  rope_base: float
+  norm_epsilon: float
+  puzzle_vector_size: int
+  num_prefix_tokens: int
+  latent_updates: int
+  recursion_cycles: int
+  recurrence: str
+  separate_networks: bool
+  gradient_updates: int
+  compute_dtype: str
+  remat: str
+  attention_kernel: str
+  gate_kernel: str
+  unroll: bool
+  token_multiple: int
+
+  def __post_init__(self):
+    one_of("model.mlp_gate", self.mlp_gate, ("silu", "normed"))
+    one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
+    one_of("model.positions", self.positions, ("rope", "learned", "none"))
+    one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+    one_of("model.remat", self.remat, ("auto", "none", "dots", "full"))
+    one_of(
+      "model.attention_kernel",
+      self.attention_kernel,
+      ("auto", "xla", "splash", "cudnn"),
+    )
+    one_of("model.gate_kernel", self.gate_kernel, ("xla", "triton"))
+    for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
+      at_least(f"model.{name}", getattr(self, name), 1)
+    for name in ("latent_updates", "recursion_cycles"):
+      at_least(f"model.{name}", getattr(self, name), 1)
+    for name in ("puzzle_vector_size", "num_prefix_tokens", "token_multiple"):
+      at_least(f"model.{name}", getattr(self, name), 0)
+    between(
+      "model.gradient_updates", self.gradient_updates, 0, self.latent_updates
+    )
+    for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
+      positive(f"model.{name}", getattr(self, name))
+    if self.unroll and self.remat != "none":
+      raise errors.UserError(
+        f"config.model.unroll needs config.model.remat 'none', not"
+        f" {self.remat!r}: unrolled, nothing that is kept can be left out"
+      )
+    if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
+      raise errors.UserError(
+        f"config.model.hidden_size {self.hidden_size} does not divide into"
+        f" config.model.num_heads {self.num_heads}"
+      )
+    if self.positions == "rope" and self.hidden_size // self.num_heads % 2:
+      raise errors.UserError(
+        "config.model.positions 'rope' needs heads of even size, not"
+        f" {self.hidden_size // self.num_heads}; change"
+        " config.model.num_heads or config.model.hidden_size"
+      )
+    if self.token_mixing == "mlp" and self.positions == "rope":
+      raise errors.UserError(
+        "config.model.positions 'rope' rotates attention's queries and keys;"
+        " with token_mixing 'mlp' choose 'none' or 'learned'"
+      )
+    if self.puzzle_vector_size > self.num_prefix_tokens * self.hidden_size:
+      raise errors.UserError(
+        f"config.model.puzzle_vector_size {self.puzzle_vector_size} does not"
+        f" fit into {self.num_prefix_tokens} prefix tokens of"
+        f" {self.hidden_size}; raise config.model.num_prefix_tokens"
+      )
+    if self.num_prefix_tokens and not self.puzzle_vector_size:
+      raise errors.UserError(
+        "config.model.num_prefix_tokens needs a puzzle vector: set"
+        " config.model.puzzle_vector_size, or no prefix tokens"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +138,7 @@ class OptimizerConfig:
   ema_decay: float
 
   def __post_init__(self):
-    checks.one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
+    one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
     for name in (
       "warmup_steps",
       "learning_rate",
@@ -61,12 +149,12 @@ class OptimizerConfig:
       "puzzle_learning_rate",
       "puzzle_weight_decay",
     ):
-      checks.at_least(f"optimizer.{name}", getattr(self, name), 0)
+      at_least(f"optimizer.{name}", getattr(self, name), 0)
     ratio = self.min_learning_rate_ratio
-    checks.between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
+    between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
     for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
-      checks.decay(f"optimizer.{name}", getattr(self, name))
-    checks.at_least("optimizer.muon_iterations", self.muon_iterations, 1)
+      decay(f"optimizer.{name}", getattr(self, name))
+    at_least("optimizer.muon_iterations", self.muon_iterations, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +185,17 @@ class DataConfig:
   prefetch_batches: int
 
   def __post_init__(self):
-    checks.one_of("data.task", self.task, TASKS)
-    checks.one_of(
-      "data.augmentation", self.augmentation, ("none", "fixed", "endless")
-    )
+    one_of("data.task", self.task, TASKS)
+    one_of("data.augmentation", self.augmentation, ("none", "fixed", "endless"))
     if self.new_rows:
-      checks.one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
-      checks.one_of("data.task (new_rows)", self.task, ("arc", "generated_arc"))
+      one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
+      one_of("data.task (new_rows)", self.task, ("arc", "generated_arc"))
     for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
-      checks.at_least(f"data.{name}", getattr(self, name), 0)
+      at_least(f"data.{name}", getattr(self, name), 0)
     for name in ("grid_rows", "grid_cols"):
-      checks.between(f"data.{name}", getattr(self, name), 0, _LARGEST_SIDE)
-    checks.at_least("data.prefetch_batches", self.prefetch_batches, 1)
-    checks.between("data.seed", self.seed, 0, _LARGEST_SEED)
+      between(f"data.{name}", getattr(self, name), 0, _LARGEST_SIDE)
+    at_least("data.prefetch_batches", self.prefetch_batches, 1)
+    between("data.seed", self.seed, 0, _LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,22 +215,16 @@ class TrainConfig:
   max_minutes: float
 
   def __post_init__(self):
-    checks.one_of(
-      "train.halt_rule", self.halt_rule, ("halt", "halt_over_continue")
-    )
-    checks.one_of(
-      "train.answer_loss", self.answer_loss, ("stablemax", "softmax")
-    )
+    one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
+    one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
     for name in ("batch_size", "microbatches"):
-      checks.at_least(f"train.{name}", getattr(self, name), 1)
-    checks.decay("train.label_smoothing", self.label_smoothing)
-    checks.at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
-    checks.between("train.exploration_prob", self.exploration_prob, 0, 1)
+      at_least(f"train.{name}", getattr(self, name), 1)
+    decay("train.label_smoothing", self.label_smoothing)
+    at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
+    between("train.exploration_prob", self.exploration_prob, 0, 1)
     for name in ("num_steps", "max_minutes"):
-      checks.at_least(f"train.{name}", getattr(self, name), 0)
-    checks.at_least(
-      "train.max_supervision_steps", self.max_supervision_steps, 1
-    )
+      at_least(f"train.{name}", getattr(self, name), 0)
+    at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,19 +246,19 @@ class EvalConfig:
   checkpoint: str
 
   def __post_init__(self):
-    checks.one_of("eval.solver", self.solver, SOLVERS)
-    checks.one_of("eval.choice", self.choice, ("confidence", "vote"))
+    one_of("eval.solver", self.solver, SOLVERS)
+    one_of("eval.choice", self.choice, ("confidence", "vote"))
     for name in (
       "batch_size",
       "supervision_steps",
       "puzzles_per_slot",
       "rollouts",
     ):
-      checks.at_least(f"eval.{name}", getattr(self, name), 1)
+      at_least(f"eval.{name}", getattr(self, name), 1)
     for name in ("every_steps", "tasks", "variants", "noise"):
-      checks.at_least(f"eval.{name}", getattr(self, name), 0)
-    checks.between("eval.halt_threshold", self.halt_threshold, 0, 1)
-    checks.one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
+      at_least(f"eval.{name}", getattr(self, name), 0)
+    between("eval.halt_threshold", self.halt_threshold, 0, 1)
+    one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
     if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
       raise errors.UserError(
         f"config.eval.report_steps {self.report_steps} must lie between 1 and"
@@ -196,9 +276,9 @@ class CheckpointConfig:
   keep_best: int
 
   def __post_init__(self):
-    checks.at_least("checkpoint.every_steps", self.every_steps, 1)
-    checks.at_least("checkpoint.keep_last", self.keep_last, 1)
-    checks.at_least("checkpoint.keep_best", self.keep_best, 0)
+    at_least("checkpoint.every_steps", self.every_steps, 1)
+    at_least("checkpoint.keep_last", self.keep_last, 1)
+    at_least("checkpoint.keep_best", self.keep_best, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +290,7 @@ class LogConfig:
   plots: bool
 
   def __post_init__(self):
-    checks.at_least("log.every_steps", self.every_steps, 1)
+    at_least("log.every_steps", self.every_steps, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +299,7 @@ class Config:
 
   name: str
   seed: int
-  model: model_config.ModelConfig
+  model: ModelConfig
   optimizer: OptimizerConfig
   data: DataConfig
   train: TrainConfig
@@ -228,7 +308,7 @@ class Config:
   log: LogConfig
 
   def __post_init__(self):
-    checks.between("seed", self.seed, 0, _LARGEST_SEED)
+    between("seed", self.seed, 0, _LARGEST_SEED)
     if not self.name:
       raise errors.UserError("config.name is empty; it names the workdir")
 
@@ -249,17 +329,17 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       f"the experiment's get_config() returned {type(config).__name__}, not a"
       " ConfigDict"
     ) from error
-  return settings.build(Config, values, "config.")
+  return build_settings(Config, values, "config.")
 
 
 def flatten(config: Config) -> dict[str, Any]:
   """Returns {"model.hidden_size": 512, ...}."""
-  return settings.flatten(config)
+  return flatten_settings(config)
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
   """Undoes `flatten`; raises UserError as `from_config_dict`."""
-  return settings.unflatten(Config, flat, "config.")
+  return unflatten_settings(Config, flat, "config.")
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -278,3 +358,120 @@ def knob_names() -> tuple[str, ...]:
     else:
       names.append(field.name)
   return tuple(names)
+
+
+# Dataclasses from plain values, every name and every type checked.
+
+
+def build_settings(kind: Any, values: Mapping[str, Any], path: str) -> Any:
+  """Builds dataclass `kind` from a mapping, group by group.
+
+  Args:
+    kind: a dataclass, whose fields may be dataclasses.
+    values: of its fields, by name.
+    path: of the mapping, with a dot at its end, for messages.
+
+  Raises:
+    UserError: a name is misspelt or missing, or a value of the wrong type.
+  """
+  if not isinstance(values, Mapping):
+    raise errors.UserError(
+      f"{path[:-1]} is {values!r}; it must be a group of settings"
+    )
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  for name in values:
+    if name not in fields:
+      close = difflib.get_close_matches(name, fields, n=1)
+      hint = f"; did you mean {path}{close[0]}?" if close else ""
+      raise errors.UserError(f"there is no setting {path}{name}{hint}")
+  missing = [name for name in fields if name not in values]
+  if missing:
+    raise errors.UserError(
+      "settings without a value: " + ", ".join(path + m for m in missing)
+    )
+  built = {
+    name: build_settings(field.type, values[name], f"{path}{name}.")
+    if dataclasses.is_dataclass(field.type)
+    else _typed(path + name, field.type, values[name])
+    for name, field in fields.items()
+  }
+  return kind(**built)
+
+
+def flatten_settings(settings: Any) -> dict[str, Any]:
+  """Returns {"group.name": value, ...} of a dataclass of dataclasses."""
+  flat: dict[str, Any] = {}
+  for name, value in dataclasses.asdict(settings).items():
+    if isinstance(value, dict):
+      flat.update({f"{name}.{key}": knob for key, knob in value.items()})
+    else:
+      flat[name] = value
+  return flat
+
+
+def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
+  """Builds what `flatten` took apart, also out of JSON; as `build`."""
+  values: dict[str, Any] = {}
+  for name, value in flat.items():
+    group, _, knob = name.rpartition(".")
+    (values.setdefault(group, {}) if group else values)[knob] = value
+  return build_settings(kind, values, path)
+
+
+def _typed(path: str, kind: Any, value: Any) -> Any:
+  """Returns the value as the field's type, or says what it should be."""
+  if typing.get_origin(kind) is tuple:
+    member = typing.get_args(kind)[0]
+    if isinstance(value, list | tuple) and all(
+      isinstance(v, member) for v in value
+    ):
+      return tuple(value)
+  elif isinstance(value, bool) and kind is not bool:
+    pass  # to Python a bool is an int
+  elif kind is float and isinstance(value, int | float):
+    return float(value)
+  elif isinstance(value, kind):
+    return value
+  name = str(kind) if typing.get_origin(kind) else kind.__name__
+  raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
+
+
+# Checks of single settings; each error names the knob and what it may be.
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+  """Raises UserError unless `value` is one of `choices`."""
+  if value not in choices:
+    raise errors.UserError(
+      f"config.{name} is {value!r}; choose one of {', '.join(choices)}"
+    )
+
+
+def between(name: str, value: float, least: float, most: float) -> None:
+  """Raises UserError unless least <= value <= most."""
+  if not least <= value <= most:  # NaN, too, is refused
+    raise errors.UserError(
+      f"config.{name} is {value}; it must lie between {least} and {most}"
+    )
+
+
+def at_least(name: str, value: float, least: float) -> None:
+  """Raises UserError unless value is finite and >= least."""
+  if not least <= value < math.inf:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at least {least}"
+    )
+
+
+def positive(name: str, value: float) -> None:
+  """Raises UserError unless value is finite and > 0."""
+  if not 0 < value < math.inf:
+    raise errors.UserError(f"config.{name} is {value}; it must be above 0")
+
+
+def decay(name: str, value: float) -> None:
+  """Raises UserError unless 0 <= value < 1."""
+  if not 0 <= value < 1:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at least 0 and below 1"
+    )

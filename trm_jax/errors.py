@@ -1,5 +1,15 @@
 """Errors whose text is meant for the person at the terminal."""
 
+import contextlib
+import errno
+import functools
+import logging
+import os
+import re
+import sys
+import types
+from collections.abc import Iterator
+
 
 class UserError(Exception):
   """Something the user can put right; the text is one line that says how.
@@ -14,3 +24,120 @@ def first_line(error: BaseException) -> str:
   """Returns the first line of what a library says went wrong."""
   text = str(error).strip() or type(error).__name__
   return text.splitlines()[0][:200]
+
+
+# What went wrong where files are read and written, in words for a person.
+
+
+# As TensorStore tells what the operating system said.
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'|OS error (\d+)")
+# What may be well again tomorrow, or on a bigger machine: no damage.
+_TROUBLE = re.compile(
+  r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED"
+  r"|UNAUTHENTICATED|Out of memory"
+)
+# What TensorStore says of a part of an array.
+_PART = re.compile(r'^([A-Z_]+): .*?"([^"]+)" in OCDBT', re.DOTALL)
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MISSING_NUMBERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# What talks to buckets; what it raises is no fault of the files.
+_NETWORK = ("aiohttp", "fsspec", "gcsfs", "google", "requests", "urllib3")
+
+
+def reason(error: BaseException) -> str:
+  """Returns what was at the bottom of an error, as one line."""
+  *_, root = _chain(error)
+  for cause in _chain(error):
+    number = _errno(cause)
+    if number is not None:
+      return os.strerror(number)
+  found = _PART.search(str(root))
+  if found:
+    return f"{found.group(1)} in {found.group(2)}"
+  text = first_line(root).rstrip(".")
+  return f"{text} is missing" if isinstance(root, KeyError) else text
+
+
+def is_trouble(error: BaseException) -> bool:
+  """Tells whether reading failed though the files may be whole."""
+
+  def is_one(cause):
+    if isinstance(cause, OSError):  # a lost connection has no number
+      return not isinstance(cause, _MISSING)
+    return (
+      isinstance(cause, MemoryError)
+      or type(cause).__module__.partition(".")[0] in _NETWORK
+      or _errno(cause) not in (None, *_MISSING_NUMBERS)
+      or bool(_TROUBLE.search(str(cause)))
+    )
+
+  return any(map(is_one, _chain(error)))
+
+
+def is_of_files(error: BaseException) -> bool:
+  """Tells whether an error is the file system's and no mistake of ours."""
+  if isinstance(error, UserError):
+    return False
+  return isinstance(error, OSError) or is_trouble(error)
+
+
+def _errno(error: BaseException) -> int | None:
+  """Returns the operating system's number of an error, if it has one."""
+  if isinstance(error, OSError):
+    return error.errno
+  found = _OS_ERROR.search(str(error))
+  return int(found.group(1) or found.group(2)) if found else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+  """Yields an error and what caused it, the cause last."""
+  cause: BaseException | None = error
+  while cause is not None:
+    yield cause
+    cause = cause.__cause__ or (
+      None if cause.__suppress_context__ else cause.__context__
+    )
+
+
+@functools.cache  # once
+def hush_orbax() -> None:
+  """Keeps tracebacks off the terminal that Orbax prints beside raising.
+
+  What it raises is told in one line; an array that fails leaves others behind
+  that then cannot report. Its own words are there with --verbosity=0.
+  """
+  hook = sys.unraisablehook
+
+  def unraisable(left):
+    by_coroutine = isinstance(left.object, types.CoroutineType) and (
+      "orbax" in left.object.cr_code.co_filename
+    )
+    if not by_coroutine and "Event loop is closed" not in str(left.exc_value):
+      hook(left)
+
+  def is_told(record: logging.LogRecord) -> bool:
+    where = record.pathname + record.getMessage()
+    if "Given directory is read only" in where:
+      return True  # we asked for that
+    if logging.getLogger("absl").isEnabledFor(logging.INFO):
+      return False
+    return "orbax" in where and bool(record.exc_info)
+
+  sys.unraisablehook = unraisable
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).addFilter(lambda record: not is_told(record))
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+  """Makes one line of any error: what failed, and why.
+
+  Raises:
+    UserError: beginning with `what`, or the one that was raised.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f"{what}: {reason(error)}") from error

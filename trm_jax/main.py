@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from trm_jax import command_line, errors, host_memory
+from trm_jax import errors
+from trm_jax.runtime import command_line, devices
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the run; by default runs/<config.name>."
@@ -59,7 +60,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
   """Runs the mode."""
   command_line.expect_no_words(argv)
-  host_memory.keep_freed()
+  devices.tune_malloc()
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)  # Orbax tells each file it writes
   mode = _MODE.value
@@ -68,9 +69,9 @@ def main(argv: Sequence[str]) -> None:
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
-  from trm_jax import compilation_cache, hosts
+  from trm_jax.runtime import compilation_cache, processes
 
-  hosts.check_alone(mode)
+  processes.check_alone(mode)
   compilation_cache.enable()
   if mode == "import":
     from trm_jax.interop import torch_checkpoint
@@ -80,8 +81,8 @@ def main(argv: Sequence[str]) -> None:
       config, command_line.overridden(), _SOURCE.value, _workdir(config.name)
     )
     return
-  from trm_jax import restore
-  from trm_jax import solver as solver_lib
+  from trm_jax.inference import solver as solver_lib
+  from trm_jax.runtime import restore
 
   if command_line.has_config():
     config = command_line.config()
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     config = command_line.changed(restore.saved_config(_workdir()))
   solver = solver_lib.load(_workdir(config.name), config)
   if mode == "predict":
-    from trm_jax import predict
+    from trm_jax.inference import predict
 
     predict.predict_file(
       solver, _INPUT.value, _OUTPUT.value, pictures=_PICTURES.value
@@ -137,18 +138,13 @@ def _train_or_evaluate(mode: str) -> None:
   saved = mode != "train" and not command_line.has_config()
   config = None if saved else command_line.config()
   workdir = _workdir(config.name if config else "")
-  from trm_jax import (
-    compilation_cache,
-    evaluate,
-    hosts,
-    restore,
-    stopping,
-    train,
-  )
+  from trm_jax import train
+  from trm_jax.evaluation import evaluate
+  from trm_jax.runtime import compilation_cache, preemption, processes, restore
 
-  stop = stopping.Stop(config.train.max_minutes if config else 0.0)
+  stop = preemption.Stop(config.train.max_minutes if config else 0.0)
   stop.install()
-  hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
   compilation_cache.enable()
   if config is None:
@@ -160,14 +156,14 @@ def _train_or_evaluate(mode: str) -> None:
     elif mode == "evaluate":
       report = evaluate.evaluate_workdir(config, workdir, stop)
     else:
-      from trm_jax.show import html_report
+      from trm_jax.visualization import html_report
 
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
-  except stopping.Stopped as stopped:
-    hosts.tell(str(stopped))
+  except preemption.Stopped as stopped:
+    processes.tell(str(stopped))
     return
   for name in (*report.verdict.metrics, "exact_accuracy"):
-    hosts.tell(f"{name}={report.final[name]:.4f}")
+    processes.tell(f"{name}={report.final[name]:.4f}")
 
 
 if __name__ == "__main__":

@@ -2,34 +2,38 @@
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
 
 import jax
+import numpy as np
 
-from trm_jax import (
-  checkpointing,
-  description,
-  errors,
-  evaluate,
-  experiment,
-  fallback,
-  hosts,
-  new_rows,
-  restore,
-  sharding,
-  stopping,
-  train_log,
-  train_state,
-  types,
-  writer,
-)
 from trm_jax import config as config_lib
-from trm_jax import report as report_lib
-from trm_jax import workdir as workdir_lib
-from trm_jax.data import identifiers
+from trm_jax import errors
+from trm_jax.core import (
+  metrics,
+  puzzle_embedding,
+  train_state,
+  train_step,
+  types,
+)
+from trm_jax.data import files, identifiers
+from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import report as report_lib
+from trm_jax.runtime import (
+  checkpoint_metadata,
+  experiment,
+  mesh,
+  metric_writer,
+  preemption,
+  processes,
+  restore,
+)
+from trm_jax.runtime import checkpoints as checkpoints_lib
 
 
 def train(
-  config: config_lib.Config, workdir: str, stop: stopping.Stop | None = None
+  config: config_lib.Config, workdir: str, stop: preemption.Stop | None = None
 ) -> report_lib.Report:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
@@ -50,9 +54,9 @@ def train(
   run = experiment.build(config)
   run.announce_task()
   start = _start(run, workdir)
-  hosts.check_shared(workdir_lib.folder(workdir))
-  with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    loop = _Loop(run, workdir, checkpoints, start, stop or stopping.Stop())
+  processes.check_shared(files.folder(workdir))
+  with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
+    loop = _Loop(run, workdir, checkpoints, start, stop or preemption.Stop())
     return loop.run()
 
 
@@ -64,8 +68,8 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
   other, adds = run.config.checkpoint.start_from, run.config.data.new_rows
   if not other and not adds:
     return None
-  if hosts.from_first(lambda: checkpointing.has_checkpoint(workdir)):
-    hosts.tell(
+  if processes.from_first(lambda: checkpoints_lib.has_checkpoint(workdir)):
+    processes.tell(
       f"{workdir} has a checkpoint to go on from; config.checkpoint.start_from"
       " has no effect"
     )
@@ -79,7 +83,7 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
     trained = restore.averaged_weights(run, other, may_grow=bool(adds))
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
-  hosts.tell(f"starting from {trained.path}")
+  processes.tell(f"starting from {trained.path}")
   return _with_new_rows(run, trained) if adds else trained
 
 
@@ -94,14 +98,14 @@ def _with_new_rows(
       f" data have rows in the puzzle table of {trained.path}; to train those,"
       " set config.data.new_rows to ''"
     )
-  hosts.tell(
+  processes.tell(
     f"{num_rows - trained.num_rows:,} new rows after the puzzle table's"
     f" {trained.num_rows:,} begin as"
     f" {'the mean of those' if how == 'mean' else how}"
   )
   weights = types.Weights(
     params=trained.weights.params,
-    puzzle_table=new_rows.begin(
+    puzzle_table=puzzle_embedding.begin(
       trained.weights.puzzle_table,
       first=trained.num_rows,
       num_rows=num_rows,
@@ -119,9 +123,9 @@ class _Loop:
     self,
     run: experiment.Experiment,
     workdir: str,
-    checkpoints: checkpointing.Checkpoints,
+    checkpoints: checkpoints_lib.Checkpoints,
     start: restore.Trained | None,
-    stop: stopping.Stop,
+    stop: preemption.Stop,
   ):
     self._run = run
     self._workdir = workdir
@@ -130,20 +134,20 @@ class _Loop:
     self._fingerprint = run.task.train.fingerprint()
     self._learned_before = start.learned if start else ()
     self._state, self._first_step = self._first_state(start)
-    self._writer = writer.Writer(
+    self._writer = metric_writer.Writer(
       workdir,
       first_step=self._first_step,
       is_finished=self._first_step >= run.config.train.num_steps,
       tensorboard=run.config.log.tensorboard,
-      active=hosts.is_first(),
+      active=processes.is_first(),
     )
-    self._has_first_row = hosts.from_first(
-      lambda: writer.has_row(workdir, self._first_step, "eval")
+    self._has_first_row = processes.from_first(
+      lambda: metric_writer.has_row(workdir, self._first_step, "eval")
     )
     self._evaluator = evaluate.Evaluator(
       run, workdir, self._learned_before, stop=stop
     )
-    self._log = train_log.TrainLog(run.config, self._writer, self._last_good)
+    self._log = TrainLog(run.config, self._writer, self._last_good)
 
   def run(self) -> report_lib.Report:
     config = self._run.config
@@ -172,7 +176,7 @@ class _Loop:
       if stops:
         self._checkpoints.wait()
         where = self._checkpoints.path(step) if step else "nothing"
-        raise stopping.Stopped(
+        raise preemption.Stopped(
           f"{self._stop.reason} ended the run after step {step} of {num_steps};"
           f" saved {where}; the same command goes on from there"
         )
@@ -180,7 +184,7 @@ class _Loop:
         report = self._evaluate(step, lacks_row=lacks_row)
       if is_last:
         break
-      batch = sharding.put_batch(next(batches), self._run.mesh)
+      batch = mesh.put_batch(next(batches), self._run.mesh)
       self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
     assert report is not None  # the last step is always evaluated
@@ -195,15 +199,15 @@ class _Loop:
     def read(step):
       saved = self._checkpoints.description(step)
       restore.check_rows(saved, self._run, self._workdir)
-      description.check_training_fits(
+      checkpoint_metadata.check_training_fits(
         saved, self._run.config, self._run.task, self._fingerprint
       )
       return saved, self._checkpoints.restore(step, self._run.abstract_state())
 
-    found = fallback.newest(self._checkpoints, read)
+    found = restore.newest(self._checkpoints, read)
     if found is None:
       self._write_identifiers()
-      state = sharding.create_state(self._run.init, self._run.mesh)
+      state = mesh.create_state(self._run.init, self._run.mesh)
       return state.started_from(start.weights) if start else state, 0
     saved, state = found
     self._learned_before = tuple(saved.learned)
@@ -213,7 +217,7 @@ class _Loop:
     """Writes beside the checkpoints what the puzzle table's rows are."""
     path = restore.identifiers_path(self._workdir)
     names = self._run.task.identifiers
-    hosts.from_first(lambda: identifiers.write(path, names))
+    processes.from_first(lambda: identifiers.write(path, names))
 
   def _announce(self) -> None:
     run, line = self._run, self._writer.line
@@ -244,8 +248,8 @@ class _Loop:
   def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.Report:
     try:
       report = self._evaluator(self._state.averaged_weights, step)
-    except stopping.Stopped as stopped:
-      raise stopping.Stopped(
+    except preemption.Stopped as stopped:
+      raise preemption.Stopped(
         f"{stopped} of step {step}; {self._last_good()}; the same command goes"
         " on from there"
       ) from stopped
@@ -268,7 +272,7 @@ class _Loop:
   def _save(self, step: int) -> None:
     self._checkpoints.save(
       self._state,
-      description.describe(
+      checkpoint_metadata.describe(
         self._run.config,
         self._run.task,
         self._fingerprint,
@@ -281,36 +285,38 @@ class _Loop:
   def _finish(self, report: report_lib.Report, step: int) -> None:
     self._checkpoints.wait()
     line = self._writer.line
-    folder = workdir_lib.folder(self._workdir)
+    folder = files.folder(self._workdir)
     latest = self._checkpoints.latest_step
     if latest is not None:
       line(f"checkpoint: {self._checkpoints.path(latest)}")
       best = self._checkpoints.best_step
       if best != latest and best is not None:
         line(f"best evaluation: {self._checkpoints.path(best)}")
-    line(f"metrics: {folder / writer.METRICS_FILE}")
+    line(f"metrics: {folder / metric_writer.METRICS_FILE}")
     if self._run.config.log.tensorboard:
       line(
         f"TensorBoard: tensorboard --logdir"
-        f" {folder / writer.TENSORBOARD_FOLDER}"
+        f" {folder / metric_writer.TENSORBOARD_FOLDER}"
       )
-    if self._run.config.log.plots and hosts.is_first():
+    if self._run.config.log.plots and processes.is_first():
       self._draw(report)
     self._writer.close()
     self._writer.result(step, report.final)
 
   def _draw(self, report: report_lib.Report) -> None:
     # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
-    from trm_jax.show import example, plots
+    from trm_jax.visualization import animation, plots
 
     line = self._writer.line
-    folder = workdir_lib.folder(self._workdir)
-    plots.save_curves(writer.read_metrics(self._workdir), folder / "curves.png")
+    folder = files.folder(self._workdir)
+    plots.save_curves(
+      metric_writer.read_metrics(self._workdir), folder / "curves.png"
+    )
     line(f"curves: {folder / 'curves.png'}")
-    shown = example.pick(
+    shown = animation.pick(
       self._run.task.look,
       report.first_batch,
-      sharding.local_rows(report.first_answers, axis=1),
+      mesh.local_rows(report.first_answers, axis=1),
       report.shown(self._run.config.eval.report_steps),
       axis=report.axis,
       numbers=report.numbers,
@@ -322,3 +328,98 @@ class _Loop:
 
 def _is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
+
+
+# Metrics of the training steps, read one step late and written in lines.
+
+
+class TrainLog:
+  """Reads metrics one step late, so that the device never waits."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    out: metric_writer.Writer,
+    last_good: Callable[[], str],
+  ):
+    """Starts the clock.
+
+    Args:
+      config: of the run.
+      out: where lines and metrics go.
+      last_good: says where the last checkpoint is.
+    """
+    self._config = config
+    self._last_good = last_good
+    self._writer = out
+    self._pending: tuple[int, metrics.Sums] | None = None
+    self._sums: dict[str, np.ndarray] = {}
+    self._steps = 0  # summed since the last line
+    self._read_step = 0
+    self._compiled = False  # the first call compiles before it returns
+    self.restart_clock()
+
+  def restart_clock(self) -> None:
+    """Leaves out what was not training from the rates."""
+    self._start = time.monotonic()
+    self._timed = 0
+
+  def add(self, step: int, sums: metrics.Sums) -> None:
+    """Takes the sums of a step just dispatched; reads those before it."""
+    previous, self._pending = self._pending, (step, sums)
+    if previous is not None:
+      self._read(*previous)
+    elif not self._compiled:
+      self.restart_clock()
+      self._compiled = True
+
+  def flush(self) -> None:
+    """Waits for the step in flight and reads it."""
+    if self._pending is not None:
+      previous, self._pending = self._pending, None
+      self._read(*previous)
+
+  def write_rest(self) -> None:
+    """Writes what was read since the last line."""
+    if self._steps:
+      self._write(self._read_step)
+
+  def _read(self, step: int, device_sums: metrics.Sums) -> None:
+    sums = jax.device_get(device_sums)
+    for name in ("loss", *train_step.NORMS):
+      if not math.isfinite(sums[name]):
+        raise errors.UserError(
+          f"the {name} is {sums[name]} at step {step}; {self._last_good()};"
+          " try a lower config.optimizer.learning_rate or a longer"
+          " config.optimizer.warmup_steps"
+        )
+    self._sums = metrics.add(self._sums, sums)
+    self._steps += 1
+    self._timed += 1
+    self._read_step = step
+    if step % self._config.log.every_steps == 0:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    seconds = (time.monotonic() - self._start) / max(self._timed, 1)
+    means = {k: float(v) for k, v in metrics.divide(self._sums).items()}
+    for name in train_step.NORMS:
+      means[name] = float(self._sums[name]) / self._steps
+    means["examples_per_second"] = self._config.train.batch_size / seconds
+    self._sums, self._steps = {}, 0
+    left = (self._config.train.num_steps - step) * seconds
+    exact = means["exact_accuracy"]
+    halted = (
+      f"exact {exact:6.1%} after {means['steps']:4.1f} steps"
+      if math.isfinite(exact)
+      else "no puzzle halted yet"
+    )
+    self._writer.line(
+      f"step {step}/{self._config.train.num_steps}"
+      f" | {means['examples_per_second']:.0f} examples/s"
+      f" | {metric_writer.format_seconds(left)} left"
+      f" | answer loss {means['answer_loss']:.4f}"
+      f" | halt loss {means['halt_loss']:.4f} | {halted}"
+    )
+    self._writer.scalars(step, "train", means)
+    self.restart_clock()

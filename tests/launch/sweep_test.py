@@ -1,6 +1,7 @@
 """Searches through the command line, with a trainer that only writes files."""
 
 import math
+import os
 import re
 import shlex
 import signal
@@ -11,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 import sweep_command
 import sweep_trainer
-from etils import epath
 
 from experiments import quickstart
-from launch import sky, sweep, sweep_spec, sweep_worker
-from trm_jax import errors, writer
+from launch import sky, sweep_spec, sweep_worker
+from trm_jax import errors
+from trm_jax.runtime import metric_writer
 
 RATES = (1e-3, 1e-4, 3e-3)
 CHOICES = f'space={{"optimizer.learning_rate": Choice{RATES}}}'
@@ -90,7 +91,7 @@ def test_failures_are_reported_and_the_sweep_continues(tmp_path):
   }
   text = (command.workdir / "results.md").read_text()
   assert "\ntrial 0: the loss is nan at step 3\n" in text
-  assert "older" not in text
+  assert "older line" not in text
   reason = "\ntrial 1: the exact_accuracy of its result is not a number\n"
   assert reason in text
   assert "best: trial 2" in output
@@ -156,7 +157,10 @@ def test_workers_run_at_once_on_their_own_devices(tmp_path, monkeypatch):
     ' {"optimizer.learning_rate": 3e-3, "seed": 5}),'
     f' fixed={{"optimizer.weight_decay": {sweep_trainer.WAITS_FOR_ANOTHER}}}',
   )
-  command.run("--workers=2", "--devices_per_worker=2")
+  command.run(
+    *("--workers=2", "--devices_per_worker=2"),
+    start=command.start_with_workers,
+  )
   assert command.states() == {0: "complete", 1: "complete"}
   starts = dict(command.events("start"))
   assert {event["devices"] for event in starts.values()} == {"4,5", "6,7"}
@@ -203,7 +207,7 @@ FIVE = 'space={"optimizer.learning_rate": Choice(1e-3, 5e-4, 2e-3, 3e-3, 2e-4)}'
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_sweep_resumes_with_nothing_lost_or_doubled(tmp_path, how):
   command = sweep_command.Command.of_search(
-    tmp_path, FIVE, "--config.train.num_steps=40", "--workers=2"
+    tmp_path, FIVE, "--config.train.num_steps=20"
   )
   process = command.start()
   sweep_command.wait_for(lambda: max([0, *command.saved().values()]) >= 5)
@@ -237,12 +241,10 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(tmp_path):
     'space={"optimizer.learning_rate": Choice(1e-3, 5e-4, 2e-3, 3e-3)}',
     "--config.train.num_steps=50",
   )
-  process = command.start("--workers=2")
-  sweep_command.wait_for(
-    lambda: min([0, *command.saved().values()][-2:]) >= 10
-  )
-  folder, victim = command.events("start")[0]
-  sweep_command.kill_worker_of(victim["pid"])
+  process = command.start_with_workers("--workers=2")
+  sweep_command.wait_for(lambda: max([0, *command.saved().values()]) >= 10)
+  folder, event = command.events("start")[0]
+  os.kill(event["worker"], signal.SIGKILL)
   output, mistakes = process.communicate()
   assert process.returncode == 0, output + mistakes
   assert "was killed by SIGKILL; the others retry its trial" in output
@@ -280,8 +282,9 @@ def test_dry_runs_write_nothing(tmp_path):
     ' "train.batch_size": IntDistribution(8, 64, step=8)},'
     ' sampler="tpe", num_trials=9',
   )
-  first, second = sweep_command.run_each(
-    tmp_path, [[*grid.flags, "--dry_run"], [*drawn.flags, "--dry_run"]]
+  first, second = (
+    sweep_command.run([*command.flags, "--dry_run"])
+    for command in (grid, drawn)
   )
   assert (first[0], first[2]) == (second[0], second[2]) == (0, "")
   lines = first[1].splitlines()
@@ -301,7 +304,7 @@ def test_dry_runs_write_nothing(tmp_path):
   ]
   assert len(told) == 7
   flags = [*plain.flags, f"--workdir={grid.workdir}", *told, "--dry_run"]
-  ((status, again, _),) = sweep_command.run_each(tmp_path, [flags])
+  status, again, _ = sweep_command.run(flags)
   assert status == 0
   assert set(shlex.split(again.splitlines()[0])) == set(shlex.split(lines[0]))
 
@@ -311,7 +314,7 @@ MISTAKES = {
   "empty choice": ('space={"seed": Choice()}', "must contain one or more"),
   "range": (
     'space={"optimizer.learning_rate": FloatDistribution(2, 1)}',
-    "`low` value must be smaller",
+    "low <= high",
   ),
   "no distribution": (
     'space={"optimizer.learning_rate": (1, 2)}',
@@ -362,7 +365,7 @@ def test_a_mistake_in_the_sweep_file_is_one_line(tmp_path, mistake):
   sweep_command.Command.of_search(tmp_path, arguments)
   with pytest.raises(errors.UserError) as caught:
     sweep_spec.plan(
-      sweep.load(str(tmp_path / "search_file.py")),
+      sweep_spec.load(str(tmp_path / "search_file.py")),
       experiment="experiments/quickstart.py",
       config=quickstart.get_config(),
       overrides={},
@@ -392,10 +395,8 @@ FLAGS = (
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
   command = sweep_command.Command.of_search(tmp_path, CHOICES)
-  ended = sweep_command.run_each(
-    tmp_path, [[*command.flags, flag] for flag, _ in FLAGS]
-  )
-  for (flag, said), (status, output, message) in zip(FLAGS, ended, strict=True):
+  for flag, said in FLAGS:
+    status, output, message = sweep_command.run([*command.flags, flag])
     assert (status, output) == (1, ""), flag
     assert message.startswith("error: "), flag
     assert said in message
@@ -415,27 +416,39 @@ def test_passwords_are_not_shown(tmp_path):
   assert "cret" not in str(caught.value)
 
 
-def test_what_a_run_writes_is_read(tmp_path):
-  """The stand-in's files are those of a training."""
-  run = writer.Writer(
-    str(tmp_path),
-    first_step=0,
-    is_finished=False,
-    tensorboard=False,
-    active=True,
+def test_a_result_that_is_there_is_read(tmp_path):
+  """As when a worker is killed just before it reports; with real files."""
+  sweep_command.Command.of_search(tmp_path, CHOICES)
+  plan = sweep_spec.plan(
+    sweep_spec.load(str(tmp_path / "search_file.py")),
+    experiment="experiments/quickstart.py",
+    config=quickstart.get_config(),
+    overrides={},
   )
-  run.scalars(1, "train", {"exact_accuracy": 0.1})
-  run.scalars(2, "eval", {"exact_accuracy": 0.5, "loss": math.nan})
-  training = sweep_worker.Training.__new__(sweep_worker.Training)
-  training._workdir = epath.Path(tmp_path)
-  training._metric = "exact_accuracy"
-  assert training._result() is None
-  run.result(2, {"exact_accuracy": 0.5})
-  assert training._result() == 0.5
-  _, row = writer.read_metrics(str(tmp_path))
-  assert (row["group"], row["step"], row["exact_accuracy"]) == ("eval", 2, 0.5)
-  training._metric = "loss"
-  assert math.isnan(training._value(row))
+  for rate in RATES:
+    point = {"optimizer.learning_rate": rate}
+    folder = tmp_path / plan.trial(point).folder
+    folder.mkdir()
+    run = metric_writer.Writer(
+      str(folder),
+      first_step=0,
+      is_finished=False,
+      tensorboard=False,
+      active=True,
+    )
+    run.scalars(1, "train", {"exact_accuracy": 0.9})
+    run.scalars(2, "eval", {"exact_accuracy": rate, "loss": math.nan})
+    run.result(3, {"exact_accuracy": 2 * rate})
+  place = sweep_worker.Place(tmp_path)
+  study = sweep_worker.prepare(plan, place)
+  handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+  assert sweep_worker.Worker(study, plan, place).run() == 0
+  for number, handler in zip(
+    (signal.SIGINT, signal.SIGTERM), handlers, strict=True
+  ):
+    signal.signal(number, handler)
+  assert [trial.value for trial in study.trials] == [2 * r for r in RATES]
+  assert study.trials[0].intermediate_values == {2: RATES[0]}
 
 
 def test_the_sweep_does_not_open_the_accelerator():
@@ -457,7 +470,7 @@ def test_without_optuna_the_error_says_what_to_install():
     [
       *(sys.executable, "-c"),
       "import sys; sys.modules['optuna'] = None\n"
-      "from launch import sweep; from trm_jax import command_line;"
+      "from launch import sweep; from trm_jax.runtime import command_line;"
       " command_line.run(sweep.main)",
       "--config=experiments/quickstart.py",
       "--sweep=experiments/sweeps/quickstart.py",
@@ -477,17 +490,11 @@ def test_without_optuna_the_error_says_what_to_install():
 
 def test_skypilot_gets_a_task_for_each_worker(tmp_path):
   command = sweep_command.Command.of_search(tmp_path, CHOICES)
-  ((status, output, _),) = sweep_command.run_each(
-    tmp_path,
-    [
-      [
-        *(*command.flags, "--launcher=skypilot", "--workers=2", "--dry_run"),
-        "--workdir=/bucket/sweeps/mine",
-        "--storage=postgresql://user:secret@host/name",
-      ]
-    ],
+  output = command.run(
+    *("--launcher=skypilot", "--workers=2", "--dry_run"),
+    "--workdir=/bucket/sweeps/mine",
+    "--storage=postgresql://user:secret@host/name",
   )
-  assert status == 0
   assert "secret@" not in output
   assert re.findall("(?m)^name: (.*)$", output) == ["mine-0", "mine-1"]
   assert "--config.train.num_steps=6" in output

@@ -1,1 +1,1 @@
-"""Puzzles: files, symmetries, batches. Nothing in here imports jax."""
+"""Puzzles as NumPy arrays: tasks, augmentation, batches; no jax."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 from trm_jax import errors
-from trm_jax.data import atomic_file
+from trm_jax.data import files
 
 BLANK = "<blank>"
 FILE = "identifiers.json"  # what the list is called, here as officially
@@ -34,7 +34,7 @@ def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
   Raises:
     UserError: if the file cannot be written.
   """
-  with atomic_file.writing(path) as file:
+  with files.writing(path) as file:
     file.writelines(_encoded(identifiers))
 
 

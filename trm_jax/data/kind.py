@@ -7,8 +7,10 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import arc, look, maze, sudoku
 from trm_jax.data import task as task_lib
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.maze import rules as maze_rules
+from trm_jax.data.sudoku import rules as sudoku_rules
 
 _MAZE_COLOURS = (
   "#ffffff",  # padding
@@ -22,14 +24,14 @@ _MAZE_COLOURS = (
 
 def _cut(tokens: np.ndarray) -> np.ndarray:
   """Keeps of an answer, [900], the grid that it is read as."""
-  (grid,) = arc.crop(tokens[None])
-  return arc.encode(grid)
+  (grid,) = arc_grids.crop(tokens[None])
+  return arc_grids.encode(grid)
 
 
-ARC_LOOK = look.Look(
-  rows=arc.SIDE,
-  cols=arc.SIDE,
-  symbols=(" ", "|", *(str(colour) for colour in range(arc.NUM_COLOURS))),
+ARC_LOOK = task_lib.Look(
+  rows=arc_grids.SIDE,
+  cols=arc_grids.SIDE,
+  symbols=(" ", "|", *(str(colour) for colour in range(arc_grids.NUM_COLOURS))),
   # Padding and ends, then the colours in which ARC's tasks are always shown.
   colours=(
     "#ffffff",
@@ -54,10 +56,10 @@ def of(data: config_lib.DataConfig) -> str:
   return data.task.removeprefix("generated_")
 
 
-def sudoku_look(data: config_lib.DataConfig) -> look.Look:
+def sudoku_look(data: config_lib.DataConfig) -> task_lib.Look:
   """Returns the look of Sudokus of the settings' boxes."""
-  side = sudoku.side(box_rows=data.box_rows, box_cols=data.box_cols)
-  return look.Look(
+  side = sudoku_rules.side(box_rows=data.box_rows, box_cols=data.box_cols)
+  return task_lib.Look(
     rows=side,
     cols=side,
     symbols=(" ", ".", *(str(digit) for digit in range(1, side + 1))),
@@ -66,13 +68,13 @@ def sudoku_look(data: config_lib.DataConfig) -> look.Look:
   )
 
 
-def maze_look(data: config_lib.DataConfig) -> look.Look:
+def maze_look(data: config_lib.DataConfig) -> task_lib.Look:
   """Returns the look of mazes of the settings' size."""
   rows, cols = maze_size(data)
-  return look.Look(
+  return task_lib.Look(
     rows=rows,
     cols=cols,
-    symbols=("?", *maze.CHARSET),
+    symbols=("?", *maze_rules.CHARSET),
     colours=_MAZE_COLOURS,
   )
 
@@ -83,23 +85,23 @@ def maze_size(data: config_lib.DataConfig) -> tuple[int, int]:
   Raises:
     UserError: Maze-Hard's mazes are to have another size.
   """
-  size = data.grid_rows or maze.ROWS, data.grid_cols or maze.COLS
-  if data.task == "maze" and size != (maze.ROWS, maze.COLS):
+  size = data.grid_rows or maze_rules.ROWS, data.grid_cols or maze_rules.COLS
+  if data.task == "maze" and size != (maze_rules.ROWS, maze_rules.COLS):
     raise errors.UserError(
-      f"Maze-Hard has {maze.ROWS} x {maze.COLS} cells; leave"
+      f"Maze-Hard has {maze_rules.ROWS} x {maze_rules.COLS} cells; leave"
       " config.data.grid_rows and config.data.grid_cols at 0"
     )
   return size
 
 
-def grid_look(rows: int, cols: int, charset: Sequence[str]) -> look.Look:
+def grid_look(rows: int, cols: int, charset: Sequence[str]) -> task_lib.Look:
   """Returns the look of people's own grids over some characters."""
-  return look.Look(rows=rows, cols=cols, symbols=("?", *charset))
+  return task_lib.Look(rows=rows, cols=cols, symbols=("?", *charset))
 
 
 def look_of(
   data: config_lib.DataConfig, vocabulary: Sequence[str], seq_len: int
-) -> look.Look:
+) -> task_lib.Look:
   """Returns the look of the puzzles that a network was trained on.
 
   Args:
@@ -129,16 +131,18 @@ def rules_of(data: config_lib.DataConfig) -> task_lib.Rules | None:
   if kind == "maze":
     rows, cols = maze_size(data)
     return task_lib.Rules(
-      is_valid=functools.partial(maze.is_shortest_path, rows=rows, cols=cols),
+      is_valid=functools.partial(
+        maze_rules.is_shortest_path, rows=rows, cols=cols
+      ),
       what="valid shortest path",
     )
   if kind == "sudoku":
     box = {"box_rows": data.box_rows, "box_cols": data.box_cols}
 
     def is_valid(questions, answers):
-      return sudoku.agrees_with_clues(
+      return sudoku_rules.agrees_with_clues(
         questions, answers
-      ) & sudoku.is_valid_solution(answers, **box)
+      ) & sudoku_rules.is_valid_solution(answers, **box)
 
     return task_lib.Rules(is_valid=is_valid, what="valid solution")
   return None

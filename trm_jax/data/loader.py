@@ -12,7 +12,7 @@ import numpy as np
 
 from trm_jax import errors
 from trm_jax.data import augmentation as augmentation_lib
-from trm_jax.data import puzzle_set, sampling
+from trm_jax.data import puzzle_set, sampler
 
 IGNORE_LABEL = -100  # a cell that counts in no loss and in no metric
 
@@ -86,7 +86,7 @@ class TrainBatches(grain.MapDataset):
     self._puzzles = puzzles
     self._rows = host_rows(batch_size, shard)
     self._row_numbers = np.arange(self._rows.start, self._rows.stop)
-    self._sampler = sampling.GroupSampler(
+    self._sampler = sampler.GroupSampler(
       puzzles, batch_size=batch_size, seed=seed
     )
     self._augmentation = augmentation

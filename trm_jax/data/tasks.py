@@ -2,20 +2,14 @@
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import (
-  arc_loading,
-  augmentation,
-  grid_csv,
-  grid_symmetries,
-  kind,
-  maze_generator,
-  official,
-  official_loading,
-  sudoku_generator,
-  sudoku_symmetries,
-)
+from trm_jax.data import augmentation, kind, official
 from trm_jax.data import task as task_lib
-from trm_jax.data.builders import csv_puzzles
+from trm_jax.data.arc import load as arc_load
+from trm_jax.data.downloads import csv as download_csv
+from trm_jax.data.grid import puzzles as grid_puzzles
+from trm_jax.data.maze import generator as maze_generator
+from trm_jax.data.sudoku import augmentation as sudoku_augmentation
+from trm_jax.data.sudoku import generator as sudoku_generator
 
 
 def load(data: config_lib.DataConfig) -> task_lib.Task:
@@ -48,7 +42,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     "sudoku": _sudoku,
     "maze": _maze,
     "grid": _grid,
-    "arc": arc_loading.load,
+    "arc": arc_load.load,
   }[name](data)
 
 
@@ -100,14 +94,14 @@ def _sudoku(data: config_lib.DataConfig) -> task_lib.Task:
       " and config.data.box_cols to 3"
     )
   elif official.is_official(data.source):
-    return official_loading.load(data, shown, rules=None)
+    return official.load(data, shown, rules=None)
   else:
-    train, test = _from_csv(data, csv_puzzles.load_sudoku_extreme)
+    train, test = _from_csv(data, download_csv.load_sudoku_extreme)
   return task_lib.Task(
     train=train,
     test=test,
     look=shown,
-    augmentation=sudoku_symmetries.SudokuAugmentation(
+    augmentation=sudoku_augmentation.SudokuAugmentation(
       **box, schedule=_schedule(data)
     ),
   )
@@ -122,14 +116,14 @@ def _maze(data: config_lib.DataConfig) -> task_lib.Task:
       data.num_train, data.num_test, rows=rows, cols=cols, seed=data.seed
     )
   elif official.is_official(data.source):
-    return official_loading.load(data, shown, rules)
+    return official.load(data, shown, rules)
   else:
-    train, test = _from_csv(data, csv_puzzles.load_maze_hard)
+    train, test = _from_csv(data, download_csv.load_maze_hard)
   return task_lib.Task(
     train=train,
     test=test,
     look=shown,
-    augmentation=grid_symmetries.GridAugmentation(
+    augmentation=augmentation.GridAugmentation(
       rows=rows,
       cols=cols,
       dihedral=True,
@@ -147,7 +141,7 @@ def _grid(data: config_lib.DataConfig) -> task_lib.Task:
       "set config.data.source to a folder with your train.csv and test.csv"
       " (header question,answer)"
     )
-  puzzles = grid_csv.load(
+  puzzles = grid_puzzles.load(
     data.source,
     grid_rows=data.grid_rows,
     grid_cols=data.grid_cols,
@@ -189,12 +183,12 @@ def _grid(data: config_lib.DataConfig) -> task_lib.Task:
 
 def _grid_augmentation(
   data: config_lib.DataConfig,
-  puzzles: grid_csv.GridPuzzles,
+  puzzles: grid_puzzles.GridPuzzles,
   tokens: dict[str, int],
 ) -> augmentation.Augmentation | None:
   if not data.dihedral and not data.relabel:
     return None  # no symmetry is known of these puzzles
-  return grid_symmetries.GridAugmentation(
+  return augmentation.GridAugmentation(
     rows=puzzles.rows,
     cols=puzzles.cols,
     dihedral=data.dihedral,

@@ -1,1 +1,1 @@
-"""Weights and solvers, from other programs and for them."""
+"""Weights and programs of other frameworks."""

@@ -27,13 +27,15 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
+import trm_jax
 from trm_jax import config as config_lib
-from trm_jax import digest, errors, failures, hosts, solve_batch, types
-from trm_jax import solver as solver_lib
-from trm_jax import version as version_lib
-from trm_jax import workdir as workdir_lib
-from trm_jax.data import atomic_file, identifiers
-from trm_jax.models import attention, products, trm
+from trm_jax import errors
+from trm_jax.core import model as model_lib
+from trm_jax.core import solve, types
+from trm_jax.core.kernels import attention, matmul
+from trm_jax.data import files, identifiers
+from trm_jax.inference import solver as solver_lib
+from trm_jax.runtime import array_digest, processes
 
 PROGRAM_FILE = "solver.stablehlo"
 WEIGHTS_FILE = "weights.npz"
@@ -92,14 +94,14 @@ def export_solver(solver: solver_lib.Solver, output: str) -> None:
     },
   )
   size = sum(leaf.nbytes for leaf in weights.values())
-  hosts.tell(
+  processes.tell(
     f"wrote {path}: a program of {len(program) / 1e3:.0f} kB for"
     f" {', '.join(PLATFORMS)}, and {size / 1e6:.1f} MB of weights"
   )
 
 
 def export_program(
-  model: trm.TinyRecursiveModel,
+  model: model_lib.TinyRecursiveModel,
   weights: Mapping[str, Any],
   config: config_lib.Config,
 ) -> export.Exported:
@@ -115,7 +117,7 @@ def export_program(
   """
   portable = model.clone(
     attend=attention.plain,
-    multiply=products.plain,
+    multiply=matmul.plain,
     gated_product=None,
     token_multiple=1,
     remat="none",
@@ -135,19 +137,19 @@ def export_program(
 
 
 def solve_function(
-  model: trm.TinyRecursiveModel, config: config_lib.Config
+  model: model_lib.TinyRecursiveModel, config: config_lib.Config
 ) -> Solve:
   """Returns the solver of the settings as a pure function of plain arrays."""
   settings = config.eval
 
   def see(output, _):
     return {
-      "answers": solve_batch.answers_of(output),
+      "answers": solve.answers_of(output),
       "halt_logits": output.halt_logits,
     }
 
   def function(weights, questions, puzzle_ids):
-    seen, steps = solve_batch.solve_batch(
+    seen, steps = solve.solve_batch(
       model,
       _from_names(weights),
       types.Batch(
@@ -157,7 +159,7 @@ def solve_function(
       ),
       jnp.ones_like(puzzle_ids, bool),
       supervision_steps=settings.supervision_steps,
-      solving=solve_batch.of(
+      solving=solve.of(
         settings,
         seed=config.seed,
         slots=puzzle_ids.shape[0],  # each puzzle has one of its own
@@ -181,7 +183,7 @@ def _from_names(weights: Mapping[str, jax.Array]) -> types.Weights:
 
 def _on_host(solver: solver_lib.Solver) -> dict[str, Any]:
   """Returns the weights by name, the table without the rows that fill it up."""
-  weights = digest.named_leaves(jax.device_get(solver.weights))
+  weights = array_digest.named_leaves(jax.device_get(solver.weights))
   table = weights["puzzle_table"]
   return weights | {"puzzle_table": table[: len(solver.identifiers)]}
 
@@ -218,7 +220,7 @@ def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
     },
     "platforms": list(exported.platforms),
     "packages": {"jax": f">={jax.__version__}", "flatbuffers": ""},
-    "written_by": {"trm_jax": version_lib.__version__, "jax": jax.__version__},
+    "written_by": {"trm_jax": trm_jax.__version__, "jax": jax.__version__},
   }
 
 
@@ -230,12 +232,12 @@ def _array(aval: Any, meaning: str = "") -> dict[str, Any]:
 
 def _place(output: str) -> pathlib.Path:
   """Returns the folder to write, which may hold an exported solver already."""
-  if not output or output == "-" or workdir_lib.is_remote(output):
+  if not output or output == "-" or files.is_remote(output):
     raise errors.UserError(
       "name the folder of this machine to export to, e.g."
       f" --output=exported; not {output!r}"
     )
-  path = pathlib.Path(workdir_lib.folder(output))
+  path = pathlib.Path(files.folder(output))
   try:
     there = {entry.name for entry in path.iterdir()} if path.exists() else set()
   except OSError as error:
@@ -257,7 +259,7 @@ def _write(
   old = draft.with_name(f"{draft.name}.old")
   try:
     for name, write in writers.items():
-      with atomic_file.writing(draft / name) as file:
+      with files.writing(draft / name) as file:
         write(file)
     if path.exists():
       path.rename(old)
@@ -275,4 +277,4 @@ def _write(
 
 
 def _cannot_write(path: pathlib.Path, error: OSError) -> errors.UserError:
-  return errors.UserError(f"cannot write {path}: {failures.reason(error)}")
+  return errors.UserError(f"cannot write {path}: {errors.reason(error)}")

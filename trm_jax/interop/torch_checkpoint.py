@@ -19,34 +19,27 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from trm_jax import (
-  checkpointing,
-  errors,
-  failures,
-  hosts,
-  program,
-  restore,
-  sharding,
-  train_state,
-  types,
-)
+import trm_jax
 from trm_jax import config as config_lib
-from trm_jax import description as description_lib
-from trm_jax import solver as solver_lib
-from trm_jax import version as version_lib
-from trm_jax import workdir as workdir_lib
-from trm_jax.data import atomic_file, kind, look, official
-from trm_jax.data import identifiers as identifiers_lib
+from trm_jax import errors
+from trm_jax.core import train_state, types
+from trm_jax.data import files, identifiers, official
+from trm_jax.data import kind as kind_lib
+from trm_jax.data import task as task_lib
+from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
   torch_config,
   torch_file,
   torch_found,
   torch_kinds,
+  torch_names,
   torch_safetensors,
   torch_settings,
   torch_source,
-  torch_weights,
 )
+from trm_jax.runtime import checkpoint_metadata, processes, program, restore
+from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import mesh as mesh_lib
 
 FINGERPRINT = "imported"  # instead of the training puzzles', which are unknown
 
@@ -78,7 +71,7 @@ def import_checkpoint(
   """
   if jax.process_count() > 1:
     raise errors.UserError("import in one process; several would write alike")
-  if checkpointing.has_checkpoint(workdir):
+  if checkpoints_lib.has_checkpoint(workdir):
     raise errors.UserError(
       f"{workdir} has a checkpoint already, which is not replaced; name another"
       " --workdir"
@@ -95,42 +88,44 @@ def import_checkpoint(
     found, config, sizes, rows_of=names_from, overridden=overridden
   )
   step = found.source.step
-  description = description_lib.Description(
+  description = checkpoint_metadata.Description(
     settings=config_lib.flatten(_settled(config, workdir)),
     data_fingerprint=FINGERPRINT,
     vocabulary=list(shown.symbols),
-    identifiers=identifiers_lib.digest(names),
+    identifiers=identifiers.digest(names),
     learned=[],
     next_batch=step,
-    versions={"trm_jax": version_lib.__version__, "imported from": source},
+    versions={"trm_jax": trm_jax.__version__, "imported from": source},
     num_puzzle_ids=len(names),
   )
-  weights = torch_weights.weights_of(found.state_dict)
+  weights = torch_names.weights_of(found.state_dict)
   state = _state(config, sizes, weights, step)
-  identifiers_lib.write(restore.identifiers_path(workdir), names)
-  with checkpointing.Checkpoints(workdir, config.checkpoint) as checkpoints:
+  identifiers.write(restore.identifiers_path(workdir), names)
+  with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
     checkpoints.save(state, description, step=step)
     checkpoints.wait()
     path = checkpoints.path(step)
-  hosts.tell(f"took {found.taken} of {found.source.weights}")
-  if kind.of(config.data) == "arc":
-    hosts.note(
+  processes.tell(f"took {found.taken} of {found.source.weights}")
+  if kind_lib.of(config.data) == "arc":
+    processes.note(
       "which of ARC's test answers these weights have seen is not known: an"
       " evaluation cannot warn of them"
     )
-  hosts.tell(f"imported as {path}; --mode=evaluate and --mode=predict use it")
+  processes.tell(
+    f"imported as {path}; --mode=evaluate and --mode=predict use it"
+  )
 
 
-def _look(data: config_lib.DataConfig) -> look.Look:
+def _look(data: config_lib.DataConfig) -> task_lib.Look:
   """Returns the look of the settings' puzzles, from the settings alone."""
-  if kind.of(data) != "grid":
-    return kind.look_of(data, (), 0)
+  if kind_lib.of(data) != "grid":
+    return kind_lib.look_of(data, (), 0)
   if not data.charset or not data.grid_rows or not data.grid_cols:
     raise errors.UserError(
       "what the tokens of your own grids are is not in a checkpoint: set"
       " config.data.charset, config.data.grid_rows and config.data.grid_cols"
     )
-  return kind.grid_look(data.grid_rows, data.grid_cols, data.charset)
+  return kind_lib.grid_look(data.grid_rows, data.grid_cols, data.charset)
 
 
 def _identifiers(
@@ -139,27 +134,27 @@ def _identifiers(
   """Returns what the rows of the puzzle table are, and what says so."""
   path = found.identifiers
   if data.identifiers:
-    path = workdir_lib.folder(data.identifiers)
+    path = files.folder(data.identifiers)
     if path.is_dir():
-      path /= identifiers_lib.FILE
+      path /= identifiers.FILE
   if path is not None:
-    names = identifiers_lib.read(path)
-    identifiers_lib.check(names, where=str(path))
+    names = identifiers.read(path)
+    identifiers.check(names, where=str(path))
     return names, str(path)
-  if kind.of(data) == "arc":
+  if kind_lib.of(data) == "arc":
     raise errors.UserError(
       "what the rows of an ARC checkpoint's puzzle table are stands in"
-      f" {identifiers_lib.FILE} of the data set that it was trained"
+      f" {identifiers.FILE} of the data set that it was trained"
       f" on: put it beside {found.weights}, or name it by"
       " --config.data.identifiers=FILE"
     )
-  return [identifiers_lib.BLANK], f"the task {data.task!r}"
+  return [identifiers.BLANK], f"the task {data.task!r}"
 
 
 def _settled(config: config_lib.Config, workdir: str) -> config_lib.Config:
   """Returns the settings to keep; ARC's variants are those of the table."""
   data = config.data
-  if kind.of(data) == "arc" and not official.is_official(data.source):
+  if kind_lib.of(data) == "arc" and not official.is_official(data.source):
     path = str(restore.identifiers_path(workdir))
     data = dataclasses.replace(data, identifiers=path)
   return dataclasses.replace(config, data=data)
@@ -172,18 +167,18 @@ def _state(
   step: int,
 ) -> train_state.TrainState:
   """Returns the state of a training with these weights and empty slots."""
-  mesh = sharding.make_mesh()
+  mesh = mesh_lib.make_mesh()
   # Nothing is ever in its slots: the fewest do.
   train = dataclasses.replace(
     config.train, batch_size=mesh.size, microbatches=1
   )
   built = program.build(dataclasses.replace(config, train=train), sizes, mesh)
-  state = sharding.create_state(built.init, mesh)
+  state = mesh_lib.create_state(built.init, mesh)
   fill = len(state.puzzle_table) - len(weights.puzzle_table)
   table: Any = np.pad(weights.puzzle_table, ((0, fill), (0, 0)))
   weights = dataclasses.replace(weights, puzzle_table=table)
   state = dataclasses.replace(state.started_from(weights), step=jnp.int32(step))
-  return jax.device_put(state, sharding.state_shardings(state, mesh))
+  return jax.device_put(state, mesh_lib.state_shardings(state, mesh))
 
 
 def export_checkpoint(
@@ -206,9 +201,9 @@ def export_checkpoint(
   path = _place(output, file_format)
   beside = {
     torch_config.FILE: torch_config.written(solver.config),
-    identifiers_lib.FILE: json.dumps(solver.identifiers).encode(),
+    identifiers.FILE: json.dumps(solver.identifiers).encode(),
   }
-  state_dict = torch_weights.state_dict_of(
+  state_dict = torch_names.state_dict_of(
     jax.device_get(solver.weights),
     num_puzzle_ids=len(solver.identifiers),
     recurrence=solver.config.model.recurrence,
@@ -217,11 +212,11 @@ def export_checkpoint(
     _write_beside(path.parent / name, content)
   _WRITERS[file_format](
     path,
-    {torch_weights.PREFIX + name: value for name, value in state_dict.items()},
+    {torch_names.PREFIX + name: value for name, value in state_dict.items()},
   )
-  hosts.tell(f"wrote {path}, and beside it {' and '.join(beside)}")
+  processes.tell(f"wrote {path}, and beside it {' and '.join(beside)}")
   for note in _notes(solver.config, state_dict):
-    hosts.note(note)
+    processes.note(note)
 
 
 def _place(output: str, file_format: str) -> epath.Path:
@@ -236,7 +231,7 @@ def _place(output: str, file_format: str) -> epath.Path:
     raise errors.UserError(
       f"name the file to export to, as --output={example}; not {output!r}"
     )
-  path = workdir_lib.folder(output)
+  path = files.folder(output)
   if path.is_dir():
     raise errors.UserError(
       f"{path} is a folder; name a file in it, as {path}/step_1000"
@@ -246,10 +241,10 @@ def _place(output: str, file_format: str) -> epath.Path:
 
 def _write_beside(path: epath.Path, content: bytes) -> None:
   """Writes a file unless it is there; one of another checkpoint is kept."""
-  with failures.told(f"cannot read {path}"):
+  with errors.told(f"cannot read {path}"):
     there = path.read_bytes() if path.exists() else None
   if there is None:
-    with atomic_file.writing(path) as file:
+    with files.writing(path) as file:
       file.write(content)
   elif there != content:
     raise errors.UserError(
@@ -267,7 +262,7 @@ def _notes(
       f"config.model.mlp_multiple is {model.mlp_multiple}: the official code"
       f" knows {_OFFICIAL_MULTIPLE} only and cannot load these weights"
     )
-  if torch_weights.num_latents(state_dict) not in (0, _OFFICIAL_LATENTS):
+  if torch_names.num_latents(state_dict) not in (0, _OFFICIAL_LATENTS):
     notes.append(
       f"config.model.latent_updates is {model.latent_updates}: with multi-scale"
       f" z the official code knows {_OFFICIAL_LATENTS} only and cannot load"
@@ -291,7 +286,7 @@ def _notes(
       f" {' and '.join(otherwise)} {'say' if otherwise[1:] else 'says'}; it"
       " answers the same"
     )
-  latent, *_ = torch_weights.initial_names(model.recurrence, 1)
+  latent, *_ = torch_names.initial_names(model.recurrence, 1)
   is_long = state_dict[latent].dtype == np.float32
   if model.compute_dtype == "bfloat16" and is_long:
     notes.append(

@@ -11,7 +11,7 @@ import yaml
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax import errors, failures
+from trm_jax import errors
 from trm_jax.interop import torch_kinds, torch_settings
 
 FILE = "all_config.yaml"
@@ -31,7 +31,7 @@ def read(path: epath.Path) -> Mapping[str, Any]:
   Raises:
     UserError: it cannot be read, or has no settings of a network.
   """
-  with failures.told(f"cannot read {path}"), path.open("rb") as file:
+  with errors.told(f"cannot read {path}"), path.open("rb") as file:
     content = file.read(_MAX_BYTES + 1)
   if len(content) > _MAX_BYTES:
     raise errors.UserError(f"{path} is too long for a list of settings")

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
-from trm_jax import errors, failures
-from trm_jax.data import atomic_file
+from trm_jax import errors
+from trm_jax.data import files
 from trm_jax.interop import torch_pickle, torch_shown
 
 _PICKLE = "data.pkl"
@@ -43,7 +43,7 @@ def read(path: epath.PathLike) -> Any:
       anything that is neither a tensor nor a plain value.
   """
   path = epath.Path(path)
-  with failures.told(f"cannot read {path}"), path.open("rb") as file:
+  with errors.told(f"cannot read {path}"), path.open("rb") as file:
     return _read(file, str(path))
 
 
@@ -158,7 +158,7 @@ def write(path: epath.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
   Raises:
     UserError: it cannot be written; then the old one is still there.
   """
-  with atomic_file.writing(path) as file, zipfile.ZipFile(file, "w") as archive:
+  with files.writing(path) as file, zipfile.ZipFile(file, "w") as archive:
 
     def add(name: str, content: bytes | memoryview) -> None:
       part = zipfile.ZipInfo(f"archive/{name}")

@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import program
-from trm_jax.interop import (
-  torch_settings,
-  torch_shapes,
-  torch_shown,
-)
+from trm_jax.interop import torch_settings, torch_shapes, torch_shown
+from trm_jax.runtime import program
 
 # What weights may be, without losing a bit.
 _DTYPES = ("float32", "bfloat16", "float16")

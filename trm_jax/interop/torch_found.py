@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import errors, program
+from trm_jax import errors
 from trm_jax.interop import (
   torch_config,
   torch_fit,
   torch_kinds,
+  torch_names,
   torch_settings,
   torch_shapes,
   torch_shown,
   torch_source,
   torch_state_dict,
-  torch_weights,
 )
+from trm_jax.runtime import program
 
 _MAX_TOLD = 10  # differences in one message
 # Of another kind of network, all else is another, too: this is enough.
@@ -111,7 +112,7 @@ def _in_settings(
 ) -> list[torch_settings.Difference]:
   """Compares the settings of a file with ours, and with its latents."""
   found = torch_settings.differences(arch, config)
-  latents, updates = torch_weights.num_latents(state_dict), arch.get("L_cycles")
+  latents, updates = torch_names.num_latents(state_dict), arch.get("L_cycles")
   if not latents or not isinstance(updates, int) or updates == latents:
     return found
   # No setting of ours has latents that are never updated.

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from trm_jax import errors, failures
-from trm_jax.data import atomic_file
+from trm_jax import errors
+from trm_jax.data import files
 
 SUFFIX = ".safetensors"
 
@@ -29,7 +29,7 @@ def read(path: epath.Path) -> dict[str, np.ndarray]:
     UserError: the file is damaged, or the package is missing.
   """
   package = _package("reading")
-  with failures.told(f"cannot read {path}"):
+  with errors.told(f"cannot read {path}"):
     parts = package.deserialize(path.read_bytes())
     # The package's own reader for NumPy knows no bfloat16.
     unknown = sorted({part["dtype"] for _, part in parts} - set(_DTYPES))
@@ -52,7 +52,7 @@ def write(path: epath.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()},
     metadata={"format": "pt"},
   )
-  with atomic_file.writing(path) as file:
+  with files.writing(path) as file:
     file.write(content)
 
 

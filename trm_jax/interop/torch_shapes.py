@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from trm_jax import model_config, program
-from trm_jax.interop import torch_kinds, torch_weights
-from trm_jax.models import layers
+from trm_jax import config as config_lib
+from trm_jax.core import layers
+from trm_jax.interop import torch_kinds, torch_names
+from trm_jax.runtime import program
 
 _BLOCK = "{}.layers.{}.{}.weight"
 
@@ -17,7 +18,7 @@ def _in_blocks(part: str, axis: int) -> tuple[tuple[str, int], ...]:
   """Returns where the first block of either network shows a size."""
   return tuple(
     (_BLOCK.format(level, 0, part), axis)
-    for level in (torch_weights.HIGH, torch_weights.LOW)
+    for level in (torch_names.HIGH, torch_names.LOW)
   )
 
 
@@ -32,8 +33,8 @@ _SEEN_IN = {
     *_in_blocks("mlp_t.down_proj", 0),
     ("embed_pos.embedding_weight", 0),
   ),
-  "num_rows": ((torch_weights.TABLE, 0),),
-  "vector_size": ((torch_weights.TABLE, 1),),
+  "num_rows": ((torch_names.TABLE, 0),),
+  "vector_size": ((torch_names.TABLE, 1),),
 }
 
 
@@ -73,10 +74,10 @@ class Shape:
       "q_head.bias": (2,),
     }
     if self.vector_size:
-      shapes[torch_weights.TABLE] = (self.num_rows, self.vector_size)
+      shapes[torch_names.TABLE] = (self.num_rows, self.vector_size)
     if self.learned_positions:
       shapes["embed_pos.embedding_weight"] = (tokens, size)
-    for name in torch_weights.initial_names(self.recurrence, self.num_latents):
+    for name in torch_names.initial_names(self.recurrence, self.num_latents):
       shapes[name] = (size,)
     for level, num_layers in zip(self.levels, self.num_layers, strict=True):
       for number in range(num_layers):
@@ -100,10 +101,10 @@ class Shape:
     return shapes
 
 
-def expected(model: model_config.ModelConfig, sizes: program.Sizes) -> Shape:
+def expected(model: config_lib.ModelConfig, sizes: program.Sizes) -> Shape:
   """Returns what a state dict of these settings depends on."""
   total_len = model.num_prefix_tokens + sizes.seq_len
-  levels = torch_weights.levels(
+  levels = torch_names.levels(
     model.recurrence, separate_networks=model.separate_networks
   )
 
@@ -141,10 +142,10 @@ def seen(state_dict: Mapping[str, np.ndarray], wanted: Shape) -> Shape:
   is_mlp, is_attention = ".mlp_t." in names, ".self_attn." in names
   if is_mlp != is_attention:
     sizes["token_mixing"] = "mlp" if is_mlp else "attention"
-  if torch_weights.TABLE not in state_dict:
+  if torch_names.TABLE not in state_dict:
     sizes["vector_size"] = 0
-  levels = torch_weights.levels_in(state_dict) or wanted.levels
-  recurrence = torch_weights.recurrence_of(state_dict)
+  levels = torch_names.levels_in(state_dict) or wanted.levels
+  recurrence = torch_names.recurrence_of(state_dict)
   if recurrence is None:
     is_wanted = levels == wanted.levels
     recurrence = wanted.recurrence if is_wanted else "two_latents"
@@ -156,7 +157,7 @@ def seen(state_dict: Mapping[str, np.ndarray], wanted: Shape) -> Shape:
       _num_layers(state_dict, level, wanted.num_layers[0]) for level in levels
     ),
     recurrence=recurrence,
-    num_latents=torch_weights.num_latents(state_dict) or wanted.num_latents,
+    num_latents=torch_names.num_latents(state_dict) or wanted.num_latents,
     learned_positions="embed_pos.embedding_weight" in state_dict,
   )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from etils import epath
 
-from trm_jax import errors, failures
-from trm_jax import workdir as workdir_lib
-from trm_jax.data import identifiers
+from trm_jax import errors
+from trm_jax.data import files as files_lib
+from trm_jax.data import identifiers as identifiers_lib
 from trm_jax.interop import torch_config, torch_file, torch_safetensors
 
 _HUB = "hf:"
@@ -64,8 +64,8 @@ def locate(source: str) -> Source:
     )
   if source.startswith(_HUB):
     return _on_hub(source)
-  path = workdir_lib.folder(source)
-  with failures.told(f"cannot read {path}"):
+  path = files_lib.folder(source)
+  with errors.told(f"cannot read {path}"):
     if path.is_dir():
       names = [entry.name for entry in path.iterdir() if entry.is_file()]
       path = path / _only(names, source)
@@ -76,7 +76,7 @@ def locate(source: str) -> Source:
       other = path.parent / name
       return other if other.exists() else None
 
-    return Source(path, beside(torch_config.FILE), beside(identifiers.FILE))
+    return Source(path, beside(torch_config.FILE), beside(identifiers_lib.FILE))
 
 
 def _only(names: Sequence[str], where: str) -> str:
@@ -136,7 +136,7 @@ def _on_hub(source: str) -> Source:
   return Source(
     weights,
     fetch(beside + torch_config.FILE),
-    fetch(beside + identifiers.FILE),
+    fetch(beside + identifiers_lib.FILE),
   )
 
 
@@ -160,7 +160,7 @@ def _reaching(source: str) -> Iterator[None]:
     yield
   except Exception as error:
     raise errors.UserError(
-      f"cannot get {source} from Hugging Face ({failures.reason(error)});"
+      f"cannot get {source} from Hugging Face ({errors.reason(error)});"
       " download the file, and all_config.yaml beside it, where it can be"
       " reached, and name its path"
     ) from error

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.interop import torch_shown, torch_weights
+from trm_jax.interop import torch_names, torch_shown
 
 # What a batch had of the table when it was saved; some forks save it, too.
 _CACHE = ("puzzle_emb.local_weights", "puzzle_emb.local_ids")
@@ -36,7 +36,7 @@ def find(tree: Any, *, where: str) -> tuple[dict[str, np.ndarray], str]:
   if not found:
     raise errors.UserError(
       f"{where} holds no weights of a TRM: no dict in it has"
-      f" {torch_weights.ANSWER_HEAD} or {torch_weights.INITIAL_Y}"
+      f" {torch_names.ANSWER_HEAD} or {torch_names.INITIAL_Y}"
     )
   for places in (averaged, plain):
     if len(places) > 1:
@@ -74,8 +74,7 @@ def _state_dicts(
     if isinstance(key, str) and isinstance(value, np.ndarray)
   }
   if any(
-    torch_weights.is_official(torch_weights.without_prefix(key))
-    for key in tensors
+    torch_names.is_official(torch_names.without_prefix(key)) for key in tensors
   ):
     yield place, _named(tensors, where)
     return
@@ -89,7 +88,7 @@ def _named(
   """Takes off the prefixes, and leaves out a batch's part of the table."""
   named: dict[str, np.ndarray] = {}
   for full, value in tensors.items():
-    name = torch_weights.without_prefix(full)
+    name = torch_names.without_prefix(full)
     if name in named:
       raise errors.UserError(
         f"{where} has {torch_shown.shown(name)} twice, under different"

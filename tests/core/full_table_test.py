@@ -1,0 +1,119 @@
+"""The puzzle table at full size: a step touches its rows in place."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import puzzle_table
+from trm_jax.runtime import mesh
+
+ROWS, WIDTH = puzzle_table.ARC_1_ROWS, puzzle_table.WIDTH
+TABLE_BYTES = ROWS * WIDTH * 4
+
+
+NUM_DEVICES = 8
+# Shapes in the compiled program, and what sends arrays between devices.
+SHAPE = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
+COLLECTIVE = re.compile(
+  r"= (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter"
+  r"|collective-permute|collective-broadcast)(?:-start)?\("
+)
+
+
+@functools.cache
+def _compiled(rows, num_devices=1):
+  """The training step of a narrow network, compiled; nothing is allocated."""
+  run = puzzle_table.build(rows, num_devices=num_devices)
+  batch = run.abstract_batch(run.config.train.batch_size)
+  return run.train_step().lower(run.abstract_state(), batch).compile()
+
+
+@functools.cache
+def _compiled_evaluation():
+  run = puzzle_table.build(ROWS, num_devices=NUM_DEVICES)
+  size = run.config.eval.batch_size
+  by_row = mesh.split(run.mesh)
+  return (
+    run.evaluate_batch()
+    .lower(
+      run.abstract_state().averaged_weights,
+      run.abstract_batch(size),
+      jax.ShapeDtypeStruct((size,), jnp.bool_, sharding=by_row),
+    )
+    .compile()
+  )
+
+
+def _num_bytes(shapes):
+  """Bytes of the arrays that a text names, e.g. "(f32[8,2], s32[4])"."""
+  return sum(
+    int(bits) // 8 * math.prod(int(n) for n in sizes.split(",") if n)
+    for bits, sizes in SHAPE.findall(shapes)
+  )
+
+
+def test_the_table_is_updated_in_place():
+  memory = _compiled(ROWS).memory_analysis()
+  assert memory.alias_size_in_bytes >= TABLE_BYTES
+
+
+def test_the_step_needs_no_more_memory_for_a_big_table():
+  big, small = (_compiled(rows).memory_analysis() for rows in (ROWS, 1))
+  added = big.temp_size_in_bytes - small.temp_size_in_bytes
+  assert added < TABLE_BYTES / 1000
+
+
+def test_nothing_but_the_update_makes_an_array_of_its_size():
+  shape = re.escape(f"f32[{ROWS},{WIDTH}]")
+  made = re.findall(rf"= {shape}\S* (\w[\w-]*)\(", _compiled(ROWS).as_text())
+  # The compiler may wrap the one scatter into a fusion.
+  assert 1 <= made.count("scatter") + made.count("fusion") <= 2
+  assert set(made) <= {"parameter", "scatter", "fusion", "get-tuple-element"}
+
+
+# --- on eight devices ------------------------------------------------------
+
+
+def test_each_device_holds_its_share_of_the_table_alone():
+  alone = _compiled(ROWS).memory_analysis()
+  shared = _compiled(ROWS, NUM_DEVICES).memory_analysis()
+  share = math.ceil(ROWS / NUM_DEVICES) * WIDTH * 4
+  others = alone.argument_size_in_bytes - TABLE_BYTES
+  assert share <= shared.argument_size_in_bytes <= share + others
+  assert shared.alias_size_in_bytes >= share
+  without = _compiled(1, NUM_DEVICES).memory_analysis()
+  added = shared.temp_size_in_bytes - without.temp_size_in_bytes
+  assert added < share / 1000
+
+
+def test_the_network_s_gradients_are_what_travels_and_never_the_table():
+  run = puzzle_table.build(1, num_devices=NUM_DEVICES)
+  size = run.config.train.batch_size
+  params = jax.tree.leaves(run.abstract_state().params)
+  network = sum(leaf.size for leaf in params) * 4
+  vectors = size * WIDTH * 4
+  sent = [
+    _num_bytes(shapes)
+    for shapes in COLLECTIVE.findall(_compiled(ROWS, NUM_DEVICES).as_text())
+  ]
+  assert len(sent) >= 4  # ids, rows read, rows' gradients, the network's
+  assert max(sent) <= network + vectors
+  assert network + vectors < TABLE_BYTES / 1000
+
+
+def test_an_evaluation_sends_no_table_either():
+  sent = COLLECTIVE.findall(_compiled_evaluation().as_text())
+  assert sent
+  assert max(map(_num_bytes, sent)) < TABLE_BYTES / 1000
+
+
+def test_eight_devices_make_nothing_else_of_the_share_s_size():
+  share = math.ceil(ROWS / NUM_DEVICES)
+  text = _compiled(ROWS, NUM_DEVICES).as_text()
+  made = re.findall(rf"= f32\[{share},{WIDTH}\]\S* (\w[\w-]*)\(", text)
+  assert 1 <= made.count("scatter") + made.count("fusion") <= 2
+  assert set(made) <= {"parameter", "scatter", "fusion", "get-tuple-element"}
+  assert f"f32[{ROWS}" not in text

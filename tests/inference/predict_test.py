@@ -1,0 +1,367 @@
+"""Prediction of rows: what is written, told and refused, without a network."""
+
+import csv
+import gzip
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import solver_stand_in
+import tiny
+
+from trm_jax import errors
+from trm_jax.data import kind
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.inference import pictures as prediction_pictures
+from trm_jax.inference import predict
+from trm_jax.visualization import animation
+
+HEADER = "question,answer,confidence,steps,valid,error"
+QUESTION = "1..4..1..1.34..."
+ANSWER = "1234" + "3412" + "2143" + "4321"
+ROW = f"{QUESTION},{ANSWER},0.7500,3,yes,"
+
+
+def _solver(**settings):
+  config = solver_stand_in.changed(tiny.config(), "eval", **settings)
+  return solver_stand_in.of(solver_stand_in.SudokuStandIn, config)
+
+
+def _questions(count):
+  tokens, _ = sudoku_generator.generate(
+    count, box_rows=2, box_cols=2, num_clues=6, seed=5
+  )
+  return ["".join(".1234"[token - 1] for token in row) for row in tokens]
+
+
+def _write(tmp_path, rows, name="puzzles.csv"):
+  path = tmp_path / name
+  path.write_text("\n".join(["question", *rows]))
+  return str(path)
+
+
+def _read(path):
+  return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def _error(solver, source, output, pictures="") -> str:
+  with pytest.raises(errors.UserError) as caught:
+    predict.predict_file(solver, str(source), str(output), pictures)
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
+
+
+def test_a_row_for_every_row_and_the_bad_ones_told(tmp_path, capfd):
+  rows = [QUESTION, "12", *_questions(5), "x" + QUESTION[1:], QUESTION]
+  output = tmp_path / "answers.csv"
+  message = _error(_solver(), _write(tmp_path, rows), output)
+  assert message == (
+    "2 of 9 rows could not be read (first puzzles.csv line 3: question has 2"
+    f" characters, expected 16); the others' answers are in {output}, with the"
+    " faults in its column error"
+  )
+  lines = output.read_text().splitlines()
+  assert lines[0] == HEADER
+  assert lines[1] == lines[-1] == ROW
+  assert lines[2].startswith("12,,,,,")
+  written = _read(output)
+  assert [row["question"] for row in written] == rows
+  for row in written:
+    if row["error"]:
+      assert not row["answer"] + row["confidence"] + row["steps"] + row["valid"]
+    else:
+      assert row["valid"] == "yes"
+  assert "question has 'x' at position 1" in written[7]["error"]
+  told = capfd.readouterr()
+  assert told.out == ""
+  assert (
+    "7 puzzles answered by runs/stand_in, 7 (100.00%) of them a valid solution,"
+    " mean confidence 75.0%, 3.0 supervision steps on average" in told.err
+  )
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "answers.csv",  # and no draft
+    "puzzles.csv",
+  ]
+
+
+@pytest.mark.parametrize("solver", ["fixed", "adaptive"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_size_of_a_batch_makes_no_difference(tmp_path, batch_size, solver):
+  rows = [*_questions(6), "12", "34", "56", *_questions(2)]
+  source = _write(tmp_path, rows)
+  outputs = []
+  for size, number in ((batch_size, 2), (100, 1)):
+    settings = _solver(solver=solver, batch_size=size, puzzles_per_slot=number)
+    outputs.append(tmp_path / f"{size}.csv")
+    _error(settings, source, outputs[-1])
+  assert outputs[0].read_bytes() == outputs[1].read_bytes()
+  assert len(_read(outputs[0])) == len(rows)
+
+
+def test_a_puzzle_in_and_its_answer_printed(capfdbinary):
+  predict.predict_file(_solver(), QUESTION, "-", "")
+  told = capfdbinary.readouterr()
+  assert told.out.decode() == f"{HEADER}\n{ROW}\n"
+  assert b"1 puzzle answered by" in told.err
+
+
+def test_from_pipe_to_pipe(monkeypatch, capfdbinary):
+  content = f"{QUESTION}\n12\n".encode()
+  monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+  message = _error(_solver(), "-", "-")
+  assert "1 of 2 rows could not be read (first standard input line 2" in message
+  assert "the others' answers are in standard output" in message
+  lines = capfdbinary.readouterr().out.decode().splitlines()
+  assert lines[:2] == [HEADER, ROW]
+  assert lines[2].startswith("12,,,,,")
+  assert len(lines) == 3
+
+
+def test_a_zipped_answer(tmp_path):
+  path = tmp_path / "answers.csv.gz"
+  predict.predict_file(_solver(), QUESTION, str(path), "")
+  assert gzip.decompress(path.read_bytes()).decode() == f"{HEADER}\n{ROW}\n"
+
+
+def test_the_answer_is_the_networks_even_against_a_clue(tmp_path):
+  class Wrong(solver_stand_in.StandIn):
+    """Answers another puzzle's solution, with a cell of padding."""
+
+    def answer(self, tokens, puzzle_id):
+      digits = "4321" * 4
+      return np.array([0, *(int(digit) + 1 for digit in digits[1:])]), 0.25
+
+  solver = solver_stand_in.of(Wrong, tiny.config())
+  path = tmp_path / "answers.csv"
+  predict.predict_file(solver, QUESTION, str(path), "")
+  assert path.read_text().splitlines()[1] == (
+    f"{QUESTION}, {('4321' * 4)[1:]},0.2500,3,no,"
+  )
+
+
+def test_own_grids_have_no_rules(tmp_path, capfd):
+  config = solver_stand_in.changed(
+    tiny.config(), "data", task="grid", grid_rows=1, grid_cols=2
+  )
+  look = kind.look_of(config.data, ("?", *'",'), 2)
+  solver = solver_stand_in.of(solver_stand_in.Echo, config, look=look)
+  path = tmp_path / "answers.csv"
+  predict.predict_file(solver, '",', str(path), "")
+  (row,) = _read(path)
+  assert row == {
+    "question": '",',
+    "answer": '",',
+    "confidence": "0.5000",
+    "steps": "3",
+    "valid": "",
+    "error": "",
+  }
+  assert "valid" not in capfd.readouterr().err
+
+
+# --- nothing half-written ----------------------------------------------------
+
+
+def _old(tmp_path):
+  path = tmp_path / "answers.csv"
+  path.write_text("old")
+  return path
+
+
+def _assert_untouched(path):
+  assert path.read_text() == "old"
+  assert not list(path.parent.glob(".*"))  # no draft
+
+
+def test_nothing_is_written_if_no_row_can_be_read(tmp_path):
+  output = _old(tmp_path)
+  message = _error(_solver(), _write(tmp_path, ["12", "34"]), output)
+  assert message == (
+    "none of 2 rows could be read, nothing is written; first puzzles.csv line"
+    " 2: question has 2 characters, expected 16"
+  )
+  assert _error(_solver(), "x" * 16, output).startswith("--input: question has")
+  _assert_untouched(output)
+
+
+def test_a_failure_on_the_way_leaves_what_was_there(tmp_path, capfdbinary):
+  source = _write(tmp_path, _questions(5))
+  output = _old(tmp_path)
+  for place in (output, "-"):
+    solver = _solver(batch_size=2)
+    answer = solver.answer
+    left = [3]
+
+    def fails(tokens, puzzle_id, answer=answer, left=left):
+      if not left[0]:
+        raise RuntimeError("out of memory")
+      left[0] -= 1
+      return answer(tokens, puzzle_id)
+
+    solver.answer = fails
+    with pytest.raises(RuntimeError):
+      predict.predict_file(solver, source, str(place), "")
+  _assert_untouched(output)
+  assert not capfdbinary.readouterr().out
+
+
+def test_too_little_memory_is_told_as_such(tmp_path):
+  def fails(*_):
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+  solver = _solver(batch_size=8)
+  solver.answer = fails
+  output = _old(tmp_path)
+  for place in (output, "-"):
+    assert _error(solver, QUESTION, place) == (
+      "the puzzles cannot be solved 8 at a time; lower config.eval.batch_size"
+      " (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes)"
+    )
+  _assert_untouched(output)
+
+
+def test_nobody_reads_any_more():
+  """As with | head: one line, and no complaint at the end of the program."""
+  program = (
+    "import sys; from trm_jax.data import answers\n"
+    "from trm_jax import errors\n"
+    "try:\n"
+    "  with answers.writing('-', input_path='') as file:\n"
+    "    sys.stdin.read()\n"
+    "    file.write(b'x' * 100)\n"
+    "except errors.UserError as error:\n"
+    "  sys.exit(str(error))\n"
+  )
+  with subprocess.Popen(
+    [sys.executable, "-c", program],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    process.stdout.close()
+    process.stdin.close()
+    told = process.stderr.read()
+  assert process.returncode == 1
+  assert told == "cannot write to standard output: Broken pipe\n"
+
+
+def test_a_file_that_is_damaged_further_on(tmp_path):
+  source = tmp_path / "puzzles.csv.gz"
+  content = gzip.compress(f"question\n{QUESTION}\n{QUESTION}\n".encode())
+  source.write_bytes(content[:-4])
+  output = _old(tmp_path)
+  message = _error(_solver(batch_size=1), source, output)
+  assert message.startswith("puzzles.csv.gz line 4: cannot be read")
+  _assert_untouched(output)
+
+
+def test_rows_of_other_bytes_keep_no_other_from_being_solved(tmp_path):
+  source = tmp_path / "puzzles.csv"
+  bad = [b"\xff", b'"' + QUESTION.encode(), b"x" * 200_000]
+  rows = [b"question", *bad, QUESTION.encode(), *bad[::-1], QUESTION.encode()]
+  source.write_bytes(b"\n".join(rows))
+  output = tmp_path / "answers.csv"
+  message = _error(_solver(batch_size=1), source, output)
+  assert message.startswith(
+    "6 of 8 rows could not be read (first puzzles.csv line 2: not UTF-8 text);"
+  )
+  # Answers can be read by who reads CSV, too.
+  written = _read(output)
+  assert [row["valid"] for row in written] == (["", "", "", "yes"] * 2)
+  assert [bool(row["error"]) for row in written] == [True] * 3 + [False] + (
+    [True] * 3 + [False]
+  )
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
+  solver = _solver()
+  solver.answer = None  # is not asked
+  source = _write(tmp_path, [QUESTION])
+  message = _error(solver, source, tmp_path / "nowhere" / "answers.csv")
+  assert f"there is no folder {tmp_path / 'nowhere'}" in message
+  assert "which is no file" in _error(solver, source, tmp_path)
+  assert "which is the --input" in _error(solver, source, source)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  message = _error(solver, "~/puzzles.csv", "~/puzzles.csv")
+  assert "which is the --input" in message
+  assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- pictures ----------------------------------------------------------------
+
+
+def test_pictures_of_the_first_puzzles(tmp_path, monkeypatch, capfd):
+  monkeypatch.setattr(prediction_pictures, "MOST", 2)
+  source = _write(tmp_path, ["12", QUESTION, "34", QUESTION, QUESTION])
+  folder = tmp_path / "pictures"
+  output = tmp_path / "answers.csv"
+  message = _error(_solver(batch_size=2), source, output, str(folder))
+  assert "2 of 5 rows" in message
+  assert sorted(path.name for path in folder.iterdir()) == [
+    "puzzle_2.gif",
+    "puzzle_2.png",
+    "puzzle_4.gif",
+    "puzzle_4.png",
+  ]
+  told = capfd.readouterr().err
+  assert "4 pictures of the first 2 puzzles (at most 2)" in told
+
+
+def test_names_of_pictures_are_distinct(tmp_path, capfd):
+  tokens = np.array([[1] * 16] * 7, np.uint8)
+  names = ["a/b", "a_b", "A?b", "a_b_2", "x" * 300, "x" * 301, "日" * 99]
+  puzzles = [
+    prediction_pictures.Puzzle(name=name, tokens=question)
+    for name, question in zip(names, tokens, strict=True)
+  ]
+  solver = solver_stand_in.of(solver_stand_in.Echo, tiny.config())
+  prediction_pictures.draw(solver, puzzles, str(tmp_path))
+  assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(
+    ["a_b", "a_b_2", "A_b_3", "a_b_2_2", "x" * 50, "x" * 50 + "_2", "日" * 50]
+  )
+  assert len(list(tmp_path.iterdir())) == 14
+  assert "14 pictures of the first 7 puzzles" in capfd.readouterr().err
+
+
+def test_what_is_there_after_an_interruption_was_told(
+  tmp_path, monkeypatch, capfd
+):
+  """Answers come first; and pictures that are drawn are told of."""
+  num_drawn = 0
+
+  def save_gif(thinking, path):
+    nonlocal num_drawn
+    num_drawn += 1
+    if num_drawn == 2:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(animation, "save_gif", save_gif)
+  source = _write(tmp_path, [QUESTION] * 3)
+  output = tmp_path / "answers.csv"
+  folder = tmp_path / "pictures"
+  with pytest.raises(KeyboardInterrupt):
+    predict.predict_file(_solver(), source, str(output), str(folder))
+  assert len(_read(output)) == 3
+  answers_told, pictures_told = capfd.readouterr().err.splitlines()
+  assert answers_told.endswith(str(output))
+  assert pictures_told == (
+    f"3 pictures of the first 3 puzzles (at most 20): {folder}"
+  )
+
+
+def test_an_interruption_leaves_no_answers(tmp_path, capfdbinary):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  solver = _solver()
+  solver.answer = interrupted
+  output = _old(tmp_path)
+  for place in (output, "-"):
+    with pytest.raises(KeyboardInterrupt):
+      predict.predict_file(solver, QUESTION, str(place), "")
+  _assert_untouched(output)
+  told = capfdbinary.readouterr()
+  assert not told.out + told.err

@@ -1,0 +1,191 @@
+"""A trained network solves puzzles that are handed in, without any data."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+import saved_run
+import tiny
+
+import trm_jax
+from trm_jax import errors
+from trm_jax.core import solve, types
+from trm_jax.data.sudoku import generator as sudoku_generator
+from trm_jax.inference import solver
+from trm_jax.runtime import experiment, restore
+
+STEP = 7
+SETTINGS = {"adaptive": {"halt_threshold": 0.6}, "rollouts": {"noise": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  run = experiment.build(tiny.config())
+  folder = tmp_path_factory.mktemp("run")
+  return str(saved_run.save(run, folder, {STEP: 0.5}))
+
+
+@functools.cache
+def _inputs(count=11):
+  _, test = sudoku_generator.generate_split(
+    2, count, box_rows=2, box_cols=2, num_clues=6, seed=3
+  )
+  return test.inputs
+
+
+_load = solver.load
+
+
+@pytest.mark.parametrize("name", ["fixed", "adaptive", "rollouts"])
+def test_few_puzzles_are_solved_as_many_and_as_one(workdir, name):
+  loaded = _load(workdir, solver=name, **SETTINGS.get(name, {}))
+  whole = loaded.solve_tokens(_inputs())
+  assert whole.answers.shape == (11, 16)
+  assert whole.answers.dtype == np.uint8
+  for part in (slice(0, 1), slice(3, 10)):
+    found = loaded.solve_tokens(_inputs()[part])
+    np.testing.assert_array_equal(found.answers, whole.answers[part])
+    np.testing.assert_allclose(
+      found.confidence, whole.confidence[part], rtol=1e-4
+    )
+    np.testing.assert_array_equal(found.steps, whole.steps[part])
+
+
+def test_it_answers_as_an_evaluation_does(workdir):
+  run = experiment.build(tiny.config())
+  weights = restore.averaged_weights(run, workdir).weights
+  batch = types.Batch(
+    inputs=_inputs(16).astype(np.int32),
+    labels=np.full((16, 16), types.IGNORED_LABEL, np.int32),
+    puzzle_ids=np.zeros(16, np.int32),
+  )
+  result = run.evaluate_batch()(weights, batch, np.ones(16, bool))
+  trace = solver.load(workdir).trace_tokens(_inputs(16))
+  np.testing.assert_array_equal(trace.answers, np.asarray(result.answers))
+  np.testing.assert_allclose(
+    trace.confidence, jax.nn.sigmoid(result.halt_logits), rtol=1e-4
+  )
+
+
+def test_a_trace_ends_with_the_answer_and_may_go_on(workdir):
+  loaded = solver.load(workdir)
+  trace = loaded.trace_tokens(_inputs())
+  solved = loaded.solve_tokens(_inputs())
+  np.testing.assert_array_equal(trace.answers[-1], solved.answers)
+  assert solved.steps.tolist() == [4] * 11
+  longer = loaded.trace_tokens(_inputs(), supervision_steps=9)
+  assert longer.answers.shape == (9, 11, 16)
+  np.testing.assert_array_equal(longer.answers[:4], trace.answers)
+
+
+def test_the_solver_of_rollouts_takes_the_surest_attempt(workdir):
+  loaded = _load(workdir, solver="rollouts", noise=0.3, rollouts=5)
+  ((result, count),) = loaded.results(_inputs()[:8])
+  assert count == 8
+  logits = np.asarray(result.halt_logits)
+  assert (np.diff(logits, axis=0) >= 0).all()  # never a less confident one
+  assert (logits[-1] > logits[0]).any()
+  assert _load(workdir, solver="rollouts", noise=0.0).solve_tokens(
+    _inputs()
+  ).confidence == pytest.approx(loaded_fixed(workdir).confidence)
+
+
+def loaded_fixed(workdir):
+  return solver.load(workdir).solve_tokens(_inputs())
+
+
+def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
+  at_once = []
+  solve_rollouts = solve.solve_rollouts
+
+  def spy(*args, **kwargs):
+    at_once.append(kwargs["at_a_time"])
+    return solve_rollouts(*args, **kwargs)
+
+  monkeypatch.setattr(solve, "solve_rollouts", spy)
+  loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
+  for count in (1, 11, 30, 2):  # on eight devices
+    loaded.solve_tokens(_inputs(30)[:count])
+  assert at_once == [4, 2, 1]  # compiled once for each size
+
+
+def test_settings_from_python(workdir):
+  loaded = trm_jax.load(workdir, solver="adaptive", halt_threshold=0.25)
+  assert loaded.config.eval.halt_threshold == 0.25
+  longer = trm_jax.load(workdir, supervision_steps=9)
+  assert longer.solve_tokens(_inputs()).steps.tolist() == [9] * 11
+  with pytest.raises(errors.UserError, match=r"did you mean config\.eval\."):
+    trm_jax.load(workdir, halt_treshold=0.25)
+
+
+def test_no_puzzles_have_no_answers(workdir):
+  found = solver.load(workdir).solve_tokens(_inputs()[:0])
+  assert found.answers.shape == (0, 16)
+  assert solver.load(workdir).solve([]) == []
+
+
+def test_five_lines_of_python(workdir):
+  loaded = trm_jax.load(workdir)
+  text = "".join(loaded.look.drawn(token) for token in _inputs()[0])
+  numbers = (_inputs()[0].reshape(4, 4) - 1).tolist()
+  first, second = loaded.solve([text, numbers])
+  assert first.text == second.text
+  assert len(first.text) == 16
+  assert first.grid.shape == (4, 4)
+  assert "".join(first.grid.ravel()) == first.text
+  assert 0 < first.confidence < 1
+  assert first.steps == 4
+  assert first.valid is False  # of random weights
+  with pytest.raises(errors.UserError, match=r"puzzle 2: .* 15 characters"):
+    loaded.solve([text, text[1:]])
+
+
+def test_what_is_valid_is_told_by_the_rules(workdir):
+  rules = solver.load(workdir).rules
+  _, test = sudoku_generator.generate_split(
+    2, 3, box_rows=2, box_cols=2, num_clues=6, seed=3
+  )
+  answers = test.labels.copy()
+  answers[1, [0, 1]] = answers[1, [1, 0]]
+  other = np.roll(test.inputs, 1, axis=0)
+  assert rules.is_valid(test.inputs, answers).tolist() == [True, False, True]
+  assert not rules.is_valid(other, test.labels).all()
+
+
+def test_settings_of_another_network_are_refused(workdir):
+  config = restore.saved_config(workdir)
+  model = dataclasses.replace(config.model, latent_updates=2)
+  with pytest.raises(errors.UserError, match=r"config\.model\.latent_updates"):
+    solver.load(workdir, dataclasses.replace(config, model=model))
+
+
+def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
+  with pytest.raises(errors.UserError, match="holds no checkpoint"):
+    trm_jax.load(str(tmp_path))
+
+
+def test_other_identifiers_are_refused(workdir, tmp_path):
+  run = experiment.build(tiny.config())
+  folder = saved_run.save(run, tmp_path, {STEP: 0.5})
+  restore.identifiers_path(str(folder)).write_text('["<blank>", "more"]')
+  with pytest.raises(errors.UserError, match="not the list of the rows"):
+    solver.load(str(folder))
+
+
+@pytest.mark.parametrize(
+  ("name", "count", "devices", "size"),
+  [
+    ("fixed", 1, 1, 1),
+    ("fixed", 5, 1, 8),
+    ("fixed", 5, 3, 9),
+    ("fixed", 500, 1, 8),
+    ("adaptive", 500, 1, 128),
+    ("adaptive", 100, 8, 128),
+    ("fixed", 0, 2, 2),
+  ],
+)
+def test_batch_sizes(name, count, devices, size):
+  settings = dataclasses.replace(tiny.config().eval, solver=name, batch_size=8)
+  assert solver.batch_size(settings, count, devices) == size

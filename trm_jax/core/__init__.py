@@ -1,0 +1,1 @@
+"""The algorithm alone: jax, flax, optax and chex; no settings, no files."""

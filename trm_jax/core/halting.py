@@ -1,0 +1,140 @@
+"""Which slots halt, and what refills them (paper, sections 2.5, 4.6)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from trm_jax.core import types
+
+
+@flax.struct.dataclass
+class ExplorationDraws:
+  """Random numbers that make some puzzles stay longer."""
+
+  uniform: jax.Array  # [B] float32 in [0, 1): below exploration_prob explores
+  min_steps: jax.Array  # [B] int32 in 2..max_supervision_steps
+
+
+def draw_exploration(
+  key: jax.Array, batch_size: int, *, max_supervision_steps: int
+) -> ExplorationDraws:
+  """Draws each slot's exploration for one supervision step.
+
+  Args:
+    key: typed PRNG key of this supervision step.
+    batch_size: B.
+    max_supervision_steps: the most steps per puzzle; with 1 the draws decide
+      nothing.
+
+  Returns:
+    One draw per slot.
+  """
+  uniform_key, steps_key = jax.random.split(key)
+  return ExplorationDraws(
+    uniform=jax.random.uniform(uniform_key, (batch_size,)),
+    min_steps=jax.random.randint(
+      steps_key, (batch_size,), 2, max(max_supervision_steps, 2) + 1, jnp.int32
+    ),
+  )
+
+
+def initial_latents(
+  constants: types.Latents, batch_size: int, total_len: int, dtype: jnp.dtype
+) -> types.Latents:
+  """Spreads the initial y and z, [D] each, over [B, S, D]."""
+
+  def spread(constant):
+    shape = (batch_size, total_len, *constant.shape)
+    return jnp.broadcast_to(constant.astype(dtype)[None, None], shape)
+
+  return jax.tree.map(spread, constants)
+
+
+def refill(
+  carry: types.Carry, batch: types.Batch, constants: types.Latents
+) -> types.Carry:
+  """Gives each halted slot the new batch's row and the initial latents.
+
+  A running slot keeps its puzzle; the new batch's row for it is dropped.
+
+  Args:
+    carry: of the previous supervision step.
+    batch: one new puzzle per slot.
+    constants: initial y and z, [D] each (z as the recurrence has it).
+
+  Returns:
+    The carry with no slot halted.
+  """
+  free = carry.halted
+
+  def choose(new, old):
+    return jnp.where(free.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+  batch_size, total_len, _ = carry.latents.y.shape
+  fresh = initial_latents(
+    constants, batch_size, total_len, carry.latents.y.dtype
+  )
+  return types.Carry(
+    latents=jax.tree.map(choose, fresh, carry.latents),
+    batch=jax.tree.map(choose, batch, carry.batch),
+    steps=jnp.where(free, 0, carry.steps),
+    halted=jnp.zeros_like(free),
+  )
+
+
+def halt(
+  steps: jax.Array,
+  output: types.Output,
+  *,
+  halt_rule: str,
+  max_supervision_steps: int,
+  exploration_prob: float,
+  draws: ExplorationDraws,
+) -> jax.Array:
+  """Decides which slots halt after this supervision step of training.
+
+  Args:
+    steps: [B] int32, supervision steps including this one.
+    output: of this step.
+    halt_rule: 'halt' (halt logit > 0) or 'halt_over_continue' (halt logit >
+      continue logit).
+    max_supervision_steps: after so many a slot halts in any case.
+    exploration_prob: share of slots that must make `draws.min_steps`.
+    draws: of this step.
+
+  Returns:
+    [B] bool.
+  """
+  last = steps >= max_supervision_steps
+  if max_supervision_steps == 1:
+    return last
+  if halt_rule == "halt":
+    confident = output.halt_logits > 0
+  elif halt_rule == "halt_over_continue":
+    confident = output.halt_logits > output.continue_logits
+  else:
+    raise ValueError(f"unknown halt_rule {halt_rule!r}")
+  explores = draws.uniform < exploration_prob
+  min_steps = jnp.where(explores, draws.min_steps, 0)
+  return (last | confident) & (steps >= min_steps)
+
+
+def continue_targets(
+  steps: jax.Array, next_output: types.Output, *, max_supervision_steps: int
+) -> jax.Array:
+  """Computes the continue head's targets, a Q-learning backup.
+
+  Source: HRM (arXiv 2506.21734), adaptive computation time; TRM drops it.
+
+  Args:
+    steps: [B] int32, supervision steps including this one.
+    next_output: of one more supervision step on the same puzzles.
+    max_supervision_steps: where the best continuation is to halt.
+
+  Returns:
+    [B] float32 probabilities, without gradient.
+  """
+  best = jnp.maximum(next_output.halt_logits, next_output.continue_logits)
+  last = steps >= max_supervision_steps
+  backup = jnp.where(last, next_output.halt_logits, best)
+  return jax.lax.stop_gradient(jax.nn.sigmoid(backup))

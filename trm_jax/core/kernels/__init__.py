@@ -1,0 +1,1 @@
+"""Implementations of attention, SwiGLU and products to choose from."""

@@ -1,0 +1,1 @@
+"""ARC-AGI: tasks, their variants, and the data sets made of them."""

@@ -1,0 +1,68 @@
+"""Whether answers that are evaluated were learned from.
+
+What a run learns from is kept with its checkpoints as marks: the names of the
+ARC tasks whose test answers it sees, and a digest of each such pair.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+
+from trm_jax.data.arc import tasks as arc_tasks
+
+_NUM_NAMED = 3  # leaked tasks that a warning names
+
+
+def _mark(pair: arc_tasks.Pair) -> str:
+  """Returns what equals another pair's if and only if its grids do."""
+  digest = hashlib.blake2b(digest_size=8)
+  for grid in (pair.input, pair.output):
+    if grid is not None:
+      digest.update(bytes(grid.shape) + grid.tobytes())
+  return f"pair {digest.hexdigest()}"
+
+
+def marks(tasks: Iterable[arc_tasks.ArcTask]) -> list[str]:
+  """Returns the marks of tasks that are learned from, test answers included."""
+  return [
+    mark
+    for task in tasks
+    for mark in (
+      task.name,
+      *(_mark(pair) for pair in (*task.train, *task.test) if _known(pair)),
+    )
+  ]
+
+
+def pair_marks(pairs: Iterable[arc_tasks.Pair]) -> list[str]:
+  """Returns the marks of pairs whose task is not known."""
+  return [_mark(pair) for pair in pairs]
+
+
+def _known(pair: arc_tasks.Pair) -> bool:
+  return pair.output is not None
+
+
+def warning(
+  tested: Sequence[arc_tasks.ArcTask], learned: Collection[str]
+) -> str:
+  """Returns a warning if test answers are among what was learned, or "".
+
+  Args:
+    tested: Tasks that are evaluated.
+    learned: Marks; a task counts by its name, or by a test pair.
+  """
+  known = set(learned)
+  leaked = [
+    task.name
+    for task in tested
+    if task.name in known
+    or any(_mark(pair) in known for pair in task.test if _known(pair))
+  ]
+  if not leaked:
+    return ""
+  return (
+    f"training saw the test answers of {len(leaked)} of the {len(tested)}"
+    f" evaluation tasks ({', '.join(leaked[:_NUM_NAMED])}"
+    f"{', ...' if len(leaked) > _NUM_NAMED else ''}): solving them says nothing"
+    " about unseen tasks"
+  )

@@ -1,0 +1,396 @@
+"""Which variants of which ARC tasks there are: the plan of a data set.
+
+The official builder writes every variant of every task to disk. What it draws
+for them, a transform and ten colours, is all that a plan holds, draw by draw
+the same, so that row i of a puzzle table means the same here and there.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trm_jax import errors
+from trm_jax.data import files
+from trm_jax.data import identifiers as identifiers_lib
+from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.data.arc import variants as arc_variants
+
+Tasks = Mapping[str, Sequence[arc_tasks.ArcTask]]  # those of each subset
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Puzzles, that is variants, grouped by task; a task's first is its original.
+
+  Attributes:
+    groups: Subset and name of each task, G.
+    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
+    rows: Row of the puzzle table for each puzzle, int32 [N]. A task that stands
+      in two subsets shares its rows.
+    transforms: 0..7, for `arc.apply`, uint8 [N].
+    colours: New colour of each old one, for `arc.apply`, uint8 [N, 10].
+    num_rows: Rows of the puzzle table, with row 0, which is blank.
+    unused: Rows of tasks that the data do not have, and their identifiers.
+  """
+
+  groups: tuple[tuple[str, str], ...]
+  group_indices: np.ndarray
+  rows: np.ndarray
+  transforms: np.ndarray
+  colours: np.ndarray
+  num_rows: int
+  unused: tuple[tuple[int, str], ...] = ()
+
+  def __post_init__(self):
+    count = len(self.rows)
+    for name, dtype, shape in (
+      ("group_indices", np.int64, (len(self.groups) + 1,)),
+      ("rows", np.int32, (count,)),
+      ("transforms", np.uint8, (count,)),
+      ("colours", np.uint8, (count, arc_grids.NUM_COLOURS)),
+    ):
+      array = getattr(self, name)
+      if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+          f"{name} is {array.dtype} {array.shape}, "
+          f"expected {np.dtype(dtype)} {shape}"
+        )
+    ends = self.group_indices
+    if ends[0] != 0 or ends[-1] != count or (np.diff(ends) < 1).any():
+      raise ValueError(f"group_indices do not cut 0..{count} into parts")
+    if self.rows.min() < 1 or self.rows.max() >= self.num_rows:
+      raise ValueError(f"rows are not between 1 and {self.num_rows - 1}")
+
+  def identifiers(self) -> list[str]:
+    """Returns the name of every row, as the official builder writes them."""
+    result = [identifiers_lib.BLANK] * self.num_rows
+    for row, name in self.unused:
+      result[row] = name
+    digits = (self.colours + np.uint8(ord("0"))).tobytes().decode("ascii")
+    rows, transforms = self.rows.tolist(), self.transforms.tolist()
+    starts = self.group_indices.tolist()
+    for (_, task), start, end in zip(
+      self.groups, starts[:-1], starts[1:], strict=True
+    ):
+      result[rows[start]] = task
+      for i in range(start + 1, end):
+        result[rows[i]] = arc_grids.variant_name(
+          task,
+          transform=transforms[i],
+          digits=digits[
+            arc_grids.NUM_COLOURS * i : arc_grids.NUM_COLOURS * (i + 1)
+          ],
+        )
+    return result
+
+  def sparse(self, num_variants: int) -> list[tuple[str, int]]:
+    """Lists the tasks with fewer puzzles than num_variants + 1, and how many.
+
+    Tasks of few colours or with symmetric grids do not have more.
+    """
+    counts = np.diff(self.group_indices).tolist()
+    return [
+      (name, count)
+      for (_, name), count in zip(self.groups, counts, strict=True)
+      if count <= num_variants
+    ]
+
+
+def build(
+  tasks: Tasks, *, num_variants: int, rng: np.random.RandomState
+) -> Plan:
+  """Draws a plan, draw by draw as the official builder does.
+
+  Args:
+    tasks: Of every subset; the order matters, of subsets and tasks.
+    num_variants: Of each task, beside the original.
+    rng: The draws; seeded with 42 officially.
+
+  Returns:
+    The plan: subsets in the given order, the tasks of each in random order.
+
+  Raises:
+    UserError: if there is no task, or one with a name that cannot be.
+  """
+  _check_names(tasks)
+  groups, variants = [], []
+  for subset, members in tasks.items():
+    order = list(range(len(members)))
+    rng.shuffle(order)
+    for task in (members[i] for i in order):
+      groups.append((subset, task.name))
+      variants.append(
+        arc_variants.distinct(task, num_variants=num_variants, rng=rng)
+      )
+  rows, num_rows = _new_rows(groups, variants)
+  return Plan(
+    groups=tuple(groups),
+    group_indices=_indices([transforms for transforms, _ in variants]),
+    rows=rows,
+    transforms=np.concatenate([transforms for transforms, _ in variants]),
+    colours=np.concatenate([colours for _, colours in variants]),
+    num_rows=num_rows,
+  )
+
+
+def _check_names(tasks: Tasks) -> None:
+  if not any(tasks.values()):
+    raise errors.UserError(f"no tasks in the subsets {', '.join(tasks)}")
+  for subset, members in tasks.items():
+    for task in members:
+      if arc_grids.SEPARATOR in task.name or task.name in (
+        "",
+        identifiers_lib.BLANK,
+      ):
+        raise errors.UserError(
+          f"task {task.name[:100]!r} of the subset {subset!r} has a name that "
+          f"identifiers cannot hold: rename it, without {arc_grids.SEPARATOR!r}"
+        )
+
+
+def _new_rows(
+  groups: Sequence[tuple[str, str]],
+  variants: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, int]:
+  """Numbers the variants from 1 on; what has the same name, the same.
+
+  Args:
+    groups: Subset and name of each task.
+    variants: Transforms and colours of each task's variants.
+
+  Returns:
+    Rows of all variants, int32 [N], and the number after the last.
+  """
+  in_subsets = collections.Counter(name for _, name in groups)
+  known: dict[tuple[str, int, bytes], int] = {}  # only what may come again
+  parts = []
+  following = 1
+  for (_, name), (transforms, colours) in zip(groups, variants, strict=True):
+    rows = np.arange(following, following + len(transforms), dtype=np.int32)
+    if in_subsets[name] == 1:
+      following += len(rows)
+    else:
+      for i, transform in enumerate(transforms.tolist()):
+        variant = (name, transform, colours[i].tobytes())
+        rows[i] = known.setdefault(variant, following)
+        following = max(following, int(rows[i]) + 1)
+    parts.append(rows)
+  return np.concatenate(parts), following
+
+
+def _indices(parts: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+  """Returns where each part begins and the last one ends, int64."""
+  return np.cumsum([0, *map(len, parts)], dtype=np.int64)
+
+
+def without_rows(
+  names: Sequence[str], tasks: Tasks
+) -> dict[str, list[arc_tasks.ArcTask]]:
+  """Returns the tasks of which not a single variant is in a list.
+
+  Args:
+    names: What each row of a puzzle table stands for.
+    tasks: Of every subset.
+
+  Returns:
+    Those of the tasks, of every subset, that need rows of their own.
+  """
+  known = {name.split(arc_grids.SEPARATOR)[0] for name in names}
+  return {
+    subset: [task for task in members if task.name not in known]
+    for subset, members in tasks.items()
+  }
+
+
+def from_identifiers(names: Sequence[str], tasks: Tasks, *, where: str) -> Plan:
+  """Makes the plan that another program's puzzle table was trained with.
+
+  Args:
+    names: What each row stands for, in any order but for row 0, which is
+      blank.
+    tasks: Of every subset.
+    where: The file they are from, begins the text of an error.
+
+  Returns:
+    The plan: subsets in the given order, the tasks of each in the order of
+    their originals in the list.
+
+  Raises:
+    UserError: on a name that is malformed or there twice, or if a task of the
+      data is missing.
+  """
+  _check_names(tasks)
+  identifiers_lib.check(names, where=where)
+  variants = [(identifiers_lib.BLANK, 0, "0" * arc_grids.NUM_COLOURS)]
+  variants += [
+    arc_grids.parse_name(name, where=f"{where} entry {row}")
+    for row, name in enumerate(names[1:], 1)
+  ]
+  members: dict[str, list[int]] = collections.defaultdict(list)
+  for row, (task, _, _) in enumerate(variants[1:], 1):
+    if names[row] == task:
+      members[task].insert(0, row)
+    else:
+      members[task].append(row)
+  groups = _groups_in(names, members, tasks, where)
+  rows = np.concatenate([members[name] for _, name in groups])
+  digits = "".join(digits for _, _, digits in variants).encode("ascii")
+  all_colours = np.frombuffer(digits, np.uint8).reshape(len(names), -1)
+  all_transforms = np.array([transform for _, transform, _ in variants])
+  used = {name for _, name in groups}
+  return Plan(
+    groups=groups,
+    group_indices=_indices([members[name] for _, name in groups]),
+    rows=rows.astype(np.int32),
+    transforms=all_transforms[rows].astype(np.uint8),
+    colours=all_colours[rows] - np.uint8(ord("0")),
+    num_rows=len(names),
+    unused=tuple(
+      (row, names[row])
+      for row in range(1, len(names))
+      if variants[row][0] not in used
+    ),
+  )
+
+
+def _groups_in(
+  names: Sequence[str],
+  members: Mapping[str, list[int]],
+  tasks: Tasks,
+  where: str,
+) -> tuple[tuple[str, str], ...]:
+  """Puts the tasks in order; UserError if the list does not fit them."""
+  groups: list[tuple[str, str]] = []
+  missing: list[str] = []
+  counts = collections.Counter(
+    task.name for given in tasks.values() for task in given
+  )
+  for name, count in counts.items():
+    if count > 1:
+      raise errors.UserError(
+        f"the ARC task {name!r} stands in several subsets: which of its rows "
+        f"in {where} belong to which is not known; leave one subset out"
+      )
+  for subset, given in tasks.items():
+    found = {}
+    for task in given:
+      if task.name in members and names[members[task.name][0]] == task.name:
+        found[task.name] = members[task.name][0]
+      else:
+        missing.append(f"{task.name!r} of the subset {subset!r}")
+    groups += [(subset, name) for name in sorted(found, key=found.__getitem__)]
+  if missing:
+    raise errors.UserError(
+      f"{where} has the identifiers of another data set: {len(missing)} of "
+      f"{len(missing) + len(groups)} tasks have no original in it, first "
+      f"{missing[0]}"
+    )
+  return tuple(groups)
+
+
+# Plans of variants kept in files, so that each is drawn once.
+
+
+_FORMAT = 1  # of the files; to be raised when they or the draws change
+_ARRAYS = ("group_indices", "rows", "transforms", "colours")
+
+
+def cached(
+  tasks: Tasks, *, num_variants: int, seed: int, folder: pathlib.Path
+) -> Plan:
+  """Builds a plan as `arc_plan.build` does, or reads it from its file.
+
+  Args:
+    tasks: As in `arc_plan.build`.
+    num_variants: As in `arc_plan.build`.
+    seed: Of the draws; 42 officially.
+    folder: Where plans are kept.
+
+  Returns:
+    The plan.
+
+  Raises:
+    UserError: if a number is out of range, if the file is damaged or cannot
+      be written, or as in `arc_plan.build`.
+  """
+  if num_variants < 0 or not 0 <= seed < 2**32:
+    raise errors.UserError(
+      f"number of variants is {num_variants} and their seed {seed}, expected 0 "
+      "or more and, for the seed, less than 2^32"
+    )
+  path = folder / f"arc_plan_{_digest(tasks, num_variants, seed)}.npz"
+  if path.exists():
+    return _read(path)
+  count = sum(map(len, tasks.values()))
+  print(
+    f"building the plan of variants, once: {count:,} tasks, up to "
+    f"{num_variants:,} variants each",
+    file=sys.stderr,
+    flush=True,
+  )
+  rng = np.random.RandomState(seed)
+  plan = build(tasks, num_variants=num_variants, rng=rng)
+  _list_sparse(plan, num_variants)
+  with files.writing(path) as file:
+    np.savez(
+      file,
+      groups=np.array(json.dumps(plan.groups)),
+      num_rows=np.array(plan.num_rows),
+      **{name: getattr(plan, name) for name in _ARRAYS},
+    )
+  return plan
+
+
+def _list_sparse(plan: Plan, num_variants: int) -> None:
+  """Tells which tasks have fewer variants than were asked for."""
+  by_count: dict[int, list[str]] = {}
+  for name, count in sorted(plan.sparse(num_variants)):
+    by_count.setdefault(count, []).append(name)
+  if by_count:
+    lines = [
+      "fewer variants, by symmetry or for want of colours (with the original):"
+    ]
+    for count, names in sorted(by_count.items()):
+      text = f"{count:,}: {', '.join(names)}"
+      lines.append(textwrap.indent(textwrap.fill(text, 76), "  "))
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _read(path: pathlib.Path) -> Plan:
+  try:
+    with np.load(path) as file:
+      return Plan(
+        groups=tuple(map(tuple, json.loads(str(file["groups"])))),
+        num_rows=int(file["num_rows"]),
+        **{name: file[name] for name in _ARRAYS},
+      )
+  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+    raise errors.UserError(
+      f"the plan of variants in {path} is damaged "
+      f"({errors.first_line(error)}): delete that file to have it built again"
+    ) from error
+
+
+def _digest(tasks: Tasks, num_variants: int, seed: int) -> str:
+  """Returns a hex digest of all that a plan depends on."""
+  result = hashlib.blake2b(
+    repr((_FORMAT, num_variants, seed)).encode(), digest_size=12
+  )
+  for subset, members in tasks.items():
+    result.update(repr((subset, len(members))).encode())
+    for task in members:
+      pairs = (*task.train, *task.test)
+      result.update(repr((task.name, len(pairs))).encode())
+      for pair in pairs:
+        for grid in (pair.input, pair.output):
+          result.update(repr(grid if grid is None else grid.shape).encode())
+          result.update(b"" if grid is None else grid.tobytes())
+  return result.hexdigest()

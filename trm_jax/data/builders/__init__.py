@@ -1,1 +1,0 @@
-"""Builders of data sets: the only place that knows tensorflow_datasets."""

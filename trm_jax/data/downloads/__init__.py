@@ -1,0 +1,1 @@
+"""The public data sets, downloaded and prepared once."""

@@ -1,0 +1,1 @@
+"""Puzzles of the user: grids of characters in CSV files."""

@@ -1,0 +1,1 @@
+"""Maze-Hard: rules, generator."""

@@ -1,0 +1,1 @@
+"""Sudoku: rules, augmentation, generator."""

@@ -1,0 +1,1 @@
+"""Accuracy on test puzzles, and ARC's votes."""

@@ -1,0 +1,242 @@
+"""The official names and layouts of weights, and ours.
+
+An official checkpoint is a state dict: one dict of tensors by name. Its linear
+weights are [out, in], ours [in, out]; everything else is the same. This is the
+one place that knows both vocabularies.
+
+Of two networks the official L_level updates z (our `network`) and H_level y
+(our `answer_network`); where there is one, it is L_level, or with direct
+prediction H_level. H_init is the initial y and L_init the initial z, but the
+only latent of single z is L_init; multi-scale z has L1_init, L2_init, ...
+"""
+
+import itertools
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+
+from trm_jax.core import types
+
+# Of the official code, which compiles its model before it saves or loads.
+PREFIX = "_orig_mod.model.inner."
+TABLE = "puzzle_emb.weights"
+ANSWER_HEAD = "lm_head.weight"
+LOW, HIGH = "L_level", "H_level"  # networks
+INITIAL_Y, INITIAL_Z = "H_init", "L_init"
+
+_INITIAL = re.compile(r"(H|L\d{0,3})_init")
+_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d+)\.(.+)\.weight")
+_PREFIXES = re.compile(
+  r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
+)
+_PATHS = {
+  "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
+  "embed_pos.embedding_weight": ("position_embedding", "embedding"),
+  ANSWER_HEAD: ("answer_head", "kernel"),
+  "q_head.weight": ("halt_head", "kernel"),
+  "q_head.bias": ("halt_head", "bias"),
+}
+_BLOCK_PATHS = {
+  "self_attn.qkv_proj": ("attention", "qkv"),
+  "self_attn.o_proj": ("attention", "out"),
+  "mlp_t.gate_up_proj": ("token_mlp", "gate_up"),
+  "mlp_t.down_proj": ("token_mlp", "down"),
+  "mlp.gate_up_proj": ("channel_mlp", "gate_up"),
+  "mlp.down_proj": ("channel_mlp", "down"),
+}
+_NAMES: Mapping[tuple[str, ...], str] = {
+  path: name for name, path in _PATHS.items()
+}
+_BLOCK_NAMES: Mapping[tuple[str, ...], str] = {
+  path: name for name, path in _BLOCK_PATHS.items()
+}
+
+
+def levels(recurrence: str, *, separate_networks: bool) -> tuple[str, ...]:
+  """Returns the official names of our networks, that of `network` first."""
+  if separate_networks:
+    return (LOW, HIGH)
+  return (HIGH,) if recurrence == "direct" else (LOW,)
+
+
+def levels_in(names: Collection[str]) -> tuple[str, ...]:
+  """Returns which networks a state dict, or a part of it, has."""
+  return tuple(
+    level
+    for level in (LOW, HIGH)
+    if any(name.startswith(f"{level}.") for name in names)
+  )
+
+
+def initial_names(recurrence: str, latent_updates: int) -> tuple[str, ...]:
+  """Returns the official names of the initial latents, that of y first."""
+  if recurrence == "single_latent":
+    return (INITIAL_Z,)
+  if recurrence == "direct":
+    return (INITIAL_Y,)
+  if recurrence == "latent_per_update":
+    return (INITIAL_Y, *map(_numbered, range(1, latent_updates + 1)))
+  return (INITIAL_Y, INITIAL_Z)
+
+
+def _numbered(number: int) -> str:
+  return f"L{number}_init"
+
+
+def num_latents(names: Collection[str]) -> int:
+  """Returns how many latents a state dict has for z, each with a number."""
+  numbers = itertools.count(1)
+  return next(n for n in numbers if _numbered(n) not in names) - 1
+
+
+def recurrence_of(names: Collection[str]) -> str | None:
+  """Returns the recurrence that a state dict is of; None if it is unclear."""
+  found = levels_in(names)
+  if found == (HIGH,):
+    return "direct"
+  if INITIAL_Y in names and INITIAL_Z in names:
+    return "two_latents"
+  if HIGH in found:
+    return None
+  if num_latents(names):
+    return "latent_per_update"
+  return "single_latent" if INITIAL_Z in names else None
+
+
+def path_of(name: str, *, is_direct: bool = False) -> tuple[str, ...] | None:
+  """Returns our path of an official parameter; None if it is none of ours.
+
+  Args:
+    name: without a prefix.
+    is_direct: whether it is of direct prediction.
+  """
+  if name in _PATHS:
+    return _PATHS[name]
+  match = _BLOCK.fullmatch(name)
+  if match and match.group(3) in _BLOCK_PATHS:
+    level, block, part = match.groups()
+    alone = level == LOW or is_direct
+    network = "network" if alone else "answer_network"
+    return (network, f"layers_{block}", *_BLOCK_PATHS[part], "kernel")
+  return None
+
+
+def name_of(path: tuple[str, ...], *, is_direct: bool = False) -> str:
+  """Returns the official name of one of our parameters."""
+  if path in _NAMES:
+    return _NAMES[path]
+  network, block, *part, _ = path
+  level = LOW if network == "network" and not is_direct else HIGH
+  number = block.removeprefix("layers_")
+  return f"{level}.layers.{number}.{_BLOCK_NAMES[tuple(part)]}.weight"
+
+
+def is_official(name: str) -> bool:
+  """Tells whether a name, without prefix, is one of an official tensor."""
+  return (
+    path_of(name) is not None
+    or name == TABLE
+    or _INITIAL.fullmatch(name) is not None
+  )
+
+
+def in_our_layout(name: str, value: np.ndarray) -> np.ndarray:
+  """Returns an official parameter as it lies in ours, or a gradient of it."""
+  path = path_of(name)
+  return value.T if path and path[-1] == "kernel" else value
+
+
+def params_of(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Returns the model's parameters, a dict of dicts, of a state dict.
+
+  Args:
+    state_dict: by official name without a prefix. What is no parameter, as the
+      puzzle table, is left out.
+  """
+  is_direct = levels_in(state_dict) == (HIGH,)
+  paths = {name: path_of(name, is_direct=is_direct) for name in state_dict}
+  return traverse_util.unflatten_dict(
+    {
+      path: _float32(in_our_layout(name, state_dict[name]))
+      for name, path in paths.items()
+      if path is not None
+    }
+  )
+
+
+def weights_of(state_dict: Mapping[str, np.ndarray]) -> types.Weights:
+  """Returns our weights, in NumPy, of a state dict without a prefix.
+
+  A model without puzzle vectors has a table of one row of width 0.
+  """
+  recurrence = recurrence_of(state_dict) or "two_latents"
+  y, *z = (
+    _float32(state_dict[name])
+    for name in initial_names(recurrence, num_latents(state_dict))
+  )
+  if recurrence == "latent_per_update":
+    z = [np.stack(z)]
+  return types.Weights(
+    params=params_of(state_dict),
+    puzzle_table=_float32(state_dict.get(TABLE, np.zeros((1, 0)))),
+    initial_latents=types.Latents(y=y, z=z[0] if z else None),
+  )
+
+
+def _float32(value: Any) -> Any:
+  return np.asarray(value, np.float32)
+
+
+def state_dict_of(
+  weights: types.Weights, *, num_puzzle_ids: int, recurrence: str
+) -> dict[str, np.ndarray]:
+  """Returns the state dict, without a prefix, of our weights.
+
+  Args:
+    weights: ours.
+    num_puzzle_ids: rows of the table that are no filling.
+    recurrence: of the settings.
+
+  Returns:
+    Arrays in official layout by official name. The initial latents are
+    bfloat16, as official ones are, if that is exact, else float32.
+  """
+  state_dict = _initial_latents(weights.initial_latents, recurrence)
+  if weights.puzzle_table.shape[1]:
+    state_dict[TABLE] = np.asarray(weights.puzzle_table)[:num_puzzle_ids]
+  for path, value in traverse_util.flatten_dict(weights.params).items():
+    name = name_of(path, is_direct=recurrence == "direct")
+    # The other direction is a transpose, too.
+    state_dict[name] = in_our_layout(name, np.asarray(value))
+  return dict(sorted(state_dict.items()))
+
+
+def _initial_latents(
+  latents: types.Latents, recurrence: str
+) -> dict[str, np.ndarray]:
+  """Returns the initial latents by official name, all of the same dtype."""
+  vectors = [_float32(latents.y)]
+  if latents.z is not None:
+    vectors += list(np.atleast_2d(_float32(latents.z)))
+  dtype = ml_dtypes.bfloat16 if all(map(_is_short, vectors)) else np.float32
+  names = initial_names(recurrence, len(vectors) - 1)
+  return {
+    name: vector.astype(dtype)
+    for name, vector in zip(names, vectors, strict=True)
+  }
+
+
+def _is_short(latent: np.ndarray) -> bool:
+  """Tells whether float32 numbers have no more digits than bfloat16."""
+  short = latent.astype(ml_dtypes.bfloat16)
+  return np.array_equal(short.astype(np.float32), latent)
+
+
+def without_prefix(name: str) -> str:
+  """Returns a parameter's name without what wrapped models put before it."""
+  match = _PREFIXES.match(name)
+  return name[match.end() :] if match else name

@@ -1,1 +1,0 @@
-"""Optimizers, schedules, and what each parameter is to them."""

@@ -1,0 +1,336 @@
+"""Checkpoints: everything the next supervision step depends on, by Orbax.
+
+Asynchronous and atomic. Beside each state lies its description: the settings,
+the next batch's number and a digest of each array. What is read is compared
+with it; a checkpoint that is damaged is passed over, but never in silence.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from trm_jax import config as config_lib
+from trm_jax import errors
+from trm_jax.core import train_state, types
+from trm_jax.data import files
+from trm_jax.runtime import array_digest, checkpoint_metadata, processes
+from trm_jax.runtime import scores as scores_lib
+
+_PREFIX = "ckpt"
+
+_T = TypeVar("_T")
+
+
+class DamagedError(errors.UserError):
+  """A checkpoint is not as it was saved; one that does not fit is another."""
+
+
+class Checkpoints:
+  """The checkpoints of one workdir."""
+
+  def __init__(
+    self, workdir: str, settings: config_lib.CheckpointConfig | None = None
+  ):
+    """Opens the folder `checkpoints` of a workdir.
+
+    Args:
+      workdir: a folder; need not exist when training.
+      settings: which to keep; None opens for reading only.
+
+    Raises:
+      UserError: the workdir can't be written, or has no checkpoint to read.
+    """
+    self.folder = _folder(workdir)
+    self.writes = settings is not None  # or reads only
+    self._has_failed = False
+    errors.hush_orbax()
+    with errors.told(f"cannot use the workdir, {self.folder}"):
+      if self.writes:
+        self.folder.mkdir(parents=True, exist_ok=True)
+      elif not self.folder.exists():
+        raise errors.UserError(
+          f"{workdir} holds no checkpoint; train first, or name another"
+          " --workdir"
+        )
+      self._scores = scores_lib.Scores(self.folder)
+      self._manager = ocp.CheckpointManager(
+        self.folder,
+        item_names=("state", "description"),
+        options=_options(settings, self._scores),
+      )
+    if self.writes and self._scores.damage:
+      self._scores.begin_anew(self._manager.all_steps())
+
+  @property
+  def latest_step(self) -> int | None:
+    """Step of the newest checkpoint, None if there is none."""
+    return processes.from_first(self._manager.latest_step)
+
+  @property
+  def best_step(self) -> int | None:
+    """Step with the best score; None if none was evaluated."""
+    best = self._scores.best(self.all_steps(), 1)
+    return best[0] if best else None
+
+  def last_good(self) -> str:
+    """Says which checkpoint there is to go back to, as a part of a line."""
+    steps = _steps(self.folder)  # not those that are still being written
+    if not steps:
+      return "no checkpoint was saved before it"
+    return f"the last good checkpoint is {self.path(steps[-1])}"
+
+  def path(self, step: int) -> epath.Path:
+    """Folder of a checkpoint."""
+    return self.folder / f"{_PREFIX}_{step}"
+
+  def save(
+    self,
+    state: train_state.TrainState,
+    description: checkpoint_metadata.Description,
+    *,
+    step: int,
+  ) -> None:
+    """Saves in the background; the state may be donated at once.
+
+    Raises:
+      UserError: this one or the one before it could not be written.
+    """
+    description = dataclasses.replace(
+      description, arrays=array_digest.records(state)
+    )
+    with self._writing():
+      was_saved = self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          description=ocp.args.JsonSave(description.to_json()),
+        ),
+      )
+      if not was_saved:  # Orbax's own policy saw no need
+        raise RuntimeError(f"step {step} was left out")
+
+  def note_score(self, step: int, score: float) -> None:
+    """Notes how good a saved checkpoint is.
+
+    Args:
+      step: of the checkpoint.
+      score: of its evaluation, higher is better; NaN if the right answers are
+        not known.
+    """
+    self._scores.note(step, score)
+
+  def all_steps(self) -> list[int]:
+    """Steps of all checkpoints, in order; alike on all hosts."""
+    return processes.from_first(lambda: list(self._manager.all_steps()))
+
+  def put_aside(self, step: int) -> str:
+    """Renames a damaged checkpoint, so that its step can be saved again."""
+    path = self.path(step)
+    aside = processes.from_first(lambda: str(files.put_aside(path)))
+    self._manager.reload()
+    return aside
+
+  def forget_scores_after(self, step: int) -> None:
+    """Drops the scores of later steps, which will be made again."""
+    self._scores.forget_after(step)
+
+  def description(self, step: int) -> checkpoint_metadata.Description:
+    """Reads what lies beside the state of a step.
+
+    Raises:
+      DamagedError: it is not as it was saved.
+    """
+
+    def read():
+      handler = ocp.JsonCheckpointHandler()
+      values = handler.restore(self.path(step) / "description")
+      return checkpoint_metadata.Description.from_json(values)
+
+    return self._read(step, read)
+
+  def restore(
+    self, step: int, abstract: train_state.TrainState
+  ) -> train_state.TrainState:
+    """Reads a whole state.
+
+    Args:
+      step: of the checkpoint.
+      abstract: ShapeDtypeStructs with the shardings to restore to. The puzzle
+        table may have another number of rows of zeros at its end.
+
+    Returns:
+      The state.
+
+    Raises:
+      DamagedError: it is not as it was saved.
+      UserError: shapes differ; all are listed.
+    """
+    return self._restore(step, abstract, partly=False)
+
+  def restore_weights(
+    self, step: int, abstract: types.Weights
+  ) -> types.Weights:
+    """Reads only what solving needs; arguments as for `restore`."""
+    wanted = {
+      "ema_params": abstract.params,
+      checkpoint_metadata.TABLE: abstract.puzzle_table,
+      "initial_latents": {
+        name: leaf
+        for name, leaf in vars(abstract.initial_latents).items()
+        if leaf is not None  # a recurrence without z
+      },
+    }
+    restored = self._restore(step, wanted, partly=True)
+    return types.Weights(
+      params=restored["ema_params"],
+      puzzle_table=restored[checkpoint_metadata.TABLE],
+      initial_latents=types.Latents(**restored["initial_latents"]),
+    )
+
+  def _restore(self, step: int, wanted: Any, *, partly: bool) -> Any:
+    saved = self.description(step)
+    # Not by the manager, whose hosts would wait for one that cannot read.
+    handler = ocp.PyTreeCheckpointHandler()
+    folder = self.path(step) / "state"
+    if not saved.arrays:  # saved before digests were kept
+      arrays = self._read(
+        step, lambda: array_digest.undigested(handler.metadata(folder).tree)
+      )
+      saved = dataclasses.replace(saved, arrays=arrays)
+    checkpoint_metadata.check_arrays_fit(
+      saved, wanted, where=f"the checkpoint {self.path(step)}", partly=partly
+    )
+    # All shapes fit: what is not strict are the table's rows of zeros.
+    restore_args = jax.tree.map(
+      lambda args: dataclasses.replace(args, strict=False),
+      ocp.checkpoint_utils.construct_restore_args(wanted),
+    )
+    restored = self._read(
+      step,
+      lambda: handler.restore(
+        folder,
+        args=ocp.args.PyTreeRestore(
+          wanted, restore_args=restore_args, partial_restore=partly
+        ),
+      ),
+    )
+    self._check_digests(step, saved.arrays, restored)
+    return restored
+
+  def _check_digests(
+    self, step: int, saved: Mapping[str, array_digest.Record], restored: Any
+  ) -> None:
+    found = array_digest.records(restored)
+    wrong = [
+      name
+      for name, record in found.items()
+      if saved[name].digest not in (None, record.digest)
+    ]
+    if wrong:
+      more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+      raise self._damaged(
+        step, f"not the numbers that were saved: {', '.join(wrong[:3])}{more}"
+      )
+
+  def wait(self) -> None:
+    """Blocks until every save is on disk; raises as `save` does."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, then closes."""
+    with self._writing():
+      self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind, error, _) -> None:
+    if error is None:
+      self.close()
+      return
+    was_told = self._has_failed
+    try:
+      self.close()
+    except errors.UserError as also:  # must not hide the one before it
+      if not was_told:
+        processes.note(f"WARNING: {also}")
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns whatever Orbax raises, also later, into a UserError."""
+    try:
+      yield
+    except Exception as error:
+      self._has_failed = True
+      raise errors.UserError(
+        f"cannot save a checkpoint in {self.folder}: {errors.reason(error)};"
+        f" {self.last_good()}"
+      ) from error
+
+  def _damaged(self, step: int, reason: str) -> DamagedError:
+    return DamagedError(
+      f"the checkpoint {self.path(step)} is damaged ({reason})"
+    )
+
+  def _read(self, step: int, read: Callable[[], _T]) -> _T:
+    """Calls `read`; what one host cannot read, is an error on all of them."""
+    damage = trouble = ""
+    found: list[_T] = []
+    try:
+      found.append(read())
+    except Exception as error:
+      if errors.is_trouble(error):
+        trouble = errors.reason(error)
+      else:
+        damage = errors.reason(error)
+    trouble = processes.of_any_host(trouble)
+    damage = processes.of_any_host(damage)
+    if trouble:
+      raise errors.UserError(
+        f"the checkpoint {self.path(step)} cannot be read: {trouble}"
+      )
+    if damage:
+      raise self._damaged(step, damage)
+    return found[0]
+
+
+def has_checkpoint(workdir: str) -> bool:
+  """Tells whether a workdir has a finished checkpoint."""
+  return bool(_steps(_folder(workdir)))
+
+
+def _folder(workdir: str) -> epath.Path:
+  return files.folder(workdir) / "checkpoints"
+
+
+def _steps(folder: epath.Path) -> list[int]:
+  """Returns the steps of the finished checkpoints, in order."""
+  names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
+  with errors.told(f"cannot read {folder}"):
+    return sorted(found.step for found in names.find_all(folder))
+
+
+def _options(
+  settings: config_lib.CheckpointConfig | None, scores: scores_lib.Scores
+) -> ocp.CheckpointManagerOptions:
+  if settings is None:
+    return ocp.CheckpointManagerOptions(
+      step_prefix=_PREFIX, read_only=True, create=False, save_interval_steps=0
+    )
+  return ocp.CheckpointManagerOptions(
+    step_prefix=_PREFIX,
+    preservation_policy=policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(settings.keep_last),
+        scores_lib.KeepBest(scores, settings.keep_best),
+      ]
+    ),
+    cleanup_tmp_directories=True,
+  )

@@ -1,0 +1,79 @@
+"""Ending early without loss: SIGTERM, a preemption, a limit of time."""
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from trm_jax.runtime import mesh as mesh_lib
+
+_NO, _SIGNAL, _TIME = range(3)
+_REASONS = {_SIGNAL: "SIGTERM", _TIME: "config.train.max_minutes"}
+
+
+class Stopped(Exception):  # noqa: N818  # no error: the exit status is 0
+  """The run was asked to end and has saved what it had."""
+
+
+class Stop:
+  """Whether the run is to end now; all hosts say the same at the same time."""
+
+  def __init__(self, max_minutes: float = 0.0):
+    """Starts the clock.
+
+    Args:
+      max_minutes: from now on; 0 for no limit.
+    """
+    self.limit(max_minutes)
+    self._signalled = False
+    self._asked: jax.Array | None = None
+    self._agreed = _NO
+
+  def limit(self, max_minutes: float) -> None:
+    """Sets the limit, counted from now on; 0 for none."""
+    self._end = time.monotonic() + 60.0 * max_minutes if max_minutes else None
+
+  def install(self) -> None:
+    """Catches SIGTERM; after `hosts.join`, which catches it, too."""
+    signal.signal(signal.SIGTERM, lambda *_: self.request())
+
+  def request(self) -> None:
+    """Asks for the end, as SIGTERM does."""
+    self._signalled = True
+
+  @property
+  def reason(self) -> str:
+    """Why, once `now` was true."""
+    return _REASONS[self._agreed]
+
+  def now(self, mesh: Mesh) -> bool:
+    """Tells whether to end; to be called equally often on all hosts.
+
+    One host is enough to end all. The answer to what they ask in one call is
+    read in the next, when it is there already: no device waits for it.
+    """
+    if jax.process_count() == 1:
+      self._agreed = self._agreed or self._wanted()
+      return bool(self._agreed)
+    if self._asked is not None:
+      self._agreed = int(self._asked)
+    mine = np.full(jax.local_device_count(), self._wanted(), np.int32)
+    self._asked = _largest(mesh)(mesh_lib.put_rows(mine, mesh))
+    return bool(self._agreed)
+
+  def _wanted(self) -> int:
+    if self._signalled:
+      return _SIGNAL
+    late = self._end is not None and time.monotonic() >= self._end
+    return _TIME if late else _NO
+
+
+@functools.cache
+def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+  """Returns the largest entry's computation, compiled once."""
+  return jax.jit(jnp.max, out_shardings=mesh_lib.replicated(mesh))

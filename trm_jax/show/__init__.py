@@ -1,1 +1,0 @@
-"""Pictures, curves, GIFs and the HTML report."""

@@ -1,0 +1,1 @@
+"""Pictures, animations, plots and the HTML report."""

@@ -1,0 +1,217 @@
+"""Curves and bars: of a training, and of an evaluation for its report.
+
+Series differ in line and marker, not by colour alone.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib import axes as axes_lib
+from matplotlib import figure, ticker
+
+from trm_jax.data import files
+from trm_jax.evaluation import report as report_lib
+from trm_jax.visualization import gallery
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+  """Colours of a chart."""
+
+  ink: str
+  grid: str
+  series: tuple[str, ...]
+
+
+# Okabe and Ito's colours, which all eyes tell apart, lighter in the dark.
+LIGHT = Theme("#1b1b1b", "#c9c9c9", ("#0060a0", "#c05000", "#007a5a"))
+DARK = Theme("#e6e6e6", "#4a4a4a", ("#6cb8f0", "#f0a050", "#4ccfa8"))
+_LINES, _MARKERS = ("-", "--", "-."), ("o", "s", "^")
+_SIZE = (4.4, 2.9)  # inches: to be read on a phone, too
+_MOST_MARKERS = 20  # in a line
+_MOST_LABELS = 8  # above bars
+# What is drawn of metrics.jsonl.
+_CURVES = {
+  "loss": ("answer_loss", "halt_loss"),
+  "accuracy": ("exact_accuracy", "cell_accuracy", "pass@2"),
+}
+
+
+def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
+  """Draws losses and accuracies over supervision steps.
+
+  Args:
+    rows: of metrics.jsonl.
+    path: the PNG to write.
+  """
+  picture = figure.Figure(figsize=(10, 4), layout="constrained")
+  panels = picture.subplots(1, len(_CURVES))
+  for axes, what in zip(panels, _CURVES, strict=True):
+    axes.set_title(what)
+    _draw_training(axes, rows, what, LIGHT)
+    if axes.lines:
+      axes.legend()
+  with files.writing(path) as file:
+    picture.savefig(file, format="png", dpi=110)
+
+
+def training(
+  rows: Sequence[Mapping[str, Any]], what: str, theme: Theme
+) -> bytes:
+  """Draws 'loss' or 'accuracy' of metrics.jsonl; an SVG."""
+  picture, axes = _chart(theme)
+  _draw_training(axes, rows, what, theme)
+  axes.set_ylabel(what)
+  return _svg(picture, axes, theme)
+
+
+def measured(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
+  """Tells whether `training` has anything to draw."""
+  return any(
+    row.get(name) is not None for row in rows for name in _CURVES[what]
+  )
+
+
+def _draw_training(
+  axes: axes_lib.Axes,
+  rows: Sequence[Mapping[str, Any]],
+  what: str,
+  theme: Theme,
+) -> None:
+  for name, colour in zip(_CURVES[what], theme.series, strict=False):
+    for group, style in (("train", "-"), ("eval", "o--")):
+      points = [
+        (row["step"], row[name])
+        for row in rows
+        if row.get("group") == group and row.get(name) is not None
+      ]
+      if points:
+        label = f"{name.replace('_', ' ')}, {group}"
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=label)
+  axes.set_xlabel("supervision steps of training")
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True))
+  if what == "accuracy":
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+  axes.grid(color=theme.grid, linewidth=0.6)
+
+
+def accuracy(report: report_lib.Report, theme: Theme) -> bytes:
+  """Draws accuracy against supervision steps or rollouts; an SVG."""
+  picture, axes = _chart(theme)
+  names = {
+    "exact_accuracy": "puzzles right",
+    "cell_accuracy": "cells right",
+    "halt_accuracy": "belief right",
+  }
+  for number, (name, label) in enumerate(names.items()):
+    axes.plot(
+      report.numbers,
+      report.means[name],
+      linestyle=_LINES[number],
+      marker=_MARKERS[number],
+      markersize=4,
+      markevery=max(1, len(report.numbers) // _MOST_MARKERS),
+      color=theme.series[number],
+      label=label,
+      zorder=4 - number,
+    )
+  rollouts = report.axis == "rollouts"
+  axes.set_xlabel("rollouts" if rollouts else "supervision steps")
+  axes.xaxis.set_major_locator(
+    ticker.MaxNLocator(nbins=8, integer=True, steps=(1, 2, 4, 5, 8, 10))
+  )
+  low, high = axes.get_ylim()
+  axes.set_ylim(max(low, -0.03), min(high, 1 + 0.05 * (1 - low)))
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+  return _svg(picture, axes, theme)
+
+
+def reliability(bins: gallery.Bins, theme: Theme) -> bytes:
+  """Draws the share of right answers over confidence; an SVG."""
+  picture, axes = _chart(theme)
+  there = bins.counts > 0
+  middles = (bins.edges[:-1] + bins.edges[1:]) / 2
+  axes.bar(
+    middles[there],
+    bins.accuracy[there],
+    width=0.8 * np.diff(bins.edges)[there],
+    color=theme.series[0],
+    edgecolor=theme.series[0],  # a bar of no height is a line
+    linewidth=2,
+    clip_on=False,
+    label="share that is right",
+  )
+  top = axes.secondary_xaxis("top")
+  top.set_xticks(middles[there], [_short(n) for n in bins.counts[there]])
+  top.tick_params(colors=theme.ink, labelsize=7, length=0)
+  top.spines["top"].set_visible(False)
+  axes.plot(
+    [0, 1], [0, 1], "--", color=theme.series[1], label="as sure as right"
+  )
+  axes.set_xlim(0, 1)
+  axes.set_ylim(0, 1)
+  axes.set_xlabel("confidence (at the top: number of answers)")
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_locator(ticker.MultipleLocator(0.2))
+    axis.set_major_formatter(ticker.PercentFormatter(1.0))
+  return _svg(picture, axes, theme)
+
+
+def steps_used(steps: np.ndarray, theme: Theme) -> bytes:
+  """Draws how many puzzles took how many supervision steps, [N]; an SVG."""
+  picture, axes = _chart(theme)
+  numbers, counts = np.unique(steps, return_counts=True)
+  bars = axes.bar(numbers, counts, color=theme.series[0])
+  if len(numbers) <= _MOST_LABELS:
+    axes.bar_label(
+      bars,
+      [_short(count) for count in counts],
+      fontsize=7,
+      color=theme.ink,
+      padding=2,
+    )
+  axes.set_xlabel("supervision steps")
+  axes.set_ylabel("puzzles")
+  axes.margins(y=0.12)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=10, integer=True))
+  axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True))
+  axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+  return _svg(picture, axes, theme)
+
+
+def _short(count: int) -> str:
+  """Returns a number for a narrow place: 999 or 12.3k."""
+  return str(count) if count < 1000 else f"{count / 1000:.3g}k"
+
+
+def _chart(theme: Theme) -> tuple[figure.Figure, axes_lib.Axes]:
+  picture = figure.Figure(figsize=_SIZE, layout="constrained")
+  axes = picture.subplots()
+  axes.grid(color=theme.grid, linewidth=0.6)
+  axes.set_axisbelow(True)
+  return picture, axes
+
+
+def _svg(picture: figure.Figure, axes: axes_lib.Axes, theme: Theme) -> bytes:
+  """Returns the chart on no ground, its letters as shapes."""
+  axes.set_facecolor("none")
+  axes.tick_params(colors=theme.ink, labelsize=9)
+  for label in (axes.xaxis.label, axes.yaxis.label):
+    label.set_color(theme.ink)
+  for spine in axes.spines.values():
+    spine.set_color(theme.grid)
+  if names := axes.get_legend_handles_labels()[1]:
+    picture.legend(
+      loc="outside upper center",
+      ncols=3 if len(names) == 3 else 2,
+      fontsize=8,
+      frameon=False,
+      labelcolor=theme.ink,
+    )
+  content = io.BytesIO()
+  picture.savefig(content, format="svg", transparent=True)
+  return content.getvalue()
