@@ -1,32 +1,27 @@
-"""launch/tpu_vm.sh, run for real on a made-up machine."""
+"""launch/tpu_vm.sh, run for real on a simulated machine."""
 
 import shlex
 import tarfile
 
-import made_up_machine
 import pytest
+import simulated_machine
 
 WHERE = ["--project=lab", "--zone=us-central1-a"]
 PARTS = {
   "create": [],
   "install": [],
-  "start": made_up_machine.COMMAND,
+  "start": simulated_machine.COMMAND,
   "logs": [],
   "ssh": [],
   "status": [],
   "stop": [],
   "delete": [],
-  "babysit": made_up_machine.COMMAND,
 }
 
 
 @pytest.fixture
 def machine(tmp_path):
-  return made_up_machine.Machine(tmp_path)
-
-
-READY = {"request": "ACTIVE", "machines": "READY", "services": ["active"] * 4}
-IDLE = READY | {"services": ["inactive", "failed", "inactive", "inactive"]}
+  return simulated_machine.Machine(tmp_path)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -34,12 +29,12 @@ def test_a_dry_run_does_nothing_and_needs_no_gcloud(machine, part):
   for name in ("gcloud", "tar", "sleep"):
     machine.program(name, 'touch "$CLOUD/executed"')
   result = machine.run(
-    made_up_machine.TPU_VM,
+    simulated_machine.TPU_VM,
     part,
     "--dry_run",
     "--",
     *PARTS[part],
-    **made_up_machine.SETTINGS,
+    **simulated_machine.SETTINGS,
   )
   assert result.returncode == 0
   assert result.stderr == ""
@@ -47,16 +42,16 @@ def test_a_dry_run_does_nothing_and_needs_no_gcloud(machine, part):
   assert "gcloud compute tpus" in result.stdout
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part != "babysit"])
+@pytest.mark.parametrize("part", PARTS)
 def test_what_a_dry_run_prints_is_what_is_done(machine, part):
-  words = (made_up_machine.TPU_VM, part, "--spot=1", "--", *PARTS[part])
-  machine.gcloud(READY)
-  assert machine.run(*words, **made_up_machine.SETTINGS).returncode == 0
+  words = (simulated_machine.TPU_VM, part, "--spot=1", "--", *PARTS[part])
+  machine.gcloud("ACTIVE")
+  assert machine.run(*words, **simulated_machine.SETTINGS).returncode == 0
   done = machine.calls()
   assert done
-  machine.gcloud(READY)
+  machine.gcloud("ACTIVE")
   text = machine.run(
-    *words[:3], "--dry_run", *words[3:], **made_up_machine.SETTINGS
+    *words[:3], "--dry_run", *words[3:], **simulated_machine.SETTINGS
   ).stdout
   assert machine.run("bash", "-euc", text).returncode == 0
   assert machine.calls() == done
@@ -64,51 +59,53 @@ def test_what_a_dry_run_prints_is_what_is_done(machine, part):
 
 def test_what_is_asked_for(machine):
   lines = machine.run(
-    made_up_machine.TPU_VM, "create", "--dry_run", **made_up_machine.SETTINGS
+    simulated_machine.TPU_VM,
+    "create",
+    "--dry_run",
+    **simulated_machine.SETTINGS,
   ).stdout
   create = ["gcloud", "compute", "tpus", "queued-resources", "create", "arc-1"]
   create += [*WHERE, "--node-id=arc-1", "--accelerator-type=v6e-32"]
   create += ["--runtime-version=v2-alpha-tpuv6e"]
   assert shlex.split(lines.splitlines()[0]) == create
   lines = machine.run(
-    made_up_machine.TPU_VM,
+    simulated_machine.TPU_VM,
     "create",
     "--dry_run",
     "--spot=1",
     "--name=b c",
-    **made_up_machine.SETTINGS,
+    **simulated_machine.SETTINGS,
   ).stdout
   spot = [word.replace("arc-1", "b c") for word in create] + ["--spot"]
   assert shlex.split(lines.splitlines()[0]) == spot
 
 
 def test_create_waits_until_the_slice_is_active(machine):
-  waiting = {"request": "WAITING_FOR_RESOURCES"}
-  creating = {"request": "ACTIVE", "machines": "CREATING"}
-  machine.gcloud(waiting, waiting, creating, READY)
+  machine.gcloud("WAITING_FOR_RESOURCES", "", "PROVISIONING", "ACTIVE")
   result = machine.run(
-    made_up_machine.TPU_VM, "create", **made_up_machine.SETTINGS
+    simulated_machine.TPU_VM, "create", **simulated_machine.SETTINGS
   )
   assert result.returncode == 0
   assert result.stdout.splitlines()[-1] == "# arc-1 is ACTIVE"
-  assert result.stdout.count("looking again") == 3
-  machine.gcloud(waiting, {"request": "FAILED"})
+  assert result.stdout.count("checking again") == 3
+  assert "arc-1 is UNKNOWN" in result.stdout  # no connection
+  machine.gcloud("WAITING_FOR_RESOURCES", "FAILED")
   result = machine.run(
-    made_up_machine.TPU_VM, "create", **made_up_machine.SETTINGS
+    simulated_machine.TPU_VM, "create", **simulated_machine.SETTINGS
   )
   assert result.returncode == 1
   assert "error: arc-1 is FAILED" in result.stderr
 
 
 def test_the_command_reaches_python_word_by_word(machine):
-  machine.gcloud(READY)
+  machine.gcloud("ACTIVE")
   assert (
     machine.run(
-      made_up_machine.TPU_VM,
+      simulated_machine.TPU_VM,
       "start",
       "--",
-      *made_up_machine.COMMAND,
-      **made_up_machine.SETTINGS,
+      *simulated_machine.COMMAND,
+      **simulated_machine.SETTINGS,
     ).returncode
     == 0
   )
@@ -127,15 +124,15 @@ def test_the_command_reaches_python_word_by_word(machine):
   machine.records_python(machine.home / "trm_jax/.venv/bin")
   result = machine.run("bash", "-c", f"cd; {text}")
   assert (result.returncode, result.stderr) == (0, "")
-  assert machine.python_words() == made_up_machine.COMMAND[1:]
+  assert machine.python_words() == simulated_machine.COMMAND[1:]
   assert (machine.home / "trm.log").exists()
 
 
 def test_what_is_installed(machine):
-  machine.gcloud(READY)
+  machine.gcloud("ACTIVE")
   assert (
     machine.run(
-      made_up_machine.TPU_VM, "install", **made_up_machine.SETTINGS
+      simulated_machine.TPU_VM, "install", **simulated_machine.SETTINGS
     ).returncode
     == 0
   )
@@ -156,7 +153,7 @@ def test_what_is_installed(machine):
     path.parent.mkdir(parents=True)
     path.touch()
   machine.program("python3", "exit 0")
-  made_up_machine.executable(
+  simulated_machine.executable(
     machine.home / ".local/bin/uv", 'echo "$@" >>$CLOUD/uv'
   )
   text = install[-1].removeprefix("--command=")
@@ -167,111 +164,17 @@ def test_what_is_installed(machine):
   assert ".[tpu]" in (machine.folder / "uv").read_text()
 
 
-def _kind(call):
-  """What a call of gcloud does; None for those that only look."""
-  if "list" in call or "ls" in call or "is-active" in call[-1]:
-    return None
-  if "ssh" in call:
-    return "start" if "systemd-run" in call[-1] else "install"
-  return next(word for word in ("create", "delete", "scp") if word in call)
-
-
-BEGIN = ["scp", "install", "start"]
-
-
-@pytest.mark.parametrize(
-  ("rows", "expected"),
-  [
-    ([READY | {"result": True}], ["delete"]),
-    ([IDLE | {"result": True}], ["delete"]),  # ended just now
-    ([IDLE, READY | {"result": True}], [*BEGIN, "delete"]),
-    (
-      [
-        {"request": ""},
-        {"request": "WAITING_FOR_RESOURCES"},
-        IDLE,
-        READY,
-        READY | {"services": ["inactive", "active"]},  # ends, one by one
-        READY | {"machines": "PREEMPTED"},
-        {"request": "SUSPENDING"},
-        {"request": ""},
-        {"request": "PROVISIONING"},
-        IDLE | {"machines": "CREATING"},
-        IDLE,
-        READY | {"result": True},
-      ],
-      ["create", *BEGIN, "delete", "delete", "create", *BEGIN, "delete"],
-    ),
-    ([{"request": "FAILED"}, READY | {"result": True}], ["delete"] * 2),
-    ([READY | {"machines": ""}, READY | {"result": True}], ["delete"] * 2),
-  ],
-)
-def test_babysit_makes_the_slice_again_until_there_is_a_result(
-  machine, rows, expected
-):
-  machine.gcloud(*rows)
-  result = machine.run(
-    made_up_machine.TPU_VM,
-    "babysit",
-    "--",
-    *made_up_machine.COMMAND,
-    **made_up_machine.SETTINGS,
-  )
-  assert (result.returncode, result.stderr) == (0, "")
-  assert [kind for call in machine.calls() if (kind := _kind(call))] == expected
-  starts = [call for call in machine.calls() if _kind(call) == "start"]
-  assert all(call == starts[0] for call in starts)
-  looks = [call for call in machine.calls() if call[0] == "storage"]
-  assert looks[0] == ["storage", "ls", "gs://bucket/arc run/result.json"]
-
-
-def test_babysit_gives_up_on_a_training_that_always_fails(machine):
-  machine.gcloud(IDLE)
-  result = machine.run(
-    made_up_machine.TPU_VM,
-    "babysit",
-    "--max_starts=2",
-    "--",
-    *made_up_machine.COMMAND,
-    **made_up_machine.SETTINGS,
-  )
-  assert result.returncode == 1
-  assert "ended 2 times on arc-1 without a result" in result.stderr
-  assert [k for c in machine.calls() if (k := _kind(c))] == [*BEGIN, *BEGIN]
-
-
-def test_babysit_leaves_alone_what_does_not_answer(machine):
-  machine.gcloud(READY, READY | {"result": True})
-  gcloud = machine.folder / "bin" / "gcloud"
-  gcloud.rename(machine.folder / "bin" / "cloud")
-  machine.program(
-    "gcloud",  # the connection fails once
-    "[[ $* != *is-active* || -e $CLOUD/failed ]] || { touch $CLOUD/failed; "
-    'exit 255; }\nexec cloud "$@"',
-  )
-  result = machine.run(
-    made_up_machine.TPU_VM,
-    "babysit",
-    "--",
-    *made_up_machine.COMMAND,
-    **made_up_machine.SETTINGS,
-  )
-  assert result.returncode == 0
-  assert "do not answer" in result.stdout
-  assert [k for c in machine.calls() if (k := _kind(c))] == ["delete"]
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_a_missing_setting_is_one_line(machine, part):
   needed = ["NAME", "PROJECT", "ZONE"]
-  if part in ("create", "babysit"):
-    needed = list(made_up_machine.SETTINGS)
+  if part == "create":
+    needed = list(simulated_machine.SETTINGS)
   for name in needed:
-    others = {k: v for k, v in made_up_machine.SETTINGS.items() if k != name}
+    others = {k: v for k, v in simulated_machine.SETTINGS.items() if k != name}
     result = machine.run(
-      made_up_machine.TPU_VM, part, "--dry_run", "--", "x", **others
+      simulated_machine.TPU_VM, part, "--dry_run", "--", "x", **others
     )
-    assert made_up_machine.error_of(result).startswith(
+    assert simulated_machine.error_of(result).startswith(
       f"error: {name.lower()} is missing: "
     )
 
@@ -279,11 +182,10 @@ def test_a_missing_setting_is_one_line(machine, part):
 @pytest.mark.parametrize(
   ("words", "message"),
   [
-    (["strat"], "what is 'strat'?"),
-    (["stop", "--nmae=x"], "what is '--nmae=x'?"),
+    (["strat"], "unknown part 'strat'"),
+    (["stop", "--nmae=x"], "unexpected argument '--nmae=x'"),
     (["start"], "say what to run"),
     (["create", "--spot=yes"], "spot is 'yes'"),
-    (["babysit", "--", "python", "--workdir=runs/arc"], "--workdir=gs://..."),
     (["stop"], "gcloud is missing"),
   ],
 )
@@ -292,8 +194,11 @@ def test_a_mistake_is_one_line(machine, words, message):
   for name in ("bash", "dirname"):
     machine.program(name, f'exec /usr/bin/{name} "$@"')
   only_these = {"PATH": str(machine.folder / "bin")}
-  assert message in made_up_machine.error_of(
+  assert message in simulated_machine.error_of(
     machine.run(
-      made_up_machine.TPU_VM, *words, **made_up_machine.SETTINGS, **only_these
+      simulated_machine.TPU_VM,
+      *words,
+      **simulated_machine.SETTINGS,
+      **only_these,
     )
   )
