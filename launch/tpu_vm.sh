@@ -59,7 +59,7 @@ create() {
     state=$(state_of_request) || state=UNKNOWN  # no connection: ask again
     case $state in
       ACTIVE) break ;;
-      SUSPEND* | FAILED) fail "$NAME is $state; delete it and create it again" ;;
+      SUSPEND* | FAILED) fail "$NAME is $state; delete it, then create it" ;;
     esac
     echo "# $NAME is $state; checking again in $POLL_SECONDS s"
     sleep "$POLL_SECONDS"

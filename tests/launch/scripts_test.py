@@ -46,6 +46,17 @@ def test_a_job_queues_again_until_there_is_a_result(
   assert not queues or queued.read_text() == "requeue 17\n"
 
 
+@pytest.mark.parametrize(
+  ("status", "queues"), [(0, False), (143, True), (1, False)]
+)
+def test_a_sweep_queues_again_only_if_it_was_stopped(machine, status, queues):
+  machine.slurm()
+  command = ["bash", "-c", f"exit {status}", "launch.sweep", "--workdir=x"]
+  result = machine.run("bash", simulated_machine.SLURM, *command)
+  assert result.returncode == (1 if status == 1 else 0)
+  assert (machine.folder / "queued").exists() == queues
+
+
 def test_a_preempted_job_saves_and_queues_again(machine):
   machine.slurm()
   assert (
