@@ -10,6 +10,8 @@ python -m launch.sweep --sweep=experiments/sweeps/tables.py:1 --rows=trm,hrm
 The same command resumes after any kill. See launch/README.md.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
@@ -19,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 from absl import flags
@@ -28,6 +29,17 @@ from ml_collections import config_flags
 from launch import sky
 from trm_jax import errors
 from trm_jax.runtime import command_line
+
+if importlib.util.find_spec("optuna") is not None:
+  import optuna
+
+  from launch import (
+    sweep_report,
+    sweep_spec,
+    sweep_study,
+    sweep_table,
+    sweep_worker,
+  )
 
 _SWEEP = flags.DEFINE_string(
   "sweep", "", "Sweep file, e.g. experiments/sweeps/sudoku.py."
@@ -81,32 +93,27 @@ def main(argv: Sequence[str]) -> None:
     )
   if importlib.util.find_spec("optuna") is None:
     raise errors.UserError("a sweep needs Optuna: pip install '.[sweep]'")
-  # Imported late: it imports Optuna.
-  from launch import sweep_worker
-
   plan = _plan()
   path, _, variant = _SWEEP.value.partition(":")
   name = "_".join([pathlib.Path(path).stem, *filter(None, variant.split(","))])
   folder = _WORKDIR.value or os.path.join("runs", "sweeps", name)
   if "://" in folder:
     raise errors.UserError("--workdir must be a folder: mount the bucket")
-  place = sweep_worker.Place(
+  place = sweep_study.Place(
     pathlib.Path(folder).expanduser(), storage=_STORAGE.value
   )
   if _LAUNCHER.value == "skypilot":
     _launch(plan, place)
   elif _DRY_RUN.value:
-    for command in sweep_worker.commands(plan, place):
+    for command in sweep_study.commands(plan, place):
       print(command)
   else:
-    with sweep_worker.database_errors(place):
+    with sweep_study.database_errors(place):
       sys.exit(_run(plan, place))
 
 
-def _plan() -> Any:
+def _plan() -> sweep_spec.Plan:
   """Returns the plan of a search or of a table, every setting checked."""
-  from launch import sweep_spec, sweep_table
-
   sweep = sweep_spec.load(_SWEEP.value)
   if isinstance(sweep, sweep_table.Table):
     if command_line.has_config():
@@ -151,10 +158,8 @@ def _plan() -> Any:
   )
 
 
-def _launch(plan: Any, place: Any) -> None:
+def _launch(plan: sweep_spec.Plan, place: sweep_study.Place) -> None:
   """Submits workers to SkyPilot, or prints their tasks."""
-  from launch import sweep_worker
-
   if not place.is_shared or not _WORKDIR.present:
     raise errors.UserError(
       "workers on many machines share a database and a folder: name a"
@@ -176,29 +181,27 @@ def _launch(plan: Any, place: Any) -> None:
     for job, task in named.items():
       print(f"# {job}.yaml\n{sky.as_yaml(task)}", flush=True)
     return
-  with sweep_worker.database_errors(place):
-    sweep_worker.prepare(plan, place)  # before many workers come at once
+  with sweep_study.database_errors(place):
+    sweep_study.prepare(plan, place)  # before many workers come at once
   sky.submit(named, folder=place.scratch, storage=place.url)
 
 
-def _run(plan: Any, place: Any) -> int:
+def _run(plan: sweep_spec.Plan, place: sweep_study.Place) -> int:
   """Runs trials, unless --report, and reports; returns the exit status."""
-  from launch import sweep_worker
-
   if _REPORT.value:
-    study = sweep_worker.open_study(plan, place, must_exist=True)
+    study = sweep_study.open_study(plan, place, must_exist=True)
     return _report(plan, place, study, is_last=True)
   if _IS_CHILD.value:
-    study = sweep_worker.open_study(plan, place)
+    study = sweep_study.open_study(plan, place)
     return sweep_worker.Worker(study, plan, place).run()
   environments = _environments()
-  study = sweep_worker.prepare(plan, place)
+  study = sweep_study.prepare(plan, place)
   if len(environments) > 1:
     status = _run_children(environments)
   else:
     os.environ.update(environments[0])
     status = sweep_worker.Worker(study, plan, place).run()
-  left = len(sweep_worker.unfinished(study))
+  left = len(sweep_study.unfinished(study))
   _report(plan, place, study, is_last=not left)
   if status > 128:
     print("stopped; the same command resumes", flush=True)
@@ -212,10 +215,14 @@ def _run(plan: Any, place: Any) -> int:
   return status
 
 
-def _report(plan: Any, place: Any, study: Any, *, is_last: bool) -> int:
+def _report(
+  plan: sweep_spec.Plan,
+  place: sweep_study.Place,
+  study: optuna.Study,
+  *,
+  is_last: bool,
+) -> int:
   """Writes and prints the results; returns the exit status."""
-  from launch import sweep_report, sweep_table
-
   folder = place.folder
   runs = sweep_report.runs(study, plan, folder)
   if isinstance(plan, sweep_table.TablePlan):

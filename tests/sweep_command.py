@@ -17,12 +17,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # launch.sweep, quick and with the stand-in.
 PROGRAM = f"""
 import sys
-from launch import sweep, sweep_worker
+from launch import sweep, sweep_study, sweep_worker
 from trm_jax.runtime import command_line
 sweep_worker.TRAINER = (sys.executable, {sweep_trainer.__file__!r})
 sweep_worker.POLL_SECONDS = 0.05
-sweep_worker.HEARTBEAT_SECONDS = 1
-sweep_worker.GRACE_SECONDS = 2
+sweep_study.HEARTBEAT_SECONDS = 1
+sweep_study.GRACE_SECONDS = 2
 command_line.run(sweep.main)
 """
 HEADER = """

@@ -14,7 +14,7 @@ import sweep_command
 import sweep_trainer
 
 from experiments import quickstart
-from launch import sky, sweep_spec, sweep_worker
+from launch import sky, sweep_spec, sweep_study, sweep_worker
 from trm_jax import errors
 from trm_jax.runtime import metric_writer
 
@@ -102,7 +102,7 @@ def test_failures_are_reported_and_the_sweep_continues(tmp_path):
   # Repeated, what has failed is tried again, and nothing else.
   command.run()
   assert len(command.events("start")) == 5 + 1
-  assert sorted(command.states()) == [1, 2, 3, 4]
+  assert sorted(command.states()) == [2, 3, 4, 5]
 
 
 def test_without_any_result_the_end_is_an_error(tmp_path):
@@ -409,7 +409,7 @@ def test_passwords_are_not_shown(tmp_path):
   url = "postgresql://user:s%40cret@host/name"
   with (
     pytest.raises(errors.UserError) as caught,
-    sweep_worker.database_errors(sweep_worker.Place(tmp_path, url)),
+    sweep_study.database_errors(sweep_study.Place(tmp_path, url)),
   ):
     raise sa.exc.SQLAlchemyError("refused s@cret and s%40cret")
   assert "postgresql://user:***@host/name" in str(caught.value)
@@ -439,8 +439,8 @@ def test_a_result_that_is_there_is_read(tmp_path):
     run.scalars(1, "train", {"exact_accuracy": 0.9})
     run.scalars(2, "eval", {"exact_accuracy": rate, "loss": math.nan})
     run.result(3, {"exact_accuracy": 2 * rate})
-  place = sweep_worker.Place(tmp_path)
-  study = sweep_worker.prepare(plan, place)
+  place = sweep_study.Place(tmp_path)
+  study = sweep_study.prepare(plan, place)
   handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
   assert sweep_worker.Worker(study, plan, place).run() == 0
   for number, handler in zip(
