@@ -18,6 +18,7 @@ from trm_jax import errors
 from trm_jax.data import files
 from trm_jax.runtime import metric_writer
 
+_MAX_TICKS = 8
 STATES = ("complete", "pruned", "failed", "unfinished", "not run")
 COMPLETE, PRUNED, FAILED, UNFINISHED, NOT_RUN = STATES
 _STATE_OF = {
@@ -180,29 +181,35 @@ def _picture(
   paper: Mapping[str, float],
 ) -> figure.Figure:
   """Draws the evaluations of each trial, and the results over each setting."""
+  knobs = ["row"] if paper else sweep.knobs
   picture = figure.Figure(layout="constrained")
-  panels = picture.subplots(1, 1 + len(sweep.knobs), squeeze=False)[0]
+  panels = picture.subplots(1, 1 + len(knobs), squeeze=False)[0]
   picture.set_size_inches(4.2 * len(panels), 4.2)
   panels[0].set(xlabel="supervision steps", ylabel=sweep.metric)
-  for panel, knob in zip(panels[1:], sweep.knobs, strict=True):
-    panel.set_xlabel(knob)
-    panel.tick_params("x", rotation=90)
-    values: list[Any] = [r.point[knob] for r in found if knob in r.point]
-    numbers = [v for v in values if type(v) in (int, float)]
-    if numbers and numbers == values and max(values) >= 8 * min(values) > 0:
-      panel.set_xscale("log")
-    if knob == "row":
-      panel.plot([*paper], [*paper.values()], "ko", mfc="none")
-      panel.set_title("paper (ring), ours (dot), not complete (cross)")
+  panels[0].set_title("evaluations (cross: not complete)", fontsize=10)
+  if paper:
+    panels[1].plot([*paper], [*paper.values()], "ko", mfc="none")
+    panels[1].set_title("paper (ring), ours (dot, cross)", fontsize=10)
   shades = matplotlib.colormaps["viridis"]
   for place, run in enumerate(found):
-    style = {"color": shades(1 - place / len(found))}
+    style: Any = {"color": shades(1 - place / len(found))}
     marker = "o" if run.state == COMPLETE else "x"
     panels[0].plot([*run.curve], [*run.curve.values()], f"{marker}-", **style)
-    for panel, knob in zip(panels[1:], sweep.knobs, strict=True):
+    for panel, knob in zip(panels[1:], knobs, strict=True):
       if run.latest is not None and knob in run.point:
         value: Any = run.point[knob]
         value = value if type(value) in (int, float) else str(value)
         panel.plot([value], [run.latest], marker, **style)
         panel.annotate(str(run.number), (value, run.latest))
+  for panel, knob in zip(panels[1:], knobs, strict=True):
+    panel.set_xlabel(knob)
+    values: set[Any] = {run.point.get(knob) for run in found}
+    if values and all(type(v) in (int, float) and v > 0 for v in values):
+      panel.set_xscale("log")
+      if len(values) <= _MAX_TICKS:
+        panel.set_xticks([*values], [f"{v:g}" for v in values])
+        panel.minorticks_off()
+    panel.tick_params("x", which="both", rotation=90)
+  for panel in panels:
+    panel.grid(alpha=0.3)
   return picture
