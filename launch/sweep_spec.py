@@ -262,11 +262,13 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 def comparable(config: config_lib.Config) -> dict[str, Any]:
   """Returns the settings that must agree for results to be comparable."""
-  return {
-    knob: value
-    for knob, value in config_lib.flatten(config).items()
-    if knob not in _FREE and not knob.startswith(_FREE_GROUPS)
-  }
+  flat = config_lib.flatten(config)
+  return {knob: value for knob, value in flat.items() if not is_free(knob)}
+
+
+def is_free(knob: str) -> bool:
+  """Returns whether a setting may change while a sweep is not complete."""
+  return knob in _FREE or knob.startswith(_FREE_GROUPS)
 
 
 def load(named: str) -> Any:

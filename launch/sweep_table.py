@@ -161,7 +161,11 @@ def plan(
   points: list[sweep_spec.Point] = [
     {"row": name, "seed": seed} for seed in seeds for name in asked
   ]
-  changes = {f"config.{knob}": repr(v) for knob, v in overrides.items()}
+  changes = {
+    f"config.{knob}": repr(value)
+    for knob, value in overrides.items()
+    if not sweep_spec.is_free(knob)
+  }
   return TablePlan(
     sweep_spec.Sweep(rows=points),
     space={

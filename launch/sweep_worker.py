@@ -175,7 +175,7 @@ class _Training:
         raise _Failed(self._reason(status))
       known = len(self._known)
       status = self._train(signals, lock)
-      starts = 1 if len(self._known) > known else starts + 1
+      starts = 0 if len(self._known) > known else starts + 1
     self._say(f"complete: {self._metric}={value:.4f}")
     return value
 

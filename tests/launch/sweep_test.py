@@ -7,7 +7,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
+import optuna
 import pytest
 import sqlalchemy as sa
 import sweep_command
@@ -232,6 +234,39 @@ def test_a_stopped_sweep_resumes_with_nothing_lost_or_doubled(tmp_path, how):
     mine = [event["flags"] for f, event in starts if f == folder]
     assert all(flags == mine[0] for flags in mine)
     assert folder not in finished or len(mine) == 1
+
+
+def test_a_worker_that_was_thought_dead_stops_its_trainer(tmp_path):
+  """As when a machine was suspended and another one retries its trial."""
+  command = sweep_command.Command.of_search(
+    tmp_path, KINDS % 0.1, "--config.train.num_steps=2000"
+  )
+  process = command.start()
+  sweep_command.wait_for(lambda: max([0, *command.saved().values()]) >= 3)
+  study = optuna.load_study(
+    study_name="sweep", storage=f"sqlite:///{command.workdir}/sweep.db"
+  )
+  study.tell(0, state=optuna.trial.TrialState.FAIL)
+  output, message = process.communicate()
+  assert process.returncode == 1
+  assert "was taken over" in output
+  assert message.startswith("error: no trial has a result yet")
+  ((folder, _),) = command.events("start")
+  saved = command.saved()[folder]
+  time.sleep(5 * sweep_trainer.STEP_SECONDS)
+  assert command.saved()[folder] == saved < 2000
+
+
+def test_a_lock_is_held_as_long_as_its_trainer_lives(tmp_path):
+  path = tmp_path / "lock"
+  with sweep_study.locked(path) as lock:
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock,))
+  with pytest.raises(InterruptedError), sweep_study.locked(path, [15]):
+    pass
+  child.stdin.close()
+  child.wait()
+  with sweep_study.locked(path, [15]):
+    pass
 
 
 @pytest.mark.slow
