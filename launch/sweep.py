@@ -264,7 +264,7 @@ def _run_children(environments: Sequence[dict[str, str]]) -> int:
       )
     )
   passed_on = 0
-  told: set[int] = set()
+  reported: set[int] = set()
   while any(child.poll() is None for child in children):
     time.sleep(0.1)
     if len(signals) > passed_on:
@@ -272,8 +272,8 @@ def _run_children(environments: Sequence[dict[str, str]]) -> int:
       for child in children:
         child.send_signal(signal.SIGTERM)
     for index, child in enumerate(children):
-      if (child.poll() or 0) < 0 and index not in told:
-        told.add(index)
+      if (child.poll() or 0) < 0 and index not in reported:
+        reported.add(index)
         name = signal.Signals(-child.returncode).name
         print(
           f"worker {index} was killed by {name}; the others retry its trial",

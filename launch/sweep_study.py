@@ -22,7 +22,7 @@ from launch import sweep_spec
 from trm_jax import errors
 
 HEARTBEAT_SECONDS = 10
-# A trial without a heartbeat for so long is queued again. Its trainer, which
+# A trial without a heartbeat for this time is queued again. Its trainer, which
 # got SIGTERM when the worker died, must have saved by then; on one machine a
 # lock guards the folder as well.
 GRACE_SECONDS = 60
@@ -198,7 +198,7 @@ def prepare(plan: sweep_spec.Plan, place: Place) -> optuna.Study:
 
 
 def _enqueue(study: optuna.Study, plan: sweep_spec.Plan) -> None:
-  """Queues the trials that are asked for and not there yet.
+  """Queues the trials that are requested and new.
 
   A trial of a grid or table that failed is queued again, and resumes from its
   checkpoint.

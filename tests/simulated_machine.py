@@ -53,7 +53,7 @@ def executable(path, text, interpreter="/bin/bash"):
 
 
 class Machine:
-  """A folder of made-up programs that come before the real ones."""
+  """A folder of simulated programs that shadow the real ones."""
 
   def __init__(self, folder):
     self.folder = folder

@@ -181,15 +181,15 @@ def test_skypilot_gets_rows_seeds_and_settings(tmp_path):
     "--storage=postgresql://user:secret@host/name",
   )
   (task,) = re.findall(r"launch\.sweep (--.*) --storage=", output)
-  told = shlex.split(task.replace("\\\n", " "))
-  assert set(told) > {
+  shown = shlex.split(task.replace("\\\n", " "))
+  assert set(shown) > {
     *("--sweep=experiments/sweeps/tables.py:1", *asked),
     *("--config.train.num_steps=6", "--config.eval.every_steps=2"),
   }
   # These flags mean what was typed.
   lines = command.run("--dry_run", *asked).splitlines()
   _, again, _ = sweep_command.run(
-    [*told, "--dry_run", f"--workdir={command.workdir}"]
+    [*shown, "--dry_run", f"--workdir={command.workdir}"]
   )
   assert again.splitlines() == lines
   assert [line.rpartition("/")[2] for line in lines] == [

@@ -299,7 +299,7 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(tmp_path):
 
 
 def test_dry_runs_write_nothing(tmp_path):
-  """What a trial is told on its command line is what was meant."""
+  """Flags of every type mean what the sweep file says."""
   fixed = {
     "eval.report_steps": (1, 2),
     "data.relabel": "a'b c",
@@ -332,13 +332,13 @@ def test_dry_runs_write_nothing(tmp_path):
   assert batch % 8 == 0
   assert rest == "and 8 more, drawn by results"
 
-  told = [
+  shown = [
     flag
     for flag in shlex.split(lines[0])
     if flag.startswith("--config.") and "learning_rate" not in flag
   ]
-  assert len(told) == 7
-  flags = [*plain.flags, f"--workdir={grid.workdir}", *told, "--dry_run"]
+  assert len(shown) == 7
+  flags = [*plain.flags, f"--workdir={grid.workdir}", *shown, "--dry_run"]
   status, again, _ = sweep_command.run(flags)
   assert status == 0
   assert set(shlex.split(again.splitlines()[0])) == set(shlex.split(lines[0]))
