@@ -36,6 +36,7 @@ class Run:
     number: Number of the first try.
     point: Setting -> value.
     state: One of STATES.
+    folder: Name of its folder; "" before its settings are drawn.
     step: Supervision steps done.
     curve: Supervision step -> metric, of the evaluations so far.
     result: Metric of a complete trial, else None.
@@ -46,6 +47,7 @@ class Run:
   number: int
   point: sweep_spec.Point
   state: str
+  folder: str
   step: int = 0
   curve: Mapping[int, float] = dataclasses.field(default_factory=dict)
   result: float | None = None
@@ -70,14 +72,16 @@ def runs(
     if state == FAILED and "reason" not in trial.user_attrs:
       continue  # it was retried, or had nothing to do
     point = sweep_spec.point_of(trial)
-    name = plan.trial(point).folder if point else f"not drawn {trial.number}"
-    rows = metric_writer.read_metrics(str(folder / name))
+    is_drawn = point or plan.sweep.points is not None
+    name = plan.trial(point).folder if is_drawn else ""
+    rows = metric_writer.read_metrics(str(folder / name)) if name else []
     waits = trial.state == optuna.trial.TrialState.WAITING
     first = sweep_spec.RETRY.retried_trial_number(trial)
-    found[name] = Run(
+    found[name or str(trial.number)] = Run(
       number=trial.number if first is None else first,
       point=point,
       state=NOT_RUN if waits and not rows else state,
+      folder=name,
       step=max((row["step"] for row in rows), default=0),
       curve=dict(sorted(trial.intermediate_values.items())),
       result=trial.value if state == COMPLETE else None,
@@ -162,10 +166,9 @@ def _rows(plan: sweep_spec.Plan, found: Sequence[Run]) -> list[list[Any]]:
   end = ["step", plan.sweep.metric, "state", "minutes", "folder"]
   rows: list[list[Any]] = [["trial", *knobs, *end]]
   for run in found:
-    folder = plan.trial(run.point).folder if run.point else ""
     settings = [run.point.get(knob) for knob in knobs]
-    result = [run.step, run.latest, run.state, run.minutes, folder]
-    rows.append([run.number, *settings, *result])
+    result = [run.step, run.latest, run.state, run.minutes]
+    rows.append([run.number, *settings, *result, run.folder])
   return rows
 
 

@@ -257,7 +257,8 @@ def suggest(trial: optuna.Trial, plan: sweep_spec.Plan) -> sweep_spec.Point:
   )
   trial.study.sampler = sampler(seed=int(seeds.generate_state(1)[0]))
   point: dict[str, Any] = {}
-  for knob in frozen(trial).system_attrs["fixed_params"] or plan.space:
+  queued = frozen(trial).system_attrs["fixed_params"]
+  for knob in plan.space if plan.sweep.points is None else queued:
     match d := plan.space[knob]:
       case distributions.CategoricalDistribution():
         point[knob] = trial.suggest_categorical(knob, d.choices)

@@ -272,9 +272,7 @@ def comparison(plan: TablePlan, found: Sequence[sweep_report.Run]) -> str:
       )
     )
   failed = [
-    f"{plan.trial(run.point).folder} failed: {run.reason}\n"
-    for run in found
-    if run.reason
+    f"{run.folder} failed: {run.reason}\n" for run in found if run.reason
   ]
   table = sweep_report.markdown(lines)
   parts = (f"# {plan.title}\n", table, _LEGEND, _recipe(plan, rows))

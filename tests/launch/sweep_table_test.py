@@ -266,7 +266,8 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
 def _run(row, seed, state, **values):
   if "curve" in values:
     values["step"] = max(values["curve"])
-  return sweep_report.Run(0, {"row": row, "seed": seed}, state, **values)
+  point = {"row": row, "seed": seed}
+  return sweep_report.Run(0, point, state, f"{row}_seed{seed}", **values)
 
 
 def test_the_markdown_separates_results_from_the_rest():

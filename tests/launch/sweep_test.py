@@ -155,8 +155,8 @@ def test_workers_run_at_once_on_their_own_devices(tmp_path, monkeypatch):
   monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
   command = sweep_command.Command.of_search(
     tmp_path,
-    'rows=({"optimizer.learning_rate": 1e-3, "optimizer.name": "muon"},'
-    ' {"optimizer.learning_rate": 3e-3, "seed": 5}),'
+    "rows=({},"
+    ' {"optimizer.learning_rate": 3e-3, "seed": 5, "optimizer.name": "muon"}),'
     f' fixed={{"optimizer.weight_decay": {sweep_trainer.WAITS_FOR_ANOTHER}}}',
   )
   command.run(
@@ -170,9 +170,12 @@ def test_workers_run_at_once_on_their_own_devices(tmp_path, monkeypatch):
   first, second = (
     set(starts[command.rows()[n]["folder"]]["flags"]) for n in (0, 1)
   )
-  assert "--config.optimizer.name=muon" in first
-  assert not any("seed" in flag for flag in first)
-  assert {"--config.seed=5", "--config.optimizer.learning_rate=0.003"} < second
+  folder = command.rows()[1]["folder"]
+  assert not any("seed" in flag or "optimizer.name" in flag for flag in first)
+  assert second - first == {
+    *("--config.seed=5", "--config.optimizer.learning_rate=0.003"),
+    *("--config.optimizer.name=muon", f"--workdir={command.workdir}/{folder}"),
+  }
   message = command.run("--workers=3", "--devices_per_worker=2", status=1)
   assert "need 6; CUDA_VISIBLE_DEVICES has 4" in message
 
