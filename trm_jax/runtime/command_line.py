@@ -28,8 +28,9 @@ def expect_no_words(argv: Sequence[str]) -> None:
   """Raises UserError if an argument is not a flag."""
   if len(argv) > 1:
     word = argv[1]
-    mode = flags.FLAGS["mode"] if "mode" in flags.FLAGS else None
-    modes = getattr(mode and mode.parser, "enum_values", ())
+    modes: Sequence[str] = ()
+    if "mode" in flags.FLAGS:  # other programs have none
+      modes = getattr(flags.FLAGS["mode"].parser, "enum_values", ())
     hint = f"--mode={word}" if word in modes else f"a flag, --{word}=..."
     raise errors.UserError(
       f"unexpected argument {word!r}; did you mean {hint}?"
