@@ -1,6 +1,7 @@
 """The reader of CSV rows, and data sets in folders of CSV files."""
 
 import gzip
+import itertools
 
 import folders
 import numpy as np
@@ -105,6 +106,11 @@ def test_the_first_malformed_puzzle_is_named_in_any_block(tmp_path, capfd):
   with pytest.raises(errors.UserError, match=r"^a.csv line 11002: "):
     csv_files.parse_block(next(blocks), _parse_pairs)
   assert capfd.readouterr() == ("", "")
+  # Also before a row that cannot be read at all.
+  _write(path, HEADER + GOOD + "s,,ab,1\n" + GOOD + "s,1\n")
+  (block,) = itertools.islice(csv_files.read_blocks(path), 1)
+  with pytest.raises(errors.UserError, match=r"^a.csv line 3: "):
+    csv_files.parse_block(block, _parse_pairs)
 
 
 # --- folders -----------------------------------------------------------------

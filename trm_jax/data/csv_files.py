@@ -6,7 +6,6 @@ tolerantly: a malformed line is an error of its own row, and the rest is read.
 
 import csv
 import gzip
-import itertools
 import pathlib
 import sys
 import zlib
@@ -240,15 +239,23 @@ def read_blocks(path: pathlib.Path) -> Iterator[list[Row]]:
   Raises:
     UserError: with file name and line, for the first malformed row.
   """
-  rows = read_rows(read_bytes(path), path.name, PAIR)
-  count = 0
-  while block := list(itertools.islice(rows, _ROWS_PER_BLOCK)):
+  block: list[Row] = []
+  try:
+    rows = read_rows(read_bytes(path), path.name, PAIR)
+    for count, row in enumerate(rows, 1):
+      block.append(row)
+      if len(block) == _ROWS_PER_BLOCK:
+        yield block
+        block = []
+      if count % _ROWS_BETWEEN_PROGRESS == 0:
+        text = f"reading {path.name}: {count:,} puzzles"
+        print(text, file=sys.stderr, flush=True)
+  except errors.UserError:
+    if block:
+      yield block  # a malformed puzzle in it comes first
+    raise
+  if block:
     yield block
-    count += len(block)
-    if count % _ROWS_BETWEEN_PROGRESS == 0:
-      print(
-        f"reading {path.name}: {count:,} puzzles", file=sys.stderr, flush=True
-      )
 
 
 def parse_block(rows: Sequence[Row], parse_pairs: ParsePairs) -> np.ndarray:

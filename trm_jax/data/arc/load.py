@@ -1,7 +1,6 @@
 """The tasks "arc" (ARC-AGI, ConceptARC) and "generated_arc"."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -64,16 +63,7 @@ def _load(data: config_lib.DataConfig) -> task_lib.Task:
     from trm_jax.data.downloads import arc as download_arc
 
     tasks = download_arc.load(data.subsets, cache_dir=data.cache_dir)
-
-  def drawn(tasks: arc_plan.Tasks) -> arc_plan.VariantTable:
-    return arc_plan.cached(
-      tasks,
-      num_variants=_num_variants(data),
-      seed=data.seed,
-      folder=files.cache_folder(data.cache_dir) / _TABLES,
-    )
-
-  return _task(data, tasks, drawn)
+  return _task(data, tasks)
 
 
 def _generate(data: config_lib.DataConfig) -> task_lib.Task:
@@ -84,24 +74,11 @@ def _generate(data: config_lib.DataConfig) -> task_lib.Task:
       f"the task {data.task!r} has the subsets {tuple(tasks)!r}; set"
       " config.data.subsets to that"
     )
-
-  def drawn(tasks: arc_plan.Tasks) -> arc_plan.VariantTable:
-    return arc_plan.build(
-      tasks,
-      num_variants=_num_variants(data),
-      rng=np.random.RandomState(data.seed),
-    )
-
-  return _task(data, tasks, drawn)
+  return _task(data, tasks)
 
 
-def _task(
-  data: config_lib.DataConfig,
-  tasks: arc_plan.Tasks,
-  draw: Callable[[arc_plan.Tasks], arc_plan.VariantTable],
-) -> task_lib.Task:
-  """Builds the task; `draw` draws the variants of tasks without rows."""
-  table = _table(data, tasks, draw)
+def _task(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> task_lib.Task:
+  table = _table(data, tasks)
   train = arc_dataset.training_set(
     tasks, table, test_subset=data.test_subset, seed=data.seed
   )
@@ -157,17 +134,15 @@ def _num_variants(data: config_lib.DataConfig) -> int:
 
 
 def _table(
-  data: config_lib.DataConfig,
-  tasks: arc_plan.Tasks,
-  draw: Callable[[arc_plan.Tasks], arc_plan.VariantTable],
+  data: config_lib.DataConfig, tasks: arc_plan.Tasks
 ) -> arc_plan.VariantTable:
   if not data.identifiers:
-    return draw(tasks)
+    return _draw(data, tasks)
   names, where = _listed(data)
   if data.new_rows:
     lacking = arc_plan.without_rows(names, tasks)
     if any(lacking.values()):
-      names += draw(lacking).identifiers()[1:]
+      names += _draw(data, lacking).identifiers()[1:]
   return arc_plan.from_identifiers(names, tasks, where=where)
 
 
@@ -182,6 +157,24 @@ def _listed(data: config_lib.DataConfig) -> tuple[list[str], str]:
       f" of a run or its {identifiers.FILE} (which a run writes when it starts)"
     )
   return identifiers.read(path), str(path)
+
+
+def _draw(
+  data: config_lib.DataConfig, tasks: arc_plan.Tasks
+) -> arc_plan.VariantTable:
+  """Draws the variants of tasks; those of files only once."""
+  if data.task == "generated_arc":
+    return arc_plan.build(
+      tasks,
+      num_variants=_num_variants(data),
+      rng=np.random.RandomState(data.seed),
+    )
+  return arc_plan.cached(
+    tasks,
+    num_variants=_num_variants(data),
+    seed=data.seed,
+    folder=files.cache_folder(data.cache_dir) / _TABLES,
+  )
 
 
 def _warnings(
