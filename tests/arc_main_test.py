@@ -231,7 +231,7 @@ def test_a_missing_folder(tmp_path):
 def test_a_missing_subset(tmp_path, kaggle):
   (kaggle / "arc-agi_evaluation_challenges.json.gz").unlink()
   message = _error(tmp_path, kaggle)
-  assert f"there is no ARC subset 'evaluation' in {kaggle}" in message
+  assert f"{kaggle} has no ARC subset 'evaluation'" in message
 
 
 def test_subsets_without_the_one_to_test(tmp_path, kaggle):
@@ -246,7 +246,8 @@ def test_identifiers_of_another_data_set(tmp_path, kaggle):
   message = command_line.error_of(
     *_flags(tmp_path, kaggle, identifiers=path), config=SMOKE
   )
-  assert f"{path} has the identifiers of another data set: 4 of 5" in message
+  assert f"{path} has the identifiers of another data set" in message
+  assert "the originals of 4 of 5 tasks are missing" in message
   assert "first 'training1' of the subset 'training'" in message
   assert not (tmp_path / "run").exists()
 

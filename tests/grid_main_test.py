@@ -150,7 +150,7 @@ def _error(tmp_path, source, **data) -> str:
       {"header": ("question", "solution")},
       SHAPE,
       "train.csv line 1: the columns are 'question', 'solution'; expected one"
-      " column 'question' and one column 'answer'",
+      " 'question' and one 'answer'",
     ),
     (
       {"test": [*TEST, ("abc", "cba")]},

@@ -326,7 +326,7 @@ def test_damaged_metadata(tmp_path):
   path.unlink()
   assert "dataset.json cannot be read" in _error(tmp_path)
   (tmp_path / "file").write_text("")
-  assert "cannot be read (Not a directory)" in _error(tmp_path / "file")
+  assert "cannot be read: Not a directory" in _error(tmp_path / "file")
 
 
 def test_identifiers(tmp_path):

@@ -228,7 +228,7 @@ def _read_object(path: pathlib.Path, advice: str) -> dict[str, Any]:
     content = path.read_bytes()
   except OSError as error:
     raise errors.UserError(
-      f"{path} cannot be read ({error.strerror}): {advice}, as written by the"
+      f"{path} cannot be read: {error.strerror}; {advice}, as written by the"
       " official builders"
     ) from error
   value = arc_tasks.load_json(content, where=str(path))

@@ -11,7 +11,6 @@ import hashlib
 import json
 import pathlib
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -340,7 +339,6 @@ def cached(
   )
   rng = np.random.RandomState(seed)
   table = build(tasks, num_variants=num_variants, rng=rng)
-  _list_sparse(table, num_variants)
   with files.writing(path) as file:
     np.savez(
       file,
@@ -349,21 +347,6 @@ def cached(
       **{name: getattr(table, name) for name in _ARRAYS},
     )
   return table
-
-
-def _list_sparse(table: VariantTable, num_variants: int) -> None:
-  """Prints which tasks have fewer variants than asked for."""
-  by_count: dict[int, list[str]] = {}
-  for name, count in sorted(table.sparse(num_variants)):
-    by_count.setdefault(count, []).append(name)
-  if by_count:
-    lines = [
-      "fewer variants, due to symmetry or few colours (with the original):"
-    ]
-    for count, names in sorted(by_count.items()):
-      text = f"{count:,}: {', '.join(names)}"
-      lines.append(textwrap.indent(textwrap.fill(text, 76), "  "))
-    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _read(path: pathlib.Path) -> VariantTable:
