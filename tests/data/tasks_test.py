@@ -235,3 +235,24 @@ def test_an_official_folder_has_its_own_identifiers(tmp_path):
   assert tasks.load(folders.data(**files)).num_puzzle_ids == 1 + 5 * 5
   message = _error(**files, identifiers="other.json")
   assert "has its own identifiers.json; leave config.data" in message
+
+
+# --- the registry ------------------------------------------------------------
+
+
+def test_a_new_task_is_one_entry(monkeypatch):
+  own = dataclasses.replace(tasks.TASKS["grid"], load=lambda data: data.relabel)
+  monkeypatch.setitem(tasks.TASKS, "own", own)
+  assert tasks.load(folders.data(task="own", relabel="ab")) == "ab"
+  assert "no effect on the task 'own'" in _error(task="own", subsets=("a",))
+
+
+def test_every_task_has_a_look_and_every_generated_one_files():
+  for name, task_type in tasks.TASKS.items():
+    data = folders.data(task=name)
+    look = tasks.look(data, vocabulary=(" ", "a", "b"), seq_len=36)
+    assert look.rows * look.cols >= 36
+    assert task_type.is_arc == name.endswith("arc")
+    assert (task_type.file_task in tasks.TASKS) == name.startswith("generated")
+    rules = tasks.rules(data)
+    assert (rules is None) == (name in ("arc", "generated_arc", "grid"))
