@@ -97,7 +97,7 @@ def loaded(
   return solver.load(workdir, config, **settings)
 
 
-def timed(solve, inputs: np.ndarray) -> tuple[solver.Solved, float]:
+def timed(solve, inputs: np.ndarray) -> tuple[solver.Predictions, float]:
   """Returns what was solved, and the seconds."""
   start = time.perf_counter()
   found = solve.solve_tokens(inputs)
@@ -201,8 +201,10 @@ def _answers(tried: solver.Solver, inputs: np.ndarray) -> np.ndarray:
   """Returns the answer chosen among the first k attempts, [K, N, L]."""
   return np.concatenate(
     [
-      np.asarray(result.answers)[:, :count]
-      for result, count in tried.results(inputs)
+      np.asarray(result.answers)[:, np.asarray(result.last.rows)]
+      for result in tried.batch_results(
+        puzzle_set.PuzzleSet.single(inputs, np.zeros_like(inputs))
+      )
     ],
     axis=1,
   )

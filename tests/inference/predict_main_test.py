@@ -137,7 +137,8 @@ def test_arc_answers_are_those_of_an_evaluation(tmp_path):
   assert any(entry["attempt_1"] != [[0, 0], [0, 0]] for entry in attempts)
 
   challenges = {
-    task.name: folders.as_json(task) for task in run.task.ballot.tasks[::-1]
+    task.name: folders.as_json(task)
+    for task in run.task.augmentation_table.tasks[::-1]
   }
   for task in challenges.values():
     for pair in task["test"]:

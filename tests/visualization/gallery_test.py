@@ -43,7 +43,7 @@ def _part(answers, rows):
 def _gallery(answers, batch_size, keep=4):
   kept = gallery.Gallery(keep=keep)
   for start in range(0, len(answers.rows), batch_size):
-    kept.see(_part(answers, slice(start, start + batch_size)))
+    kept.observe(_part(answers, slice(start, start + batch_size)))
   return kept
 
 

@@ -86,13 +86,13 @@ def _config(**changes):
   return config_lib.from_config_dict(config)
 
 
-def _report(*, entries=4, axis="steps", verdict=None, **values):
+def _report(*, entries=4, axis="steps", summary=None, **values):
   numbers = tuple(range(1, entries + 1)) if axis != "adaptive" else (16,)
   means = {
     name: np.linspace(0.25, 0.75, len(numbers))
     for name in ("exact_accuracy", "cell_accuracy", "halt_accuracy", "steps")
   } | {"answer_loss": np.linspace(2, 1, len(numbers))}
-  return report_lib.Report(
+  return report_lib.EvalResult(
     num_puzzles=8,
     means=means | values,
     seconds=12.3,
@@ -100,7 +100,7 @@ def _report(*, entries=4, axis="steps", verdict=None, **values):
     first_answers=None,
     axis=axis,
     numbers=numbers,
-    verdict=verdict or report_lib.Verdict({}, "exact_accuracy"),
+    summary=summary or report_lib.ScoreSummary({}, "exact_accuracy"),
   )
 
 
@@ -263,10 +263,12 @@ def test_nothing_from_data_or_settings_is_read_as_html():
   hostile = dataclasses.replace(
     FACTS, workdir=HOSTILE, checkpoint=HOSTILE, versions={HOSTILE: HOSTILE}
   )
-  verdict = report_lib.Verdict({HOSTILE: 0.5}, "exact_accuracy", (HOSTILE,))
+  summary = report_lib.ScoreSummary(
+    {HOSTILE: 0.5}, "exact_accuracy", (HOSTILE,)
+  )
   page = _assemble(
     _config(name=HOSTILE),
-    _report(verdict=verdict).warned([HOSTILE]),
+    _report(summary=summary).warned([HOSTILE]),
     hostile,
     kinds={HOSTILE: [_shown(HOSTILE, verdict=HOSTILE)]},
     voted=[_voted(name=HOSTILE)],
@@ -527,7 +529,8 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   assert "covers only the 8 of 24 puzzles" in text
   last = re.search(r"Puzzle (\d+) \((\w+)", text)
   assert 17 <= int(last[1]) <= 24
-  names = [task.name for task in experiment.build(config).task.ballot.tasks]
+  table = experiment.build(config).task.augmentation_table
+  names = [task.name for task in table.tasks]
   assert last[2] == names[(int(last[1]) - 1) // 8]
 
 

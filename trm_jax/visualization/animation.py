@@ -327,7 +327,7 @@ def pick(
     batch: `inputs`, `labels` [B, L] and `mask` [B].
     answers: [K, B, L] tokens, e.g. after each supervision step.
     shown: numbers of the answers to keep.
-    axis: what the numbers count; see `report.Report`.
+    axis: what the numbers count; see `report.EvalResult`.
     numbers: K, of the answers; by default 1, 2, ...
 
   Returns:

@@ -99,13 +99,13 @@ class _Places:
   def name(self, exhibit: gallery.Exhibit) -> str:
     """Returns what the puzzle is called."""
     name = f"puzzle {self._before + exhibit.number + 1:,}"
-    if self._task.ballot is None:
+    if self._task.augmentation_table is None:
       return name
     return f"{name} ({self._task.identifiers[self.row(exhibit)]})"
 
   def group(self, exhibit: gallery.Exhibit) -> int | str:
     """Returns what is the same for all variants of an ARC task."""
-    if self._task.ballot is None:
+    if self._task.augmentation_table is None:
       return exhibit.number
     return self._task.identifiers[self.row(exhibit)].split(arc_grids.SEPARATOR)[
       0

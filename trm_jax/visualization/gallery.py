@@ -75,8 +75,8 @@ class Gallery:
     self._unsurest_right: list[Exhibit] = []
     self._surest_unknown: list[Exhibit] = []
 
-  def see(self, answers: eval_step.Answers) -> None:
-    """Takes a batch; for `evaluate.Evaluator`'s `watch`."""
+  def observe(self, answers: eval_step.Answers) -> None:
+    """Takes a batch; for `evaluate.Evaluator`'s `observe`."""
     rows = np.asarray(answers.rows)
     labels = np.asarray(answers.labels)[rows]
     tokens = np.asarray(answers.answers)[rows]

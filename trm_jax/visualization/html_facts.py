@@ -15,7 +15,7 @@ NAMES = {
   "valid_accuracy": "valid by the rules",
 }
 
-_WARNING = "WARNING: "  # begins such a line; see `report.Report.warned`
+_WARNING = "WARNING: "  # begins such a line; see `report.EvalResult.warned`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Facts:
 
 
 def head(
-  config: config_lib.Config, report: report_lib.Report, facts: Facts
+  config: config_lib.Config, report: report_lib.EvalResult, facts: Facts
 ) -> Html:
   """Names what was evaluated, its main numbers, and reasons to doubt them."""
   tiles = [
@@ -40,7 +40,7 @@ def head(
   ]
   tiles += [
     (html_parts.percent(value), NAMES.get(name, name))
-    for name, value in report.verdict.metrics.items()
+    for name, value in report.summary.metrics.items()
     if name in ("valid_accuracy", "pass@1", "pass@2")
   ]
   tiles += [
@@ -74,13 +74,13 @@ def head(
   )
 
 
-def lines(report: report_lib.Report) -> tuple[list[str], list[str]]:
-  """Returns the verdict's warnings and its other lines."""
+def lines(report: report_lib.EvalResult) -> tuple[list[str], list[str]]:
+  """Returns the summary's warnings and its other lines."""
   warnings = [
-    line for line in report.verdict.lines if line.startswith(_WARNING)
+    line for line in report.summary.lines if line.startswith(_WARNING)
   ]
   return warnings, [
-    line for line in report.verdict.lines if line not in warnings
+    line for line in report.summary.lines if line not in warnings
   ]
 
 
@@ -103,7 +103,7 @@ def solver_in_words(config: config_lib.Config) -> str:
 
 
 def evaluated(
-  config: config_lib.Config, report: report_lib.Report, facts: Facts
+  config: config_lib.Config, report: report_lib.EvalResult, facts: Facts
 ) -> tuple[str, Html]:
   """Says what was evaluated how, with all settings folded."""
   rows, width = facts.table_shape

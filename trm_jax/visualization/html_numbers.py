@@ -13,7 +13,7 @@ from trm_jax.visualization.html_parts import Html, element
 
 
 def accuracy(
-  config: config_lib.Config, report: report_lib.Report
+  config: config_lib.Config, report: report_lib.EvalResult
 ) -> tuple[str, Html]:
   """Shows the metrics in a table, and over steps or rollouts in a chart."""
   belief_is = (
@@ -44,7 +44,9 @@ def accuracy(
   )
 
 
-def _metrics_table(report: report_lib.Report, numbers: Sequence[int]) -> Html:
+def _metrics_table(
+  report: report_lib.EvalResult, numbers: Sequence[int]
+) -> Html:
   counted, caption = {
     "steps": ("steps", "Accuracy after so many supervision steps"),
     "rollouts": ("rollouts", "Accuracy of the answer chosen among so many"),
@@ -68,13 +70,13 @@ def _metrics_table(report: report_lib.Report, numbers: Sequence[int]) -> Html:
   return html_parts.table(heads, rows, caption=caption)
 
 
-def _scores(report: report_lib.Report) -> list[Html]:
-  """Shows the verdict's metrics if the page's head does not have them all."""
-  if len(report.verdict.metrics) < 2:
+def _scores(report: report_lib.EvalResult) -> list[Html]:
+  """Shows the summary's metrics if the page's head does not have them all."""
+  if len(report.summary.metrics) < 2:
     return []
   rows = [
     (html_facts.NAMES.get(name, name), html_parts.percent(value))
-    for name, value in report.verdict.metrics.items()
+    for name, value in report.summary.metrics.items()
   ]
   return [html_parts.table(["", ""], rows, caption="Scores by the votes")]
 

@@ -1,7 +1,6 @@
 """One HTML file about an evaluation, which opens without server or network."""
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +12,7 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import files
-from trm_jax.evaluation import arc as arc_evaluation
-from trm_jax.evaluation import evaluate, vote_log, voting
+from trm_jax.evaluation import evaluate
 from trm_jax.evaluation import report as report_lib
 from trm_jax.inference import outputs
 from trm_jax.runtime import (
@@ -46,7 +44,7 @@ def write(
   workdir: str,
   output: str = "",
   stop: preemption.Stop | None = None,
-) -> report_lib.Report:
+) -> report_lib.EvalResult:
   """Evaluates a workdir's checkpoint and writes a page about it.
 
   Args:
@@ -71,7 +69,7 @@ def write(
     )
   path = _place(workdir, output)
   seen = gallery.Gallery(keep=_KEPT)
-  found = evaluate.restore_and_evaluate(config, workdir, stop, seen.see)
+  found = evaluate.restore_and_evaluate(config, workdir, stop, seen.observe)
   run, trained, report = found.run, found.trained, found.report
   kept = seen.seen
   page = assemble(
@@ -80,7 +78,7 @@ def write(
     _facts(workdir, trained, run),
     seen=kept,
     shown=exhibition.choose(run, trained, seen.exhibits, len(kept.steps)),
-    voted=_voted(run, workdir, trained.step),
+    voted=_voted(run, report),
     rows=metric_writer.read_metrics(workdir),
   )
   with files.writing(path) as file:
@@ -105,7 +103,7 @@ def _place(workdir: str, output: str) -> epath.Path:
 
 def assemble(
   config: config_lib.Config,
-  report: report_lib.Report,
+  report: report_lib.EvalResult,
   facts: html_facts.Facts,
   *,
   seen: gallery.Seen,
@@ -171,30 +169,12 @@ def _facts(
 
 
 def _voted(
-  run: experiment.Experiment, workdir: str, step: int
+  run: experiment.Experiment, report: report_lib.EvalResult
 ) -> list[html_puzzles.Voted]:
-  """Reads the votes that the evaluation has just counted, if any."""
-  if run.task.ballot is None:
-    return []
-  settings = run.config.eval
-  folder = arc_evaluation.folder(
-    workdir,
-    step,
-    tasks=settings.tasks,
-    variants=settings.variants,
-    solver=run.solving().label,
-  )
-  tasks = {task.name: task for task in run.task.ballot.tasks}
+  """Returns the votes that the evaluation has just counted, if any."""
+  table = run.task.augmentation_table
+  tasks = {task.name: task for task in table.tasks} if table else {}
   return [
     html_puzzles.Voted(task=tasks[result.name], result=result)
-    for result in _read_votes(folder / arc_evaluation.LOG_FILE)
+    for result in report.summary.task_results
   ]
-
-
-def _read_votes(path: epath.Path) -> list[voting.TaskResult]:
-  """Returns all results of a log that is whole: `Election` has closed it."""
-  _, *lines = path.read_text().splitlines()  # the first is the header
-  entries = [
-    vote_log.Entry.from_json(json.loads(line)["content"]) for line in lines
-  ]
-  return [result for entry in entries for result in entry.results]
