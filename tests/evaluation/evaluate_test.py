@@ -10,7 +10,8 @@ import small_model
 
 from trm_jax.core import eval_step, solve, types
 from trm_jax.data import loader, puzzle_set
-from trm_jax.evaluation import evaluate, scorer
+from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import mesh
 
 L, V, D = small_model.L, small_model.V, small_model.D
@@ -77,7 +78,7 @@ def _report(batches, *, steps=TRAINED_STEPS, num_devices=1):
     batches,
     mesh.make_mesh(num_devices),
     num_puzzles=NUM_PUZZLES,
-    judged_by=scorer.NoJudge(),
+    scorer=report_lib.Scorer(),
   )
 
 
