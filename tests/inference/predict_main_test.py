@@ -92,7 +92,7 @@ def test_a_file_with_a_bad_row(tmp_path, sudoku):
   assert result.returncode == 1
   assert result.stdout == ""
   assert result.stderr.splitlines()[-1].startswith(
-    "error: 1 of 5 rows could not be read (first puzzles.csv line 5: question"
+    "error: 1 of 5 rows were invalid (first puzzles.csv line 5: question"
   )
   assert "Traceback" not in result.stderr
   _check((tmp_path / "answers.csv").read_text(), loaded, rows)
