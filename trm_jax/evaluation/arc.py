@@ -47,12 +47,8 @@ def folder(
     solver: `Solving.label`.
   """
   name = f"step_{step}"
-  if tasks:
-    name += f"_tasks_{tasks}"
-  if variants:
-    name += f"_variants_{variants}"
-  if solver:
-    name += f"_{solver}"
+  for part, value in (("_tasks", tasks), ("_variants", variants), ("", solver)):
+    name += f"{part}_{value}" if value else ""
   return files.folder(workdir) / "evaluations" / name
 
 
@@ -104,15 +100,12 @@ class ArcEvaluator(report.Scorer):
       "solver": dataclasses.asdict(solving) if solving.label else None,
     }
     self._log: EvaluationLog | None = None  # in process 0
-    entries = [
-      LogEntry.from_json(entry)
-      for entry in processes.from_first(lambda: self._open_log(header))
-    ]
+    entries = processes.from_first(lambda: self._open_log(header))
     self._num_logged = len(entries)
     self._results: list[voting.TaskResult] = []
     for entry in entries:
-      self._results += entry.results
-      self.sums = metrics.add(self.sums, entry.sums)
+      self._results += map(voting.TaskResult.from_json, entry["results"])
+      self.sums = metrics.add(self.sums, entry["sums"])
     # Batches with examples of an unfinished task are solved again; if there is
     # none, the last batch, for the example in the report.
     bounds = puzzles.puzzle_indices[puzzles.group_indices]
@@ -132,7 +125,7 @@ class ArcEvaluator(report.Scorer):
       )
 
   def _open_log(self, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Opens the log and returns its entries as JSON values."""
+    """Opens the log and returns its entries."""
     self._log = EvaluationLog(self._folder / LOG_FILE, header)
     if self._log.replaced:
       (self._folder / SUBMISSION_FILE).unlink(missing_ok=True)
@@ -140,7 +133,7 @@ class ArcEvaluator(report.Scorer):
         f"the votes in {self._folder} are of another evaluation (different"
         f" {', '.join(self._log.replaced)}) and are counted anew"
       )
-    return [entry.to_json() for entry in self._log.entries]
+    return self._log.entries
 
   def observe(
     self,
@@ -161,7 +154,15 @@ class ArcEvaluator(report.Scorer):
     super().observe(number, sums, answers)
     self._results += results
     if self._log is not None:
-      self._log.append(LogEntry(sums=sums, results=tuple(results)))
+      self._log.append(
+        {
+          "sums": {
+            name: np.asarray(value, np.float64).tolist()
+            for name, value in sums.items()
+          },
+          "results": [result.to_json() for result in results],
+        }
+      )
 
   def progress(self) -> str:
     """As `Scorer.progress`."""
@@ -201,55 +202,18 @@ class ArcEvaluator(report.Scorer):
     )
 
 
-# --- the log -----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LogEntry:
-  """What one batch added to an evaluation.
-
-  Attributes:
-    sums: Metric sums over its rows; float64 when read from a file.
-    results: Results of the tasks completed by it, possibly none.
-  """
-
-  sums: Mapping[str, np.ndarray]
-  results: tuple[voting.TaskResult, ...]
-
-  def to_json(self) -> dict[str, Any]:
-    """Returns the JSON value that `from_json` reads."""
-    return {
-      "sums": {
-        name: np.asarray(value, np.float64).tolist()
-        for name, value in self.sums.items()
-      },
-      "results": [result.to_json() for result in self.results],
-    }
-
-  @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> "LogEntry":
-    """Reads the value written by `to_json`."""
-    return cls(
-      sums={
-        name: np.asarray(numbers, np.float64)
-        for name, numbers in value["sums"].items()
-      },
-      results=tuple(map(voting.TaskResult.from_json, value["results"])),
-    )
-
-
 class EvaluationLog:
-  """A file with one line per batch, safe against kills.
+  """A file of JSON entries, one per batch, safe against kills.
 
-  The first line is a header that identifies the evaluation, each further one an
-  entry, all JSON with their line number and a checksum. A kill may truncate the
-  last line, which is then dropped; any other damage is an error. A local file
-  is locked while open. A bucket cannot append: the whole object is rewritten,
-  and of two writers the last one wins.
+  The first line is a header that identifies the evaluation. Every line has its
+  number and a checksum. A kill may truncate the last line, which is then
+  dropped; any other damage is an error. A local file is locked while open. A
+  bucket cannot append: the whole object is rewritten, and of two writers the
+  last one wins.
 
   Attributes:
     path: The file.
-    entries: The entries found when it was opened.
+    entries: The entries found when it was opened, JSON objects.
     replaced: Names of the differing entries of the header if the file was of
       another evaluation and is replaced; else ().
   """
@@ -267,7 +231,7 @@ class EvaluationLog:
       UserError: the file is damaged, locked, or cannot be written.
     """
     self.path = epath.Path(path).expanduser()
-    self.entries: list[LogEntry] = []
+    self.entries: list[dict[str, Any]] = []
     self.replaced: tuple[str, ...] = ()
     self._num_lines = 0
     self._file: io.FileIO | None = None  # None in a bucket
@@ -289,14 +253,14 @@ class EvaluationLog:
         self._write(wanted)
       on_error.pop_all()
 
-  def append(self, entry: LogEntry) -> None:
-    """Adds an entry; it is on disk on return.
+  def append(self, entry: Mapping[str, Any]) -> None:
+    """Adds an entry, a JSON object; it is on disk on return.
 
     Raises:
       UserError: the file cannot be written.
     """
     with self._file_errors():
-      self._write(entry.to_json())
+      self._write(entry)
 
   def close(self) -> None:
     """Closes and unlocks the file."""
@@ -335,7 +299,7 @@ class EvaluationLog:
       )
       return 0
     self.entries = [
-      LogEntry.from_json(self._parse(line, number))
+      self._parse(line, number)
       for number, line in enumerate(lines[1:], start=2)
     ]
     self._num_lines = len(lines)
@@ -356,7 +320,7 @@ class EvaluationLog:
       ) from error
     return content
 
-  def _write(self, content: dict[str, Any]) -> None:
+  def _write(self, content: Mapping[str, Any]) -> None:
     self._num_lines += 1
     crc32 = zlib.crc32(_dump(content))
     line = {"line": self._num_lines, "crc32": crc32, "content": content}

@@ -17,9 +17,6 @@ from trm_jax.runtime import mesh as mesh_lib
 
 PROGRESS_SECONDS = 10.0
 
-# What the entries of a result count, by solver.
-_AXES = {"fixed": "steps", "adaptive": "adaptive", "rollouts": "rollouts"}
-
 Observe = Callable[[eval_step.Answers], None]
 
 
@@ -32,13 +29,7 @@ def solve_batches(
   """Yields each batch of this process with the result over all processes.
 
   The next batch is dispatched first, so that the devices compute while the host
-  handles a result.
-
-  Args:
-    evaluate_batch: As returned by `Program.evaluate_batch`.
-    weights: The weights to solve with.
-    batches: As returned by `loader.eval_batches`.
-    mesh: All devices.
+  handles a result. Arguments as for `evaluate`.
   """
   pending: tuple[loader.Batch, eval_step.BatchResult] | None = None
   for batch in batches:
@@ -65,9 +56,7 @@ class Progress:
       total: Their number, if known.
       done: Number already done by an earlier run.
     """
-    self._what = what
-    self._total = total
-    self._first = done
+    self._what, self._total, self._first = what, total, done
     self._start = self._logged = time.monotonic()
 
   def update(self, done: int, details: str = "") -> None:
@@ -95,25 +84,22 @@ def evaluate(
   *,
   num_puzzles: int,
   scorer: report_lib.Scorer,
-  axis: str = "steps",
-  numbers: tuple[int, ...] | None = None,
   stop: preemption.Stop | None = None,
   observe: Observe | None = None,
 ) -> report_lib.EvalResult:
   """Evaluates weights on a data set and logs progress.
 
+  The axis of the result is 'steps'.
+
   Args:
     evaluate_batch: As returned by `Program.evaluate_batch`.
-    weights: The weights, in training the averaged ones.
-    batches: This process's part of the batches from the scorer's first one on,
-      with a `mask` that is False for padding rows.
+    weights: The weights; in training the averaged ones.
+    batches: As returned by `loader.eval_batches`, from the scorer's first one.
     mesh: All devices.
     num_puzzles: Number of puzzles in the data set, for the progress line.
     scorer: Adds up the metrics and scores the answers.
-    axis: As `EvalResult.axis`.
-    numbers: As `EvalResult.numbers`; by default 1, 2, ...
-    stop: Asked before each batch, if given.
-    observe: Called with the answers to each batch, if given.
+    stop: Asked before each batch.
+    observe: Called with the answers to each batch.
 
   Raises:
     Stopped: it was interrupted; an ARC evaluation keeps its votes.
@@ -140,8 +126,8 @@ def evaluate(
     seconds=time.monotonic() - start,
     first_batch=first[0],
     first_answers=first[1],
-    axis=axis,
-    numbers=numbers or tuple(range(1, len(rows) + 1)),
+    axis="steps",
+    numbers=tuple(range(1, len(rows) + 1)),
     summary=scorer.summary(),
   )
 
@@ -202,8 +188,6 @@ class Evaluator:
       shard=(jax.process_index(), jax.process_count()),
       first_batch=scorer.first_batch,
     )
-    settings = self._program.config.eval
-    is_adaptive = settings.solver == "adaptive"
     result = evaluate(
       self._evaluate_batch,
       weights,
@@ -211,12 +195,16 @@ class Evaluator:
       self._program.mesh,
       num_puzzles=self._puzzles.num_examples,
       scorer=scorer,
-      axis=_AXES[settings.solver],
-      numbers=(settings.supervision_steps,) if is_adaptive else None,
       stop=self._stop,
       observe=self._observe,
-    )
-    return result.warned(self._warnings)
+    ).warned(self._warnings)
+    settings = self._program.config.eval
+    if settings.solver == "fixed":
+      return result
+    numbers = result.numbers
+    if settings.solver == "adaptive":
+      numbers = (settings.supervision_steps,)
+    return dataclasses.replace(result, axis=settings.solver, numbers=numbers)
 
   def _scorer(self, weights: types.Weights, step: int) -> report_lib.Scorer:
     if self._task.augmentation_table is not None:

@@ -30,9 +30,6 @@ NUM_LEADERS = 5  # candidates whose votes are kept in a result
 Grid = list[list[int]]  # rows of colours, as in JSON
 
 
-# --- results -----------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class InputResult:
   """The outcome of the vote on one test input.
@@ -220,10 +217,7 @@ def _grid(key: bytes) -> Grid:
 
 
 class VoteCounter:
-  """Turns the predictions for a test set, in order, into results per task.
-
-  Only the votes of the current task are in memory.
-  """
+  """Turns the predictions for a test set, in order, into results per task."""
 
   def __init__(
     self,
@@ -240,13 +234,12 @@ class VoteCounter:
       table: Tasks and augmentations of the whole test set.
       puzzles: The part of it that is predicted.
       first_task: Skip the tasks before this one; their results are known.
-      first_example: The first example to be predicted, at or before the first
-        of `first_task`.
+      first_example: The first example predicted, at or before the first of
+        `first_task`.
       num_attempts: Attempts to submit per test input.
 
     Raises:
-      ValueError: the table is of another test set, or an example of
-        `first_task` would be missing.
+      ValueError: the table is of another test set, or an example is missing.
     """
     whole = puzzles.whole
     sizes = len(table.tasks), len(table.transforms), len(table.colours)
@@ -351,8 +344,8 @@ def pass_at(
   A test input is solved if the correct answer is among its first k candidates.
 
   Args:
-    results: The results of all tasks. Tasks with an unknown solution are left
-      out: the share of their inputs that is solved is unknown, too.
+    results: The results of all tasks; those with an unknown solution are left
+      out.
     ks: Values of k.
 
   Returns:
@@ -385,11 +378,7 @@ def submission(
 def write_submission(
   path: epath.PathLike, results: Iterable[TaskResult]
 ) -> None:
-  """Writes a submission.json atomically.
-
-  Args:
-    path: The file; an older one is replaced.
-    results: The results of all tasks.
+  """Writes a submission.json atomically, in place of an older one.
 
   Raises:
     UserError: the file cannot be written.
