@@ -111,9 +111,10 @@ def _error(solver, source, output) -> str:
 # --- votes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_answers", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_variants_are_undone_and_vote(
+@pytest.mark.parametrize(
+  ("batch_size", "with_answers"), [(1, True), (4, False), (100, True)]
+)
+def test_variants_are_inverted_and_vote(
   tmp_path, capfd, batch_size, with_answers
 ):
   """The right answers come out, as scorers read them, known or not."""
