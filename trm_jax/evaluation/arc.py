@@ -89,7 +89,7 @@ class ArcEvaluator(report.Scorer):
     header = {
       "weights": {
         name: record.digest
-        for name, record in array_digest.records(weights).items()
+        for name, record in array_digest.array_infos(weights).items()
       },
       "puzzles": puzzles.fingerprint(),
       "batch size": batch_size,

@@ -60,17 +60,17 @@ def draw(
   num_written = 0
   try:
     for i, (puzzle, name) in enumerate(zip(puzzles, names, strict=True)):
-      thinking = animation.Thinking(
+      answer_trace = animation.AnswerTrace(
         look=solver.look,
         question=puzzle.tokens,
         answers=trace.answers[:, i],
         confidence=trace.confidence[:, i],
         solution=None,
       )
-      steps = thinking.telling_steps(_MOST_STEPS)
-      animation.save_steps(thinking, path / f"{name}.png", steps=steps)
+      steps = answer_trace.key_steps(_MOST_STEPS)
+      animation.save_steps(answer_trace, path / f"{name}.png", steps=steps)
       num_written += 1
-      animation.save_gif(thinking, path / f"{name}.gif")
+      animation.save_gif(answer_trace, path / f"{name}.gif")
       num_written += 1
   finally:
     # After an interruption, too: the user should know of every file.

@@ -351,9 +351,8 @@ def _read(
   step: int,
 ) -> Solver:
   """Reads the checkpoint of a step."""
-  saved = checkpoints.description(step)
+  saved = checkpoints.metadata(step)
   used = config or restore.settings_of(saved, workdir)
-  assert saved.num_puzzle_ids is not None
   seq_len = saved.arrays[_TOKENS].shape[1]
   look = kind.look_of(used.data, saved.vocabulary, seq_len)
   checkpoint_metadata.check_network_fits(saved, used, look.symbols)
