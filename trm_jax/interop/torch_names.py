@@ -24,18 +24,20 @@ from trm_jax.core import types
 # Of the official code, which compiles its model before it saves or loads.
 PREFIX = "_orig_mod.model.inner."
 TABLE = "puzzle_emb.weights"
+EMBEDDING = "embed_tokens.embedding_weight"
+POSITIONS = "embed_pos.embedding_weight"
 ANSWER_HEAD = "lm_head.weight"
 LOW, HIGH = "L_level", "H_level"  # networks
 INITIAL_Y, INITIAL_Z = "H_init", "L_init"
 
 _INITIAL = re.compile(r"(H|L\d{0,3})_init")
-_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d+)\.(.+)\.weight")
+_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d{{1,3}})\.(.+)\.weight")
 _PREFIXES = re.compile(
   r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
 )
 _PATHS = {
-  "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
-  "embed_pos.embedding_weight": ("position_embedding", "embedding"),
+  EMBEDDING: ("token_embedding", "embedding"),
+  POSITIONS: ("position_embedding", "embedding"),
   ANSWER_HEAD: ("answer_head", "kernel"),
   "q_head.weight": ("halt_head", "kernel"),
   "q_head.bias": ("halt_head", "bias"),
@@ -107,6 +109,21 @@ def recurrence_of(names: Collection[str]) -> str | None:
   return "single_latent" if INITIAL_Z in names else None
 
 
+def block_of(name: str) -> tuple[str, int, str] | None:
+  """Returns the level, layer and part of a tensor; None of any other."""
+  match = _BLOCK.fullmatch(name)
+  if match is None or match.group(3) not in _BLOCK_PATHS:
+    return None
+  level, number, part = match.groups()
+  return level, int(number), part
+
+
+def num_layers(names: Collection[str], level: str) -> int:
+  """Returns how many layers the names give a network."""
+  blocks = filter(None, map(block_of, names))
+  return max((b[1] + 1 for b in blocks if b[0] == level), default=0)
+
+
 def path_of(name: str, *, is_direct: bool = False) -> tuple[str, ...] | None:
   """Returns our path of an official parameter; None if it is none of ours.
 
@@ -116,13 +133,12 @@ def path_of(name: str, *, is_direct: bool = False) -> tuple[str, ...] | None:
   """
   if name in _PATHS:
     return _PATHS[name]
-  match = _BLOCK.fullmatch(name)
-  if match and match.group(3) in _BLOCK_PATHS:
-    level, block, part = match.groups()
-    alone = level == LOW or is_direct
-    network = "network" if alone else "answer_network"
-    return (network, f"layers_{block}", *_BLOCK_PATHS[part], "kernel")
-  return None
+  block = block_of(name)
+  if block is None:
+    return None
+  level, number, part = block
+  network = "network" if level == LOW or is_direct else "answer_network"
+  return (network, f"layers_{number}", *_BLOCK_PATHS[part], "kernel")
 
 
 def name_of(path: tuple[str, ...], *, is_direct: bool = False) -> str:

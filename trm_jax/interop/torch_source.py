@@ -12,7 +12,7 @@ from etils import epath
 from trm_jax import errors
 from trm_jax.data import files as files_lib
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.interop import torch_config, torch_file, torch_safetensors
+from trm_jax.interop import torch_settings
 
 _HUB = "hf:"
 _STEP = re.compile(r"step_(\d{1,9})(?:\D|$)")
@@ -36,16 +36,6 @@ class Source:
     """Supervision step that the file's name tells, as step_<N>; else 0."""
     match = _STEP.match(self.weights.name)
     return int(match.group(1)) if match else 0
-
-  def tree(self) -> Any:
-    """Reads the weights' file, whatever is in it; nothing of it is run.
-
-    Raises:
-      UserError: it is damaged, or of no kind that is known.
-    """
-    if self.weights.name.endswith(torch_safetensors.SUFFIX):
-      return torch_safetensors.read(self.weights)
-    return torch_file.read(self.weights)
 
 
 def locate(source: str) -> Source:
@@ -76,7 +66,9 @@ def locate(source: str) -> Source:
       other = path.parent / name
       return other if other.exists() else None
 
-    return Source(path, beside(torch_config.FILE), beside(identifiers_lib.FILE))
+    return Source(
+      path, beside(torch_settings.FILE), beside(identifiers_lib.FILE)
+    )
 
 
 def _only(names: Sequence[str], where: str) -> str:
@@ -135,7 +127,7 @@ def _on_hub(source: str) -> Source:
   assert weights is not None
   return Source(
     weights,
-    fetch(beside + torch_config.FILE),
+    fetch(beside + torch_settings.FILE),
     fetch(beside + identifiers_lib.FILE),
   )
 

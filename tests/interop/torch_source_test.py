@@ -5,12 +5,11 @@ import shutil
 import sys
 import types
 
-import numpy as np
 import pytest
 import torch_files
 
 from trm_jax import errors
-from trm_jax.interop import torch_safetensors, torch_source
+from trm_jax.interop import torch_source
 
 
 def test_a_folder_with_one_checkpoint_and_with_several(tmp_path):
@@ -139,22 +138,7 @@ def test_repositories_that_do_not_tell_what_to_take(hub):
   assert "download the file, and all_config.yaml" in str(caught.value)
 
 
-def test_packages_that_are_not_installed(tmp_path, monkeypatch):
-  for package in ("huggingface_hub", "safetensors"):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_missing_package_of_the_hub_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   with pytest.raises(errors.UserError, match="pip install huggingface_hub"):
     torch_source.locate("hf:someone/trm")
-  path = tmp_path / "x.safetensors"
-  with pytest.raises(errors.UserError, match="pip install safetensors"):
-    torch_safetensors.write(path, {"a": np.ones(3)})
-  path.write_bytes(b"x")
-  with pytest.raises(errors.UserError, match="pip install safetensors"):
-    torch_source.locate(str(path)).tree()
-
-
-def test_a_damaged_file_of_safetensors(tmp_path):
-  path = tmp_path / "x.safetensors"
-  for content in (b"", b"x", b"\xff" * 64, bytes(8)):
-    path.write_bytes(content)
-    with pytest.raises(errors.UserError, match=f"cannot read {path}"):
-      torch_source.locate(str(path)).tree()
