@@ -283,7 +283,7 @@ def test_lines_of_a_gpu():
 _ON_CPU = """
 import jax
 from launch import aot, aot_gpus
-from trm_jax import command_line
+from trm_jax.runtime import command_line
 aot_gpus.Machine.platform = "cpu"
 aot_gpus.Machine.devices = lambda self: jax.devices()[: self.num_chips]
 command_line.run(aot.main)

@@ -95,7 +95,8 @@ def test_what_no_step_needs_is_imported_when_it_is_needed():
     [
       sys.executable,
       "-c",
-      "import sys\nfrom trm_jax import evaluate, train\nprint(*sys.modules)",
+      "import sys\nfrom trm_jax import train\n"
+      "from trm_jax.evaluation import evaluate\nprint(*sys.modules)",
     ],
     capture_output=True,
     text=True,

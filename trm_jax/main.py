@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from trm_jax import errors
-from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import command_line, host_memory
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the run; by default runs/<config.name>."
@@ -60,7 +60,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
   """Runs the mode."""
   command_line.expect_no_words(argv)
-  devices.tune_malloc()
+  host_memory.tune_malloc()
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)  # Orbax tells each file it writes
   mode = _MODE.value
