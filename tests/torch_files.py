@@ -2,13 +2,20 @@
 
 import functools
 
+import jax
 import ml_dtypes
 import numpy as np
 import tiny
 import torch_stand_in
 
 from trm_jax import config as config_lib
-from trm_jax.interop import torch_names, torch_settings, torch_state_dict
+from trm_jax.inference import solver as solver_lib
+from trm_jax.interop import (
+  torch_checkpoint,
+  torch_names,
+  torch_settings,
+  torch_state_dict,
+)
 from trm_jax.runtime import program
 
 ATTENTION = {"token_mixing": "attention", "positions": "rope", "num_heads": 2}
@@ -85,3 +92,28 @@ def save(folder, settings, weights=None, name="step_30"):
   )
   (folder / "all_config.yaml").write_bytes(torch_settings.to_yaml(settings))
   return folder / name
+
+
+def load(config, source, workdir, overridden=frozenset()) -> solver_lib.Solver:
+  """Imports a checkpoint and loads what was made of it."""
+  torch_checkpoint.import_checkpoint(
+    config, overridden, str(source), str(workdir)
+  )
+  return solver_lib.load(str(workdir))
+
+
+def export(solver, path):
+  """Exports in the format that the name says."""
+  file_format = "safetensors" if path.suffix else "torch"
+  torch_checkpoint.export_checkpoint(solver, str(path), file_format)
+
+
+def assert_same_weights(weights, others):
+  """Compares bit for bit."""
+  for one, other in zip(
+    jax.tree.leaves(jax.device_get(weights)),
+    jax.tree.leaves(jax.device_get(others)),
+    strict=True,
+  ):
+    assert one.dtype == other.dtype
+    assert one.tobytes() == other.tobytes()

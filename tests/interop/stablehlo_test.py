@@ -312,14 +312,14 @@ def test_other_folders_and_files_are_left_alone(load, tmp_path):
   (tmp_path / "mine/thesis.tex").write_text("dear")
   (tmp_path / "file").write_text("dear")
   for output, reason in (
-    ("mine", "mine holds 'thesis.tex', so it is no exported solver"),
+    ("mine", "mine holds 'thesis.tex', so it is not an exported solver"),
     ("file", "cannot write .*file: Not a directory"),
     ("file/below", "cannot write .*: Not a directory"),
   ):
     with pytest.raises(errors.UserError, match=reason):
       stablehlo.export_solver(load("fixed"), str(tmp_path / output))
   for output in ("", "-", "gs://bucket/exported"):
-    with pytest.raises(errors.UserError, match="name the folder of this mach"):
+    with pytest.raises(errors.UserError, match="must name a local folder"):
       stablehlo.export_solver(load("fixed"), output)
   assert (tmp_path / "file").read_text() == "dear"
   assert sorted(_contents(tmp_path / "mine")) == ["about.json", "thesis.tex"]

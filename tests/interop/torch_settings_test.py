@@ -85,22 +85,13 @@ def test_published_settings_are_those_of_the_experiments(
   assert torch_settings.differences(found, config) == []
 
 
-def test_settings_survive_their_yaml():
-  for model in (
-    {},
-    torch_files.ATTENTION,
-    {"positions": "learned", "norm_epsilon": 2e-7},
-  ):
-    for rule in ("halt", "halt_over_continue"):
-      config = torch_files.config(model=model, train={"halt_rule": rule})
-      tree = yaml.safe_load(torch_settings.to_yaml(config))
-      assert torch_settings.differences(torch_settings.find(tree), config) == []
-
-
 @pytest.mark.parametrize("kind", torch_files.KINDS)
 @pytest.mark.parametrize(
-  ("model", "rule"), [({}, "halt"), ({"gradient_updates": 1}, "halt"),
-                      ({"gradient_updates": 0}, "halt_over_continue")],
+  ("model", "rule"), [
+    ({}, "halt"), ({"gradient_updates": 1}, "halt"),
+    ({"gradient_updates": 0}, "halt_over_continue"),
+    ({"positions": "learned", "norm_epsilon": 2e-7}, "halt"),
+  ],
 )  # fmt: skip
 def test_settings_of_every_kind_survive_their_yaml(kind, model, rule):
   config = torch_files.config(

@@ -39,7 +39,7 @@ from trm_jax.runtime import checkpoint_metadata, processes, program, restore
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 
-FINGERPRINT = "imported"  # of the training puzzles, which are unknown
+_FINGERPRINT = "imported"  # the training puzzles are unknown
 
 # (file, tensors by name): writes them.
 _Writer = Callable[[IO, Mapping[str, np.ndarray]], None]
@@ -109,7 +109,7 @@ def import_checkpoint(
   step = located.step
   description = checkpoint_metadata.Description(
     settings=config_lib.flatten(_settled(config, workdir)),
-    data_fingerprint=FINGERPRINT,
+    data_fingerprint=_FINGERPRINT,
     vocabulary=list(look.symbols),
     identifiers=identifiers.digest(names),
     learned=[],

@@ -60,19 +60,10 @@ _PARAMETER = "torch._utils _rebuild_parameter"
 _NAMES = frozenset((_DICT, _TENSOR, _PARAMETER, *_DTYPES))
 
 # Opcodes that push their own argument.
-_VALUES = frozenset(
-  (
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG1",
-    "LONG4",
-    "BINFLOAT",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-  )
-)
+_VALUES = frozenset({
+  "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+  "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+})  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _SAVE_AGAIN = (
   "load it in PyTorch and save it again: torch.save(torch.load(OLD), NEW)"
