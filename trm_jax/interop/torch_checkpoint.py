@@ -79,9 +79,6 @@ def import_checkpoint(
   located = torch_source.locate(source)
   tree = torch_reader.read(located.weights)
   state_dict, taken = torch_state_dict.find(tree, where=str(located.weights))
-  arch, arch_from = torch_settings.find(tree), "its own settings"
-  if located.config is not None:
-    arch, arch_from = torch_settings.read(located.config), torch_settings.FILE
   look = _look(config.data)
   names, names_from = _identifiers(config.data, located)
   sizes = program.Sizes(
@@ -89,23 +86,28 @@ def import_checkpoint(
     seq_len=look.rows * look.cols,
     num_puzzle_ids=len(names),
   )
-  model = config.model
+  arch, arch_from = torch_settings.find(tree), "its own settings"
+  if located.config is not None:
+    arch, arch_from = torch_settings.read(located.config), torch_settings.FILE
   torch_settings.architecture_of(  # or there is nothing to compare with
-    model.recurrence, separate_networks=model.separate_networks
+    config.model.recurrence, separate_networks=config.model.separate_networks
   )
   found = torch_state_dict.differences(
     state_dict, config, sizes, rows_from=names_from
   )
-  unknown = ""
+  missing_flags = ""
   if arch is not None:
-    found = _merged(_of_settings(arch, state_dict, config, arch_from), found)
+    in_file = _settings_differences(arch, arch_from, state_dict, config)
+    # A setting that the weights show, too, is reported once.
+    settings = {difference.setting for difference in in_file} - {""}
+    found = in_file + [d for d in found if d.setting not in settings]
   else:
-    unknown = torch_settings.missing_flags(
+    missing_flags = torch_settings.missing_flags(
       overridden,
       torch_state_dict.architecture_in(state_dict, config),
       has_heads=any(".self_attn." in name for name in state_dict),
     )
-  _check(found, unknown, where=located.weights)
+  _raise_differences(found, missing_flags, where=located.weights)
   step = located.step
   description = checkpoint_metadata.Description(
     settings=config_lib.flatten(_settled(config, workdir)),
@@ -170,17 +172,17 @@ def _identifiers(
   return [identifiers.BLANK], f"the task {data.task!r}"
 
 
-def _of_settings(
+def _settings_differences(
   arch: Mapping[str, Any],
+  arch_from: str,
   state_dict: Mapping[str, np.ndarray],
   config: config_lib.Config,
-  arch_from: str,
 ) -> list[torch_settings.Difference]:
-  """Compares the settings of a file with the config and with its latents."""
+  """Compares the settings of a file with the config and its own latents."""
   found = torch_settings.differences(arch, config)
   latents, updates = torch_names.num_latents(state_dict), arch.get("L_cycles")
   if latents and isinstance(updates, int) and updates != latents:
-    # No setting of ours has latents that are never updated.
+    # No value of ours has latents that are never updated.
     found = [d for d in found if d.setting != "model.latent_updates"]
     text = (
       f"arch.L_cycles is {torch_reader.quoted(updates)} with {latents} latents,"
@@ -193,40 +195,33 @@ def _of_settings(
   ]
 
 
-def _merged(
-  first: list[torch_settings.Difference],
-  second: list[torch_settings.Difference],
-) -> list[torch_settings.Difference]:
-  """Joins differences; of a setting that is in both, the first is kept."""
-  settings = {difference.setting for difference in first} - {""}
-  return first + [d for d in second if d.setting not in settings]
-
-
-def _check(
-  found: list[torch_settings.Difference], unknown: str, *, where: epath.Path
+def _raise_differences(
+  found: list[torch_settings.Difference],
+  missing_flags: str,
+  *,
+  where: epath.Path,
 ) -> None:
-  """Raises UserError that names what does not fit, if anything does not.
+  """Raises UserError that names the differences, if there are any.
 
   Args:
-    found: the differences.
-    unknown: flags to pass that no file answers; "" if none.
+    found: the differences; settings before tensors, of which any number may
+      differ.
+    missing_flags: what the user must pass that no file says; "" if nothing.
     where: the checkpoint.
   """
-  if not found and not unknown:
+  if not found and not missing_flags:
     return
   chosen = [d for d in found if d.setting in _ARCHITECTURE] or found
   texts = [difference.text for difference in chosen[:_MAX_DIFFERENCES]]
   if len(texts) < len(found):
     texts.append(f"and {len(found) - len(texts):,} more")
-  proposed = " ".join(
-    difference.flag for difference in found if difference.flag
-  )
-  if proposed:
-    texts.append(f"to match its training, pass {proposed}")
-  if unknown:
+  flags = " ".join(difference.flag for difference in found if difference.flag)
+  if flags:
+    texts.append(f"to match its training, pass {flags}")
+  if missing_flags:
     texts.append(
       f"there is no {torch_settings.FILE} beside it, and weights do not show"
-      f" how they are applied: {unknown}"
+      f" how they are applied: {missing_flags}"
     )
   raise errors.UserError(
     f"{where} does not fit the experiment: {'; '.join(texts)}"
