@@ -86,7 +86,7 @@ def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
       ]
     )
   assert metrics[0] == metrics[1]
-  kept = (tmp_path / "cache/trm_jax/compiled").glob("jit_train_step-*-cache")
+  kept = (tmp_path / "cache/trm_jax/programs").glob("jit_train_step-*-cache")
   assert len(list(kept)) == 1
 
 

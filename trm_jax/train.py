@@ -197,7 +197,7 @@ class _Loop:
     """The newest whole checkpoint's state, or a new one."""
 
     def read(step):
-      saved = self._checkpoints.description(step)
+      saved = self._checkpoints.metadata(step)
       restore.check_rows(saved, self._run, self._workdir)
       checkpoint_metadata.check_training_fits(
         saved, self._run.config, self._run.task, self._fingerprint
@@ -272,7 +272,7 @@ class _Loop:
   def _save(self, step: int) -> None:
     self._checkpoints.save(
       self._state,
-      checkpoint_metadata.describe(
+      checkpoint_metadata.make_metadata(
         self._run.config,
         self._run.task,
         self._fingerprint,

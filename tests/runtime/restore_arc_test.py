@@ -64,7 +64,7 @@ def _permuted(workdir, to):
       state.replace(
         puzzle_table=jax.device_put(table, state.puzzle_table.sharding)
       ),
-      checkpoint_metadata.describe(run.config, task, "data", 1),
+      checkpoint_metadata.make_metadata(run.config, task, "data", 1),
       step=1,
     )
   path = restore.identifiers_path(str(to))
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
   )
   assert [f"WARNING: {text}" for text in evaluator._warnings] == [warning]
   # A run that starts from it hands that on.
-  saved = checkpoint_metadata.describe(
+  saved = checkpoint_metadata.make_metadata(
     _run().config, _run().task, "data", 1, learned_before=trained.learned
   )
   assert set(saved.learned) >= {*other.task.learned, *_run().task.learned}

@@ -109,7 +109,7 @@ def import_checkpoint(
     )
   _raise_differences(found, missing_flags, where=located.weights)
   step = located.step
-  description = checkpoint_metadata.Description(
+  description = checkpoint_metadata.Metadata(
     settings=config_lib.flatten(_settled(config, workdir)),
     data_fingerprint=_FINGERPRINT,
     vocabulary=list(look.symbols),
