@@ -1,4 +1,4 @@
-"""A machine for the launch scripts: its gcloud, srun, ... only pretend."""
+"""A machine for the launch scripts, with a simulated gcloud, srun, ..."""
 
 import json
 import os
@@ -31,26 +31,18 @@ COMMAND = [
   "",
 ]
 
-# Writes down what it was called with, then plays the next row of a script.
+# Writes down what it was called with; asked for the state of the request, it
+# prints the next of its states.
 GCLOUD = """
 import json, os, pathlib, sys
 folder = pathlib.Path(os.environ["CLOUD"])
 words = sys.argv[1:]
 with (folder / "calls").open("a") as file:
   file.write(json.dumps(words) + "\\n")
-number = folder / "number"
-rows = json.loads((folder / "rows").read_text())
-now = int(number.read_text()) if number.exists() else -1
-if "queued-resources list" in " ".join(words):
-  now += 1
-  number.write_text(str(now))
-row = rows[min(now, len(rows) - 1)] if now >= 0 else {}
-if words[:2] == ["storage", "ls"]:
-  sys.exit(0 if row.get("result") else 1)
-if "--worker=all" in words and "is-active" in words[-1]:
-  print("\\n".join(row["services"]))
-elif "list" in words:
-  print(row["machines" if "tpu-vm" in words else "request"])
+if "describe" in words:
+  states = json.loads((folder / "states").read_text())
+  (folder / "states").write_text(json.dumps(states[1:] or states))
+  sys.exit("no connection") if not states[0] else print(states[0])
 """
 
 
@@ -61,7 +53,7 @@ def executable(path, text, interpreter="/bin/bash"):
 
 
 class Machine:
-  """A folder of made-up programs that come before the real ones."""
+  """A folder of simulated programs that shadow the real ones."""
 
   def __init__(self, folder):
     self.folder = folder
@@ -81,17 +73,14 @@ class Machine:
     """Puts a program where it is found before the real one."""
     executable(self.folder / "bin" / name, text, interpreter)
 
-  def gcloud(self, *rows):
-    """Puts in a gcloud that finds each row in turn, and then the last.
+  def gcloud(self, *states):
+    """Puts in a gcloud whose request has each state in turn.
 
     Args:
-      *rows: what it says when asked: `request` and `machines` are states,
-        `services` those of the workers, `result` whether result.json is there.
-        Each question for the request is the beginning of the next row.
+      *states: Those of the request; the last one stays. "": it fails.
     """
     self.program("gcloud", GCLOUD, f"{sys.executable} -SE")
-    (self.folder / "rows").write_text(json.dumps(rows))
-    (self.folder / "number").unlink(missing_ok=True)
+    (self.folder / "states").write_text(json.dumps(states))
     (self.folder / "calls").unlink(missing_ok=True)
 
   def calls(self):

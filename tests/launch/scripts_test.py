@@ -1,4 +1,4 @@
-"""The other launch scripts and pages, run for real on a made-up machine."""
+"""The other launch scripts and pages, run for real on a simulated machine."""
 
 import configparser
 import json
@@ -8,17 +8,17 @@ import shlex
 import subprocess
 import sys
 
-import made_up_machine
 import pytest
+import simulated_machine
 import yaml
 
-README = (made_up_machine.LAUNCH / "README.md").read_text()
+README = (simulated_machine.LAUNCH / "README.md").read_text()
 SKY_TASKS = ("sky_gpu.yaml", "sky_tpu.yaml")
 
 
 @pytest.fixture
 def machine(tmp_path):
-  return made_up_machine.Machine(tmp_path)
+  return simulated_machine.Machine(tmp_path)
 
 
 # --- slurm.sbatch ------------------------------------------------------------
@@ -38,7 +38,7 @@ def test_a_job_queues_again_until_there_is_a_result(
 ):
   machine.slurm(state)
   result = machine.run(
-    "bash", made_up_machine.SLURM, "bash", "-c", command, "--workdir=a b"
+    "bash", simulated_machine.SLURM, "bash", "-c", command, "--workdir=a b"
   )
   assert result.returncode == status
   queued = machine.folder / "queued"
@@ -46,11 +46,22 @@ def test_a_job_queues_again_until_there_is_a_result(
   assert not queues or queued.read_text() == "requeue 17\n"
 
 
+@pytest.mark.parametrize(
+  ("status", "queues"), [(0, False), (143, True), (1, False)]
+)
+def test_a_sweep_queues_again_only_if_it_was_stopped(machine, status, queues):
+  machine.slurm()
+  command = ["bash", "-c", f"exit {status}", "launch.sweep", "--workdir=x"]
+  result = machine.run("bash", simulated_machine.SLURM, *command)
+  assert result.returncode == (1 if status == 1 else 0)
+  assert (machine.folder / "queued").exists() == queues
+
+
 def test_a_preempted_job_saves_and_queues_again(machine):
   machine.slurm()
   assert (
     machine.run_and_terminate(
-      "bash", made_up_machine.SLURM, "save", "--workdir=x"
+      "bash", simulated_machine.SLURM, "save", "--workdir=x"
     )
     == 0
   )
@@ -59,12 +70,12 @@ def test_a_preempted_job_saves_and_queues_again(machine):
 
 def test_a_dry_run_of_a_job_prints_what_it_would_do(machine):
   command = [
-    *made_up_machine.COMMAND[:3],
+    *simulated_machine.COMMAND[:3],
     "--workdir=~/arc run",
-    *made_up_machine.COMMAND[4:],
+    *simulated_machine.COMMAND[4:],
   ]
   lines = machine.run(
-    "bash", made_up_machine.SLURM, "--dry_run", *command
+    "bash", simulated_machine.SLURM, "--dry_run", *command
   ).stdout.splitlines()
   assert not machine.executed
   (run,) = (line for line in lines if "srun" in line and line[0] != "#")
@@ -90,8 +101,8 @@ def test_a_dry_run_of_a_job_prints_what_it_would_do(machine):
   ],
 )
 def test_a_mistake_in_a_job_is_one_line(machine, words, message):
-  assert message in made_up_machine.error_of(
-    machine.run("bash", made_up_machine.SLURM, *words)
+  assert message in simulated_machine.error_of(
+    machine.run("bash", simulated_machine.SLURM, *words)
   )
 
 
@@ -115,7 +126,7 @@ def test_skypilot_reads_the_tasks(machine):
     sys.executable,
     "-c",
     PARSE,
-    *(made_up_machine.LAUNCH / name for name in SKY_TASKS),
+    *(simulated_machine.LAUNCH / name for name in SKY_TASKS),
   )
   assert result.returncode == 0, result.stderr
   gpu, tpu = map(json.loads, result.stdout.splitlines())
@@ -130,7 +141,7 @@ def test_skypilot_reads_the_tasks(machine):
 
 def _run_sky(machine, name):
   """The task's command, and its environment on the second of two machines."""
-  text = yaml.safe_load((made_up_machine.LAUNCH / name).read_text())["run"]
+  text = yaml.safe_load((simulated_machine.LAUNCH / name).read_text())["run"]
   environment = {
     "CONFIG": "experiments/arc.py:2",
     "WORKDIR": str(machine.folder / "a b"),
@@ -160,7 +171,7 @@ def test_a_managed_job_ends_only_with_a_result(machine, name):
   (machine.folder / "a b").mkdir()
   (machine.folder / "a b/result.json").touch()
   assert machine.run(*words, **environment).returncode == 0
-  made_up_machine.executable(machine.folder / ".venv/bin/python", "exit 3")
+  simulated_machine.executable(machine.folder / ".venv/bin/python", "exit 3")
   assert machine.run(*words, **environment).returncode == 3
 
 
@@ -175,12 +186,12 @@ def test_a_preempted_managed_job_goes_on_elsewhere(machine, name):
 
 def test_shellcheck_has_nothing_to_say(tmp_path):
   scripts = [
-    made_up_machine.TPU_VM,
-    made_up_machine.SLURM,
-    made_up_machine.ROOT / ".ci/run",
+    simulated_machine.TPU_VM,
+    simulated_machine.SLURM,
+    simulated_machine.ROOT / ".ci/run",
   ]
   for name in SKY_TASKS:
-    task = yaml.safe_load((made_up_machine.LAUNCH / name).read_text())
+    task = yaml.safe_load((simulated_machine.LAUNCH / name).read_text())
     for part in ("setup", "run"):
       scripts.append(tmp_path / f"{name}.{part}.bash")
       scripts[-1].write_text(task[part])
@@ -197,13 +208,13 @@ def test_shellcheck_has_nothing_to_say(tmp_path):
 
 
 def test_the_dockerfile_names_what_there_is():
-  text = (made_up_machine.LAUNCH / "Dockerfile").read_text()
+  text = (simulated_machine.LAUNCH / "Dockerfile").read_text()
   sources = re.findall(r"^COPY (.+) \S+$", text, re.M)
   assert sources
   for source in " ".join(sources).split():
-    assert (made_up_machine.ROOT / source).exists()
+    assert (simulated_machine.ROOT / source).exists()
   setup = configparser.ConfigParser()
-  setup.read(made_up_machine.ROOT / "setup.cfg")
+  setup.read(simulated_machine.ROOT / "setup.cfg")
   (extra,) = re.findall(r"^ARG EXTRA=(\w+)$", text, re.M)
   assert extra in setup["options.extras_require"]
 
@@ -219,14 +230,14 @@ def test_the_commands_of_the_readme_are_accepted(machine):
   for line in _commands(README):
     for script, arguments in re.findall(r"launch/([\w.]+)(.*)", line):
       words = shlex.split(arguments, comments=True)
-      if script == made_up_machine.TPU_VM.name:
+      if script == simulated_machine.TPU_VM.name:
         shown.add(words[0])
-        words = [made_up_machine.TPU_VM, words[0], "--dry_run", *words[1:]]
-      elif script == made_up_machine.SLURM.name and words[0] != "--dry_run":
-        words = ["bash", made_up_machine.SLURM, "--dry_run", *words]
+        words = [simulated_machine.TPU_VM, words[0], "--dry_run", *words[1:]]
+      elif script == simulated_machine.SLURM.name and words[0] != "--dry_run":
+        words = ["bash", simulated_machine.SLURM, "--dry_run", *words]
       else:
-        assert (made_up_machine.LAUNCH / script).exists()
+        assert (simulated_machine.LAUNCH / script).exists()
         continue
-      result = machine.run(*words, **made_up_machine.SETTINGS)
+      result = machine.run(*words, **simulated_machine.SETTINGS)
       assert result.returncode == 0, (line, result.stderr)
-  assert len(shown) == 9
+  assert len(shown) == 8
