@@ -313,7 +313,7 @@ def load(
     rules: The task's rules.
 
   Returns:
-    The task, without a ballot.
+    The task, without an augmentation table.
 
   Raises:
     UserError: if the files are missing, damaged or of another task.
@@ -371,9 +371,9 @@ def _check_size(
     )
 
 
-def ballot(
+def augmentation_table(
   source: str, test: puzzle_set.Puzzles, names: list[str]
-) -> task_lib.Ballot:
+) -> task_lib.AugmentationTable:
   """Reads the augmentations of an official ARC data set.
 
   Args:
@@ -424,7 +424,7 @@ def ballot(
       )
     chosen.append(tasks[name])
   digits = "".join(colours for _, _, colours in variants).encode("ascii")
-  result = task_lib.Ballot(
+  result = task_lib.AugmentationTable(
     tasks=tuple(chosen),
     transforms=np.array([transform for _, transform, _ in variants], np.uint8),
     colours=np.frombuffer(digits, np.uint8).reshape(len(variants), -1)
@@ -435,7 +435,7 @@ def ballot(
 
 
 def _check_variants(
-  source: str, test: puzzle_set.Puzzles, made: task_lib.Ballot
+  source: str, test: puzzle_set.Puzzles, made: task_lib.AugmentationTable
 ) -> None:
   """Raises UserError unless variants match their identifiers.
 

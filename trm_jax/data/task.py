@@ -74,7 +74,7 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ballot:
+class AugmentationTable:
   """The augmentations of an ARC test set, to invert them before the vote.
 
   Attributes:
@@ -100,7 +100,8 @@ class Task:
     identifiers: What each row of the puzzle table stands for; row 0 is blank
       and shared by all puzzles without a row of their own.
     rules: If an answer can be correct without being equal to the label.
-    ballot: If several puzzles are augmentations of one task that vote.
+    augmentation_table: If several puzzles are augmentations of one task that
+      vote.
     learned: Marks of the ARC tasks whose test answers are trained on; see
       `arc.leakage`.
     notes: Lines to log at the start.
@@ -115,7 +116,7 @@ class Task:
     default_factory=lambda: [identifiers_lib.BLANK]
   )
   rules: Rules | None = None
-  ballot: Ballot | None = None
+  augmentation_table: AugmentationTable | None = None
   learned: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   warnings: tuple[str, ...] = ()
@@ -142,9 +143,9 @@ class Task:
 
   def leak(self, learned: Collection[str]) -> str:
     """Returns a warning if test answers are among `learned`, or ""."""
-    if self.ballot is None:
+    if self.augmentation_table is None:
       return ""
-    return leakage.warning(self.ballot.tasks, learned)
+    return leakage.warning(self.augmentation_table.tasks, learned)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _task(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> task_lib.Task:
     look=LOOK,
     augmentation=None,  # the variants are puzzles of their own
     identifiers=table.identifiers(),
-    ballot=task_lib.Ballot(
+    augmentation_table=task_lib.AugmentationTable(
       tasks=test.tasks, transforms=test.transforms, colours=test.colours
     ),
     learned=tuple(marks),
@@ -222,9 +222,9 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
       " builder, whose rows are fixed; use a folder of ARC's JSON files"
     )
   task = official.load(data, LOOK, rules=None)
-  ballot = official.ballot(data.source, task.test, task.identifiers)
+  table = official.augmentation_table(data.source, task.test, task.identifiers)
   names = {name.split(arc_grids.SEPARATOR)[0] for name in task.identifiers[1:]}
-  tested = {member.name for member in ballot.tasks}
+  tested = {member.name for member in table.tasks}
   pairs = official.learned_pairs(task.train)
   marks = [*sorted(names - tested), *leakage.pair_marks(pairs)]
   return task_lib.Task(
@@ -233,10 +233,10 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
     look=task.look,
     augmentation=None,
     identifiers=task.identifiers,
-    ballot=ballot,
+    augmentation_table=table,
     learned=tuple(marks),
     notes=task.notes,
-    warnings=_warnings(ballot.tasks, marks),
+    warnings=_warnings(table.tasks, marks),
   )
 
 

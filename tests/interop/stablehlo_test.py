@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import importlib.util
 import json
 import os
@@ -55,9 +56,28 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load(workdir):
-  return lambda solver, **knobs: solver_lib.load(
-    workdir, _config(solver, **knobs)
+  return functools.cache(
+    lambda solver, **knobs: solver_lib.load(workdir, _config(solver, **knobs))
   )
+
+
+@pytest.fixture(scope="module")
+def programs():
+  return {}
+
+
+@pytest.fixture
+def export_once(monkeypatch, programs):
+  """Each solver's program, for tests of how files are written."""
+  export_program = stablehlo.export_program
+
+  def export_cached(model, weights, config):
+    solver = config.eval.solver
+    if solver not in programs:
+      programs[solver] = export_program(model, weights, config)
+    return programs[solver]
+
+  monkeypatch.setattr(stablehlo, "export_program", export_cached)
 
 
 def _questions(count, seed=0):
@@ -259,6 +279,7 @@ def _contents(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.usefixtures("export_once")
 def test_an_older_export_is_replaced(load, tmp_path):
   stablehlo.export_solver(load("fixed"), str(tmp_path / "exported"))
   old = _contents(tmp_path / "exported")
@@ -269,6 +290,7 @@ def test_an_older_export_is_replaced(load, tmp_path):
   assert os.listdir(tmp_path) == ["exported"]
 
 
+@pytest.mark.usefixtures("export_once")
 def test_a_full_disk_leaves_the_older_export(load, tmp_path, monkeypatch):
   stablehlo.export_solver(load("fixed"), str(tmp_path / "exported"))
   old = _contents(tmp_path / "exported")
@@ -284,6 +306,7 @@ def test_a_full_disk_leaves_the_older_export(load, tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == ["exported"]
 
 
+@pytest.mark.usefixtures("export_once")
 def test_an_older_export_comes_back_if_the_new_one_cannot_take_its_place(
   load, tmp_path, monkeypatch
 ):
@@ -306,20 +329,21 @@ def test_an_older_export_comes_back_if_the_new_one_cannot_take_its_place(
   assert os.listdir(tmp_path) == ["exported"]
 
 
+@pytest.mark.usefixtures("export_once")
 def test_other_folders_and_files_are_left_alone(load, tmp_path):
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine/about.json").write_text("{}")
   (tmp_path / "mine/thesis.tex").write_text("dear")
   (tmp_path / "file").write_text("dear")
   for output, reason in (
-    ("mine", "mine holds 'thesis.tex', so it is no exported solver"),
+    ("mine", "mine holds 'thesis.tex', so it is not an exported solver"),
     ("file", "cannot write .*file: Not a directory"),
     ("file/below", "cannot write .*: Not a directory"),
   ):
     with pytest.raises(errors.UserError, match=reason):
       stablehlo.export_solver(load("fixed"), str(tmp_path / output))
   for output in ("", "-", "gs://bucket/exported"):
-    with pytest.raises(errors.UserError, match="name the folder of this mach"):
+    with pytest.raises(errors.UserError, match="must name a local folder"):
       stablehlo.export_solver(load("fixed"), output)
   assert (tmp_path / "file").read_text() == "dear"
   assert sorted(_contents(tmp_path / "mine")) == ["about.json", "thesis.tex"]
