@@ -259,7 +259,7 @@ def test_bad_tasks_are_named_and_the_others_solved(tmp_path):
   assert list(json.loads(output.read_text())) == NAMES[:1]
   details = json.loads((tmp_path / "answers_details.json").read_text())
   assert list(details) == [NAMES[0], "bad", "<blank>", "a|||b"]
-  assert "without train pairs" in details["bad"]["error"]
+  assert "has no train pairs" in details["bad"]["error"]
 
 
 @pytest.mark.parametrize(
