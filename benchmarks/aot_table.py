@@ -28,7 +28,6 @@ _GPU_SETTINGS = (
   ("--config.model.remat=full",),
   ("--config.model.remat=dots",),
   ("--config.model.remat=none",),
-  ("--config.model.remat=none", "--config.model.unroll=True"),
   ("--config.model.gate_kernel=triton",),
 )
 _HEAD = (

@@ -102,7 +102,6 @@ def plan(
       "train.num_steps": steps,
       "optimizer.learning_rate": rate,
       **dict.fromkeys(often, steps // evaluations),
-      **dict.fromkeys(("log.tensorboard", "log.plots"), False),
     }
     return Run(row, seed, own)
 

@@ -23,7 +23,7 @@ from absl import flags, logging
 from benchmarks import compiled_step, machine, measure
 from trm_jax.core import layers
 from trm_jax.core.kernels import matmul, swiglu
-from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import command_line, devices, model_factory
 from trm_jax.runtime import program as program_lib
 
 _INTERPRET = flags.DEFINE_bool("interpret", False, "For tests.")
@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
   program = compiled_step.build_program()
   settings = program.config.model
   if not _INTERPRET.value:
-    swiglu.choose(
+    model_factory.choose_gated_product(
       "triton",
       gate=settings.mlp_gate,
       dtype=settings.compute_dtype,

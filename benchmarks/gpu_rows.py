@@ -121,12 +121,6 @@ def plan(*, peer: Sequence[str], tried: bool) -> list[Row]:
     _training(attention, scale),
     *_peer(attention, scale, peer),
     _evaluation(attention, scale),
-    _training(
-      mlp,
-      scale,
-      settings="token_multiple=1",
-      flags=("--nocompile_seconds", "--config.model.token_multiple=1"),
-    ),
     *(
       _training(
         mlp,
@@ -207,13 +201,8 @@ def _variants(
     kernels: of attention.
   """
   for kernel in kernels:
-    for remat, unroll in (
-      ("full", False),
-      ("dots", False),
-      ("none", False),
-      ("none", True),
-    ):
-      knobs = {"remat": remat, "unroll": str(unroll)}
+    for remat in ("full", "dots", "none"):
+      knobs = {"remat": remat}
       if kernel:
         knobs["attention_kernel"] = kernel
       yield _training(

@@ -26,7 +26,7 @@ from absl import app, flags, logging
 from experiments import quickstart
 from trm_jax import config as config_lib
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, metric_writer
+from trm_jax.runtime import metric_writer, program
 
 _KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=1)
 _STEPS = flags.DEFINE_integer(
@@ -51,7 +51,6 @@ SETTINGS = {
   "eval.batch_size": 64,
   "checkpoint.every_steps": 10,
   "log.every_steps": 5,
-  "log.plots": False,
 }
 _ROOT = pathlib.Path(__file__).parent.parent
 # Rates are not the same twice.
@@ -137,7 +136,7 @@ def train(
 def _last_state(workdir: pathlib.Path, steps: int):
   config = quickstart.get_config()
   config.update_from_flattened_dict(_settings(steps))
-  run = experiment.build(config_lib.from_config_dict(config))
+  run, _ = program.load(config_lib.from_config_dict(config))
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(checkpoints.restore(steps, run.abstract_state()))
 

@@ -21,14 +21,15 @@ from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax.data import identifiers, kind, puzzle_set
 from trm_jax.data import task as task_lib
-from trm_jax.runtime import experiment, mesh
+from trm_jax.runtime import mesh
+from trm_jax.runtime import program as program_lib
 
 ARC_1_ROWS = 876_406
 WIDTH = 512
 STEPS = 5
 
 
-def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
+def build(rows: int, *, num_devices: int = 1) -> program_lib.Program:
   """Returns a narrow network with a table of `rows` rows of full width."""
   config = arc.get_config("smoke")
   config.model.puzzle_vector_size = WIDTH
@@ -43,7 +44,9 @@ def build(rows: int, *, num_devices: int = 1) -> experiment.Experiment:
     augmentation=None,
     identifiers=[identifiers.BLANK] * rows,
   )
-  return experiment.of_task(frozen, task, mesh.make_mesh(num_devices))
+  return program_lib.build(
+    frozen, program_lib.Sizes.of_task(task), mesh.make_mesh(num_devices)
+  )
 
 
 def _measure(rows: int) -> dict[str, float]:
@@ -55,8 +58,8 @@ def _measure(rows: int) -> dict[str, float]:
   seconds = []
   for _ in range(STEPS):
     batch = {
-      "inputs": rng.integers(0, 12, (size, run.task.seq_len), np.int32),
-      "labels": rng.integers(0, 12, (size, run.task.seq_len), np.int32),
+      "inputs": rng.integers(0, 12, (size, run.sizes.seq_len), np.int32),
+      "labels": rng.integers(0, 12, (size, run.sizes.seq_len), np.int32),
       "puzzle_ids": rng.integers(0, rows, size, np.int32),
     }
     start = time.monotonic()

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
   )
   fused = (
     config.model.token_mixing == "attention"
-    and program.model.attend is not attention.plain
+    and program.model.network_config.attend is not attention.plain
   )
   share = mesh.num_rows(sizes.num_puzzle_ids, program.mesh)
   chips = f"{target.num_chips} chip{'s' if target.num_chips > 1 else ''}"
@@ -142,10 +142,7 @@ def _advice(program, target, report) -> str:
     if size % larger.num_chips == 0
   ][:1]
   if report.step == "train" and program.model.remat != "full":
-    ways.append(
-      "--config.model.remat=full"
-      + (" --config.model.unroll=False" if config.model.unroll else "")
-    )
+    ways.append("--config.model.remat=full")
   elif report.step == "train":
     parts = 2 * config.train.microbatches
     if size % (parts * target.num_chips) == 0:

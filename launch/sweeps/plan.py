@@ -17,7 +17,7 @@ from trm_jax import errors
 
 # Settings that change neither a trial's result nor its comparison with others.
 _FREE = ("name", "data.source", "data.cache_dir", "train.max_minutes")
-_FREE_GROUPS = ("checkpoint.", "log.", "data.prefetch_")
+_FREE_GROUPS = ("checkpoint.", "log.")
 
 
 class Plan(Protocol):

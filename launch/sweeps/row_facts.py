@@ -11,7 +11,7 @@ import jax
 from trm_jax import config as config_lib
 from trm_jax.core import train_state
 from trm_jax.data import kind
-from trm_jax.runtime import flops
+from trm_jax.runtime import flops, model_factory
 
 jax.config.update("jax_platforms", "cpu")
 
@@ -37,7 +37,7 @@ def of(config: config_lib.Config) -> Facts:
 
 def _num_parameters(config: config_lib.Config) -> int:
   look = kind.look_of(config.data, (), 0)
-  model = train_state.build_model(
+  model = model_factory.build_model(
     config.model,
     vocab_size=len(look.symbols),
     seq_len=look.rows * look.cols,

@@ -164,7 +164,7 @@ def _row(
   try:
     shipped = config = config_lib.from_config_dict(table.get_config(variant))
     config = changed(shipped)
-    program.check_recurrence(config.model)
+    program.check_names(config)
   except (errors.UserError, ValueError) as error:
     if is_asked:
       raise errors.UserError(f"row {name}: {error}") from error

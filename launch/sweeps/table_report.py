@@ -26,13 +26,9 @@ _HARMLESS = frozenset(
   (
     "eval.batch_size",
     "eval.every_steps",
-    "eval.report_steps",
-    "eval.puzzles_per_slot",
     "model.attention_kernel",
     "model.gate_kernel",
     "model.remat",
-    "model.token_multiple",
-    "model.unroll",
     "train.microbatches",
   )
 )

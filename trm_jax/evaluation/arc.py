@@ -1,6 +1,5 @@
 """An ARC evaluation: all variants of a task vote; killed ones go on."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,10 @@ from etils import epath
 
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import files, puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import report, tally, vote_log, voting
-from trm_jax.runtime import array_digest, experiment, processes
+from trm_jax.runtime import array_digest, processes
+from trm_jax.runtime import program as program_lib
 
 LOG_FILE = "votes.jsonl"
 SUBMISSION_FILE = "submission.json"
@@ -30,7 +31,7 @@ def folder(
     step: supervision step of the weights.
     tasks: `eval.tasks`; a quick look leaves a whole evaluation alone.
     variants: `eval.variants`.
-    solver: label of `solve_batch.Solving`.
+    solver: label of `solve_batch.SolverConfig`.
   """
   name = f"step_{step}"
   if tasks:
@@ -52,7 +53,8 @@ class Election:
 
   def __init__(
     self,
-    run: experiment.Experiment,
+    program: program_lib.Program,
+    task: task_lib.Task,
     puzzles: puzzle_set.Selection,
     workdir: str,
     weights: types.Weights,
@@ -61,7 +63,8 @@ class Election:
     """Opens the election, or goes on with one of the very same weights.
 
     Args:
-      run: the experiment; its task has a ballot.
+      program: of the run.
+      task: of the run; it has a ballot.
       puzzles: to be evaluated, in this order.
       workdir: of the run.
       weights: to be evaluated.
@@ -70,15 +73,15 @@ class Election:
     Raises:
       UserError: the log is damaged or cannot be written.
     """
-    assert run.task.ballot is not None
-    self._batch_size = run.eval_batch_size()
-    settings = run.config.eval
+    assert task.ballot is not None
+    self._batch_size = program.eval_batch_size(task)
+    config, solver = program.config, program.solver_config()
     self._folder = folder(
       workdir,
       step,
-      tasks=settings.tasks,
-      variants=settings.variants,
-      solver=run.solving().label,
+      tasks=config.eval.tasks,
+      variants=config.eval.variants,
+      solver=solver.label,
     )
     header = {
       "weights": {
@@ -87,13 +90,13 @@ class Election:
       },
       "puzzles": puzzles.fingerprint(),
       "batch size": self._batch_size,
-      "supervision steps": run.config.eval.supervision_steps,
-      "compute dtype": run.config.model.compute_dtype,
-      "answer loss": run.config.train.answer_loss,
-      "halt loss weight": run.config.train.halt_loss_weight,
+      "supervision steps": config.eval.supervision_steps,
+      "compute dtype": config.model.compute_dtype,
+      "answer loss": config.train.answer_loss,
+      "halt loss weight": config.train.halt_loss_weight,
     }
-    if run.solving().label:
-      header["solver"] = dataclasses.asdict(run.solving())
+    if solver.label:
+      header["solver"] = solver.used()
     self._log: vote_log.VoteLog | None = None  # on the first host
     entries = [
       vote_log.Entry.from_json(entry)
@@ -101,11 +104,11 @@ class Election:
     ]
     self._results = [result for entry in entries for result in entry.results]
     self._tally = tally.Tally(
-      run.task.ballot.tasks[: puzzles.num_groups],
+      task.ballot.tasks[: puzzles.num_groups],
       puzzle_indices=puzzles.puzzle_indices,
       group_indices=puzzles.group_indices,
-      transforms=run.task.ballot.transforms[puzzles.puzzles],
-      colours=run.task.ballot.colours[puzzles.puzzles],
+      transforms=task.ballot.transforms[puzzles.puzzles],
+      colours=task.ballot.colours[puzzles.puzzles],
       num_attempts=voting.NUM_ATTEMPTS,
       first_group=len(self._results),
     )

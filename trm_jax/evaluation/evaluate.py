@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from trm_jax import config as config_lib
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import loader
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import report as report_lib
 from trm_jax.evaluation import scorer
-from trm_jax.runtime import experiment, preemption, processes, restore
 from trm_jax.runtime import mesh as mesh_lib
+from trm_jax.runtime import preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 
 PROGRESS_SECONDS = 10.0
 
@@ -116,7 +118,8 @@ class Evaluator:
 
   def __init__(
     self,
-    run: experiment.Experiment,
+    program: program_lib.Program,
+    task: task_lib.Task,
     workdir: str,
     learned_before: Sequence[str] = (),
     *,
@@ -126,25 +129,27 @@ class Evaluator:
     """Sets up the evaluation; warns on stderr of what its weights have seen.
 
     Args:
-      run: the experiment.
+      program: of the run.
+      task: of the run.
       workdir: where votes and submissions are written, if there are any.
       learned_before: marks of answers that the weights have seen beside those
         of the run's own training set; see `data.leaks`.
       stop: as for `evaluate`.
       watch: as for `evaluate`.
     """
-    self._warnings = list(run.task.warnings)
-    warning = run.task.leak([*run.task.learned, *learned_before])
+    self._warnings = list(task.warnings)
+    warning = task.leak([*task.learned, *learned_before])
     if warning and warning not in self._warnings:
       self._warnings.append(warning)
       processes.note(f"WARNING: {warning}")
-    self._run = run
+    self._program = program
+    self._task = task
     self._workdir = workdir
     self._stop = stop
     self._watch = watch
-    self._puzzles = run.test_puzzles()
-    self._batch_size = run.eval_batch_size()
-    self._evaluate_batch = run.evaluate_batch()
+    self._puzzles = program.test_puzzles(task)
+    self._batch_size = program.eval_batch_size(task)
+    self._evaluate_batch = program.evaluate_batch()
 
   def __call__(self, weights: types.Weights, step: int) -> report_lib.Report:
     """Evaluates the weights of supervision step `step`."""
@@ -155,13 +160,13 @@ class Evaluator:
       shard=(jax.process_index(), jax.process_count()),
       first_batch=judged_by.first_batch,
     )
-    settings = self._run.config.eval
+    settings = self._program.config.eval
     is_adaptive = settings.solver == "adaptive"
     report = evaluate(
       self._evaluate_batch,
       weights,
       batches,
-      self._run.mesh,
+      self._program.mesh,
       num_puzzles=self._puzzles.num_examples,
       judged_by=judged_by,
       axis=_AXES[settings.solver],
@@ -172,10 +177,11 @@ class Evaluator:
     return report.warned(self._warnings)
 
   def _judge(self, weights: types.Weights, step: int) -> scorer.Judge:
-    task = self._run.task
+    task = self._task
     if task.ballot is not None:
       return arc_evaluation.Election(
-        self._run,
+        self._program,
+        task,
         self._puzzles,
         self._workdir,
         weights,
@@ -190,7 +196,8 @@ class Evaluator:
 class Evaluation:
   """A checkpoint, and what was found about it."""
 
-  run: experiment.Experiment
+  program: program_lib.Program
+  task: task_lib.Task
   trained: restore.Trained
   report: report_lib.Report
 
@@ -216,15 +223,17 @@ def restore_and_evaluate(
     UserError: no checkpoint, or one of another network.
     Stopped: as `evaluate`.
   """
-  run = experiment.build(config)
-  run.announce_task()
-  trained = restore.averaged_weights(run, workdir)
+  program, task = program_lib.load(config)
+  program_lib.announce_task(task)
+  trained = restore.averaged_weights(program, task, workdir)
   processes.tell(f"evaluating {trained.path}")
-  evaluator = Evaluator(run, workdir, trained.learned, stop=stop, watch=watch)
+  evaluator = Evaluator(
+    program, task, workdir, trained.learned, stop=stop, watch=watch
+  )
   try:
     report = evaluator(trained.weights, trained.step)
   except preemption.Stopped as stopped:
-    goes_on = "goes on with it" if run.task.ballot else "begins it anew"
+    goes_on = "goes on with it" if task.ballot else "begins it anew"
     raise preemption.Stopped(
       f"{stopped}; the same command {goes_on}"
     ) from stopped
@@ -232,7 +241,7 @@ def restore_and_evaluate(
     f"{report_lib.format_head(report)}\n"
     + report_lib.format_report(report, config.eval.report_steps)
   )
-  return Evaluation(run=run, trained=trained, report=report)
+  return Evaluation(program=program, task=task, trained=trained, report=report)
 
 
 def evaluate_workdir(

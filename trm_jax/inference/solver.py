@@ -165,7 +165,6 @@ class Solver:
       self.config.eval,
       solver="fixed",
       supervision_steps=supervision_steps or self.config.eval.supervision_steps,
-      report_steps=(),
     )
     results = [
       jax.device_get((result.answers[:, :count], result.halt_logits[:, :count]))
@@ -218,7 +217,7 @@ class Solver:
   def _solve_batch(
     self, settings: config_lib.EvalConfig, size: int
   ) -> eval_step.EvaluateBatch:
-    """Returns the compiled solution of batches; the same as evaluation's."""
+    """Returns the compiled function that solves batches of `size`."""
     if settings.solver == "adaptive":
       # Fewer puzzles than there is room for have as many slots.
       slots = min(size, settings.batch_size)
@@ -226,7 +225,7 @@ class Solver:
     if settings not in self._compiled:
       config = dataclasses.replace(self.config, eval=settings)
       built = dataclasses.replace(self.program, config=config)
-      self._compiled[settings] = built.evaluate_batch()
+      self._compiled[settings] = built.predict_batch()
     return self._compiled[settings]
 
   @functools.cached_property
@@ -280,8 +279,6 @@ def load(
       setting is misspelt or impossible.
   """
   if settings:
-    if "supervision_steps" in settings:
-      settings = {"report_steps": (), **settings}
     config = config_lib.changed(
       config or restore.saved_config(workdir),
       {f"eval.{name}": value for name, value in settings.items()},

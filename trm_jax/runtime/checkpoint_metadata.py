@@ -27,8 +27,6 @@ _FREE_IN_TRAINING = frozenset(
     "model.remat",
     "model.attention_kernel",
     "model.gate_kernel",
-    "model.unroll",
-    "model.token_multiple",
     "train.microbatches",
     "train.max_minutes",
     "data.source",
@@ -36,8 +34,6 @@ _FREE_IN_TRAINING = frozenset(
     "data.identifiers",
     "data.new_rows",
     "data.num_test",
-    "data.prefetch_threads",
-    "data.prefetch_batches",
   )
 )
 # Settings that checkpoints of before they existed do not name, and what they
@@ -55,7 +51,6 @@ _ADDED_LATER: Mapping[str, Any] = {
   "data.new_rows": "",
   "eval.solver": "fixed",
   "eval.halt_threshold": 0.5,
-  "eval.puzzles_per_slot": 16,
   "eval.rollouts": 8,
   "eval.noise": 0.5,
   "eval.choice": "confidence",
@@ -68,8 +63,6 @@ _FREE_IN_EVALUATION = (
   "model.remat",
   "model.attention_kernel",
   "model.gate_kernel",
-  "model.unroll",
-  "model.token_multiple",
   "model.compute_dtype",
   "model.gradient_updates",
 )

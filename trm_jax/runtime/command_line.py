@@ -48,10 +48,6 @@ def changed(saved: config_lib.Config) -> config_lib.Config:
     name: _value(name, text, flat.get(name, ""))
     for name, text in _CHANGES.items()
   }
-  steps = changes.get("eval.supervision_steps")
-  if isinstance(steps, int) and "eval.report_steps" not in changes:
-    shown = [step for step in saved.eval.report_steps if step < steps]
-    changes["eval.report_steps"] = (*shown, steps)
   return config_lib.changed(saved, changes)
 
 

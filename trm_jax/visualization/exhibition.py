@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from trm_jax.data import puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.inference import solver
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program as program_lib
+from trm_jax.runtime import restore
 from trm_jax.visualization import animation, gallery
 
 _EACH = 3  # puzzles that are shown of each kind
@@ -34,7 +36,8 @@ class Exhibition:
 
 
 def choose(
-  run: experiment.Experiment,
+  program: program_lib.Program,
+  task: task_lib.Task,
   trained: restore.Trained,
   kept: Mapping[str, Sequence[gallery.Exhibit]],
   num_seen: int,
@@ -42,7 +45,8 @@ def choose(
   """Chooses puzzles and solves them again, for the steps on the way.
 
   Args:
-    run: the experiment.
+    program: of the evaluation.
+    task: of the evaluation.
     trained: the weights that were evaluated.
     kept: what they have in common -> puzzles, of a `gallery.Gallery`.
     num_seen: puzzles that the gallery has seen: the last ones of the test set.
@@ -50,7 +54,7 @@ def choose(
   Returns:
     The first of each kind, none twice; and the most telling of those kept.
   """
-  places = _Places(run, num_seen)
+  places = _Places(program, task, num_seen)
   chosen = _distinct(kept, places)
   exhibits = {
     exhibit.number: exhibit
@@ -59,12 +63,12 @@ def choose(
   }
   # As many as the evaluation had in a batch: the same program then rounds in
   # the same way.
-  count = max(sum(map(len, chosen.values())), run.config.eval.batch_size)
+  count = max(sum(map(len, chosen.values())), program.config.eval.batch_size)
   solved = list(exhibits.values())[:count]
-  trace = _trace(run, trained, solved, places, count)
+  trace = _trace(program, task, trained, solved, places, count)
   shown = {
     exhibit.number: _with_steps(
-      run,
+      task,
       places.name(exhibit),
       exhibit,
       trace.answers[: exhibit.steps, place],
@@ -84,9 +88,11 @@ def choose(
 class _Places:
   """Where the puzzles of a gallery stand in the test set."""
 
-  def __init__(self, run: experiment.Experiment, num_seen: int):
-    self._task = run.task
-    self._puzzles = run.test_puzzles()
+  def __init__(
+    self, program: program_lib.Program, task: task_lib.Task, num_seen: int
+  ):
+    self._task = task
+    self._puzzles = program.test_puzzles(task)
     # An evaluation that goes on from its votes has not seen the first ones.
     self._before = self._puzzles.num_examples - num_seen
 
@@ -113,7 +119,8 @@ class _Places:
 
 
 def _trace(
-  run: experiment.Experiment,
+  program: program_lib.Program,
+  task: task_lib.Task,
   trained: restore.Trained,
   exhibits: Sequence[gallery.Exhibit],
   places: _Places,
@@ -122,14 +129,14 @@ def _trace(
   """Solves puzzles again, repeated until there are `count`."""
   order = np.resize(np.arange(len(exhibits)), count)
   return solver.Solver(
-    config=run.config,
-    look=run.task.look,
-    rules=run.task.rules,
-    identifiers=run.task.identifiers,
+    config=program.config,
+    look=task.look,
+    rules=task.rules,
+    identifiers=task.identifiers,
     step=trained.step,
     path=trained.path,
     weights=trained.weights,
-    program=run,
+    program=program,
   ).trace_tokens(
     np.stack([exhibit.question for exhibit in exhibits])[order],
     np.array([places.row(exhibit) for exhibit in exhibits], np.int32)[order],
@@ -155,7 +162,7 @@ def _distinct(
 
 
 def _with_steps(
-  run: experiment.Experiment,
+  task: task_lib.Task,
   name: str,
   exhibit: gallery.Exhibit,
   answers: np.ndarray,
@@ -164,7 +171,7 @@ def _with_steps(
   """Puts together what is shown; steps only if they led to the same answer."""
   same = bool((answers[-1] == exhibit.answer).all())
   thinking = animation.Thinking(
-    look=run.task.look,
+    look=task.look,
     question=exhibit.question,
     answers=answers if same else exhibit.answer[None],
     confidence=confidence if same else np.array([exhibit.confidence]),
@@ -175,18 +182,18 @@ def _with_steps(
     exhibit=exhibit,
     thinking=thinking,
     has_steps=same,
-    verdict=_verdict(run, exhibit),
+    verdict=_verdict(task, exhibit),
   )
 
 
-def _verdict(run: experiment.Experiment, exhibit: gallery.Exhibit) -> str:
+def _verdict(task: task_lib.Task, exhibit: gallery.Exhibit) -> str:
   """Says whether an answer is right, as the metrics count it."""
   if exhibit.solution is None:
     return "solution not known"
   labelled = exhibit.solution != puzzle_set.NO_LABEL
   if (exhibit.answer == exhibit.solution)[labelled].all():
     return "right"
-  rules = run.task.rules
+  rules = task.rules
   if rules and rules.is_valid(exhibit.question[None], exhibit.answer[None])[0]:
     return f"not the solution, yet a {rules.what}"
   return "wrong"

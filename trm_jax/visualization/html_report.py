@@ -13,17 +13,13 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import files
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate, vote_log, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.inference import outputs
-from trm_jax.runtime import (
-  experiment,
-  metric_writer,
-  preemption,
-  processes,
-  restore,
-)
+from trm_jax.runtime import metric_writer, preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 from trm_jax.visualization import (
   exhibition,
   gallery,
@@ -72,15 +68,18 @@ def write(
   path = _place(workdir, output)
   seen = gallery.Gallery(keep=_KEPT)
   found = evaluate.restore_and_evaluate(config, workdir, stop, seen.see)
-  run, trained, report = found.run, found.trained, found.report
+  program, task = found.program, found.task
+  trained, report = found.trained, found.report
   kept = seen.seen
   page = assemble(
     config,
     report,
-    _facts(workdir, trained, run),
+    _facts(workdir, trained, program),
     seen=kept,
-    shown=exhibition.choose(run, trained, seen.exhibits, len(kept.steps)),
-    voted=_voted(run, workdir, trained.step),
+    shown=exhibition.choose(
+      program, task, trained, seen.exhibits, len(kept.steps)
+    ),
+    voted=_voted(program, task, workdir, trained.step),
     rows=metric_writer.read_metrics(workdir),
   )
   with files.writing(path) as file:
@@ -149,7 +148,7 @@ def assemble(
 
 
 def _facts(
-  workdir: str, trained: restore.Trained, run: experiment.Experiment
+  workdir: str, trained: restore.Trained, program: program_lib.Program
 ) -> html_facts.Facts:
   weights = trained.weights
   device = jax.devices()[0]
@@ -160,8 +159,8 @@ def _facts(
     checkpoint=str(trained.path),
     num_parameters=sum(leaf.size for leaf in jax.tree.leaves(weights.params)),
     # The table may have been padded to divide over the devices.
-    table_shape=(run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1]),
-    device=f"{run.mesh.size} x {device.device_kind} ({device.platform})",
+    table_shape=(program.sizes.num_puzzle_ids, weights.puzzle_table.shape[1]),
+    device=f"{program.mesh.size} x {device.device_kind} ({device.platform})",
     versions={
       "trm_jax": trm_jax.__version__,
       **{name: importlib.metadata.version(name) for name in packages},
@@ -171,20 +170,20 @@ def _facts(
 
 
 def _voted(
-  run: experiment.Experiment, workdir: str, step: int
+  program: program_lib.Program, task: task_lib.Task, workdir: str, step: int
 ) -> list[html_puzzles.Voted]:
   """Reads the votes that the evaluation has just counted, if any."""
-  if run.task.ballot is None:
+  if task.ballot is None:
     return []
-  settings = run.config.eval
+  settings = program.config.eval
   folder = arc_evaluation.folder(
     workdir,
     step,
     tasks=settings.tasks,
     variants=settings.variants,
-    solver=run.solving().label,
+    solver=program.solver_config().label,
   )
-  tasks = {task.name: task for task in run.task.ballot.tasks}
+  tasks = {each.name: each for each in task.ballot.tasks}
   return [
     html_puzzles.Voted(task=tasks[result.name], result=result)
     for result in _read_votes(folder / arc_evaluation.LOG_FILE)
