@@ -349,7 +349,6 @@ def test_a_dry_run_writes_nothing(tmp_path):
 def test_settings_of_every_type_are_understood(tmp_path):
   """What a trial is told on its command line is what was meant."""
   fixed = {
-    "eval.report_steps": (1, 2),
     "data.relabel": "a'b c",
     "data.dihedral": True,
     "optimizer.beta2": 0.97,
@@ -372,7 +371,6 @@ def test_what_a_run_writes_is_read(tmp_path):
     str(tmp_path),
     first_step=0,
     is_finished=False,
-    tensorboard=False,
     active=True,
   )
   run.scalars(1, "train", {"exact_accuracy": 0.1})

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from experiments import arc
 from tests import scorer
@@ -18,7 +19,7 @@ from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
-from trm_jax.runtime import experiment, mesh
+from trm_jax.runtime import mesh, program
 
 STEP = 3
 
@@ -29,7 +30,6 @@ def _config(**evaluation):
   config.data.num_test = 5
   config.eval.batch_size = 12
   config.eval.supervision_steps = 2
-  config.eval.report_steps = (1, 2)
   config.model.recursion_cycles = 1
   config.model.compute_dtype = "float32"  # rounding must not change votes
   config.eval.update(evaluation)
@@ -38,7 +38,7 @@ def _config(**evaluation):
 
 def _build(config):
   task = tasks_lib.load(config.data)
-  return experiment.of_task(config, task, mesh.make_mesh(1))
+  return tiny.load_task(config, task, mesh.make_mesh(1))
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def _run(**evaluation):
 def _weights(seed=0):
   """Random weights whose answers are not all the same."""
   run = _run()
-  weights = jax.jit(run.init)().averaged_weights
+  weights = jax.jit(run.program.init)().averaged_weights
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda leaf: (
@@ -63,7 +63,7 @@ def _weights(seed=0):
 
 @functools.cache
 def _evaluator(**evaluation):
-  return evaluate.Evaluator(_run(**evaluation), "")
+  return evaluate.Evaluator(*_run(**evaluation), "")
 
 
 def _evaluate(workdir, weights=None, **evaluation):
@@ -125,7 +125,7 @@ def test_pass_at_2_is_what_a_scorer_of_its_own_makes_of_the_submission(
   """The vote is on the tasks' own answers, so that some tasks are solved."""
   run = _run()
   judged = arc_evaluation.Election(
-    run, run.test_puzzles(), str(tmp_path), _weights(), 1
+    *run, run.program.test_puzzles(run.task), str(tmp_path), _weights(), 1
   )
   rng = np.random.default_rng(0)
   questions, answers = run.task.test.fetch(
@@ -137,7 +137,7 @@ def test_pass_at_2_is_what_a_scorer_of_its_own_makes_of_the_submission(
   )
   junk = rng.random(len(answers)) < 0.5
   answers = np.where(junk[:, None], rng.permutation(answers), answers)
-  size = run.config.eval.batch_size
+  size = run.program.config.eval.batch_size
   for number, start in enumerate(range(0, len(questions), size)):
     rows = slice(start, start + size)
     judged.see(
@@ -249,7 +249,7 @@ def test_unknown_solutions_still_give_a_submission(tmp_path, monkeypatch):
 
   monkeypatch.setattr(arc_load, "generate", without_answers)
   run = _build(_config())
-  report = evaluate.Evaluator(run, str(tmp_path))(_weights(), STEP)
+  report = evaluate.Evaluator(*run, str(tmp_path))(_weights(), STEP)
   assert len(_submission(tmp_path)) == 5
   assert report.verdict.metrics == {}
   assert np.isnan(report.score)
@@ -265,8 +265,10 @@ def test_adaptive_halting_that_never_halts_early_votes_the_same(
   tmp_path, whole, monkeypatch, capsys
 ):
   """Its batches hold several puzzles for each slot; also after a kill."""
-  settings = dict(ADAPTIVE) | {"puzzles_per_slot": 2}
-  assert _run(**settings).eval_batch_size() == 24
+  settings = dict(ADAPTIVE)
+  monkeypatch.setattr(program, "PUZZLES_PER_SLOT", 2)
+  run = _run(**settings)
+  assert run.program.eval_batch_size(run.task) == 24
   _killed_after(tmp_path, monkeypatch, 1, **settings)
   report = _evaluate(tmp_path, **settings)
   assert "going on with the evaluation" in capsys.readouterr().out
@@ -293,7 +295,8 @@ def test_one_rollout_without_noise_votes_the_same(tmp_path, whole):
 def test_solvers_and_their_settings_keep_votes_of_their_own(
   tmp_path, monkeypatch, capsys, whole
 ):
-  settings = dict(ADAPTIVE) | {"puzzles_per_slot": 2}
+  monkeypatch.setattr(program, "PUZZLES_PER_SLOT", 2)
+  settings = dict(ADAPTIVE)
   _killed_after(tmp_path, monkeypatch, 1, **settings)
   _evaluate(tmp_path)
   _evaluate(tmp_path, **settings | {"halt_threshold": 0.5})

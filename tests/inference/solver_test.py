@@ -14,7 +14,7 @@ from trm_jax import errors
 from trm_jax.core import solve, types
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program, restore
 
 STEP = 7
 SETTINGS = {"adaptive": {"halt_threshold": 0.6}, "rollouts": {"noise": 0.3}}
@@ -22,7 +22,7 @@ SETTINGS = {"adaptive": {"halt_threshold": 0.6}, "rollouts": {"noise": 0.3}}
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   folder = tmp_path_factory.mktemp("run")
   return str(saved_run.save(run, folder, {STEP: 0.5}))
 
@@ -54,14 +54,14 @@ def test_few_puzzles_are_solved_as_many_and_as_one(workdir, name):
 
 
 def test_it_answers_as_an_evaluation_does(workdir):
-  run = experiment.build(tiny.config())
-  weights = restore.averaged_weights(run, workdir).weights
+  run = program.load(tiny.config())
+  weights = restore.averaged_weights(*run, workdir).weights
   batch = types.Batch(
     inputs=_inputs(16).astype(np.int32),
     labels=np.full((16, 16), types.IGNORED_LABEL, np.int32),
     puzzle_ids=np.zeros(16, np.int32),
   )
-  result = run.evaluate_batch()(weights, batch, np.ones(16, bool))
+  result = run.program.evaluate_batch()(weights, batch, np.ones(16, bool))
   trace = solver.load(workdir).trace_tokens(_inputs(16))
   np.testing.assert_array_equal(trace.answers, np.asarray(result.answers))
   np.testing.assert_allclose(
@@ -167,7 +167,7 @@ def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
 
 
 def test_other_identifiers_are_refused(workdir, tmp_path):
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   folder = saved_run.save(run, tmp_path, {STEP: 0.5})
   restore.identifiers_path(str(folder)).write_text('["<blank>", "more"]')
   with pytest.raises(errors.UserError, match="not the list of the rows"):

@@ -28,7 +28,7 @@ from trm_jax.interop import (
   torch_pickle,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program, restore
 
 SAVED = pathlib.Path(__file__).parent.parent / "golden_torch"
 PREFIX = torch_names.PREFIX
@@ -58,7 +58,7 @@ def _run(tmp_path_factory):
   """A run of bfloat16 products; its initial latents have more digits."""
   workdir = tmp_path_factory.mktemp("run")
   config = torch_files.config(model={"compute_dtype": "bfloat16"})
-  saved_run.save(experiment.build(config), workdir, {2: 0.5})
+  saved_run.save(program.load(config), workdir, {2: 0.5})
   return solver_lib.load(str(workdir))
 
 
@@ -341,7 +341,7 @@ def test_training_starts_with_an_import_but_does_not_go_on_in_it(
   assert "the training puzzles are not the same" in str(caught.value)
   assert "\n" not in str(caught.value)
   new = torch_files.config(checkpoint={"start_from": str(tmp_path / "run")})
-  start = train._start(experiment.build(new), str(tmp_path / "new"))
+  start = train._start(*program.load(new), str(tmp_path / "new"))
   _assert_same_weights(start.weights, solver.weights)
   slots = dataclasses.replace(config.train, batch_size=solver.program.mesh.size)
   smallest = dataclasses.replace(

@@ -23,7 +23,7 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
-from trm_jax.runtime import experiment, preemption
+from trm_jax.runtime import preemption, program
 from trm_jax.visualization import (
   animation,
   exhibition,
@@ -478,7 +478,7 @@ def test_of_each_outcome_a_few_tasks_are_shown():
 @pytest.mark.usefixtures("real_charts")
 def test_a_report_is_written_of_what_an_evaluation_finds(tmp_path, capsys):
   config = _config()
-  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  saved_run.save(program.load(config), tmp_path, {4: 0.5})
   report = html_report.write(config, str(tmp_path))
   found = evaluate.evaluate_workdir(config, str(tmp_path))
   assert report.final == found.final
@@ -503,7 +503,7 @@ def test_other_solvers_have_a_report_too(tmp_path, solver):
   config.eval.solver = solver
   config.eval.rollouts = 3
   config = config_lib.from_config_dict(config)
-  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  saved_run.save(program.load(config), tmp_path, {4: 0.5})
   html_report.write(config, str(tmp_path), str(tmp_path / "page.html"))
   page = _Page((tmp_path / "page.html").read_text())
   _check_self_contained(page)
@@ -512,7 +512,7 @@ def test_other_solvers_have_a_report_too(tmp_path, solver):
 
 def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   config = config_lib.from_config_dict(arc_experiment.get_config("smoke"))
-  saved_run.save(experiment.build(config), tmp_path, {6: 0.5})
+  saved_run.save(program.load(config), tmp_path, {6: 0.5})
   html_report.write(config, str(tmp_path))
   page = _Page((tmp_path / html_report.REPORT_FILE).read_text())
   _check_self_contained(page)
@@ -527,7 +527,7 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   assert "covers only the 8 of 24 puzzles" in text
   last = re.search(r"Puzzle (\d+) \((\w+)", text)
   assert 17 <= int(last[1]) <= 24
-  names = [task.name for task in experiment.build(config).task.ballot.tasks]
+  names = [task.name for task in program.load(config).task.ballot.tasks]
   assert last[2] == names[(int(last[1]) - 1) // 8]
 
 
@@ -558,7 +558,7 @@ def test_a_name_with_half_a_character_keeps_no_page_from_being_written(
   tmp_path,
 ):
   config = _config(name="a\udcffb")  # a byte of the command line
-  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  saved_run.save(program.load(config), tmp_path, {4: 0.5})
   html_report.write(config, str(tmp_path))
   page = _Page((tmp_path / html_report.REPORT_FILE).read_text())
   assert "Evaluation of a?b" in page.text
@@ -566,7 +566,7 @@ def test_a_name_with_half_a_character_keeps_no_page_from_being_written(
 
 def test_a_stopped_report_says_what_the_same_command_does(tmp_path):
   config = _config()
-  saved_run.save(experiment.build(config), tmp_path, {4: 0.5})
+  saved_run.save(program.load(config), tmp_path, {4: 0.5})
   stop = preemption.Stop(0.0)
   stop.request()
   with pytest.raises(

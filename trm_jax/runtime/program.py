@@ -8,7 +8,7 @@ too; training and evaluation hold the program and the task side by side.
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -274,7 +274,14 @@ def _check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
     )
 
 
-def load(config: config_lib.Config) -> tuple[Program, task_lib.Task]:
+class Loaded(NamedTuple):
+  """A program and the task whose data it runs on."""
+
+  program: Program
+  task: task_lib.Task
+
+
+def load(config: config_lib.Config) -> Loaded:
   """Loads the task and builds its program on all devices.
 
   Raises:
@@ -285,7 +292,7 @@ def load(config: config_lib.Config) -> tuple[Program, task_lib.Task]:
   check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
-  return _build(config, Sizes.of_task(task), mesh), task
+  return Loaded(_build(config, Sizes.of_task(task), mesh), task)
 
 
 def _load_task(data: config_lib.DataConfig) -> task_lib.Task:
