@@ -1,4 +1,4 @@
-"""Runs a measurement as a process of its own and reads what it found."""
+"""Runs a benchmark as a subprocess and reads its result."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from typing import Any
 from trm_jax import errors
 
 
-class MeasuredNothingError(errors.UserError):
-  """A command that failed, or did not say what it measured."""
+class NoResultError(errors.UserError):
+  """A command that failed or did not print its result."""
 
 
-def end_with_what_was_started() -> None:
-  """Lets SIGTERM, as a time limit sends it, end the running command, too."""
+def end_children_on_sigterm() -> None:
+  """Makes SIGTERM, as a time limit sends it, end the running command, too."""
   signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
@@ -31,18 +31,19 @@ def run(
   """Runs a command to its end.
 
   Args:
-    command: words, of which no shell makes anything.
-    field: of its result that must be a number above 0.
-    seconds: after which it is killed, with all that it started; None: never.
-    environment: of the process; None: that of this one.
+    command: its words; no shell interprets them.
+    field: of its result that must be a positive number.
+    seconds: time limit, after which its process group is killed.
+    environment: of the process; by default that of this one.
 
   Returns:
-    The last JSON object that is a line of its standard output.
+    The last line of its standard output that is a JSON object.
 
   Raises:
-    MeasuredNothingError: it could not be started, failed, took too long, or
-      that object does not have the field.
+    NoResultError: it does not start, fails, takes too long, or prints no
+      such object with the field.
   """
+  shown = f"`{shlex.join(command)}`"
   try:
     process = subprocess.Popen(
       command,
@@ -51,23 +52,20 @@ def run(
       text=True,
       errors="replace",
       env=environment,
-      start_new_session=True,  # a group, to be killed as one
+      start_new_session=True,  # its children are killed with it
     )
   except OSError as error:
-    raise MeasuredNothingError(
-      f"`{shlex.join(command)}` does not start: {error}"
-    ) from error
+    raise NoResultError(f"{shown} does not start: {error}") from error
   with process:
     try:
       output, log = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-      _kill(process)
-      raise MeasuredNothingError(
-        f"`{shlex.join(command)}` took longer than {seconds:.0f} s"
+    except BaseException as error:
+      os.killpg(process.pid, signal.SIGKILL)
+      if not isinstance(error, subprocess.TimeoutExpired):
+        raise
+      raise NoResultError(
+        f"{shown} took longer than {seconds:.0f} s"
       ) from error
-    except BaseException:
-      _kill(process)
-      raise
   if process.returncode:
     reason = f"failed with status {process.returncode}"
   else:
@@ -76,15 +74,8 @@ def run(
     if isinstance(value, int | float) and value > 0:
       return result
     reason = f"printed no JSON line with {field}"
-  raise MeasuredNothingError(
-    f"`{shlex.join(command)}` {reason}; it ended with:"
-    f" {_last_line(log) or _last_line(output) or 'nothing'}"
-  )
-
-
-def _kill(process: subprocess.Popen) -> None:
-  # It is not reaped yet, so that its number is still its own.
-  os.killpg(process.pid, signal.SIGKILL)
+  last = _last_line(log) or _last_line(output) or "nothing"
+  raise NoResultError(f"{shown} {reason}; it ended with: {last}")
 
 
 def _last_object(output: str) -> dict[str, Any]:
@@ -92,14 +83,14 @@ def _last_object(output: str) -> dict[str, Any]:
     try:
       found = json.loads(line)
     except ValueError:
-      continue  # something else that was said
+      continue
     if isinstance(found, dict):
       return found
   return {}
 
 
 def _last_line(text: str) -> str:
-  """Returns the last line that is an error of ours, else the last one."""
+  """Returns the last line that starts with 'error: ', or else the last one."""
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  told = [line for line in lines if line.startswith("error: ")]
-  return (told or lines or [""])[-1]
+  marked = [line for line in lines if line.startswith("error: ")]
+  return (marked or lines or [""])[-1]

@@ -1,13 +1,13 @@
-r"""Runs a benchmark and another program in turn; how many times as fast?
+r"""Runs a benchmark and another program in turn and compares their speed.
 
   python -m benchmarks.compare --rounds=3 \
     --with='python trm_in_torch.py --batch 16' \
     -- train_step --config=experiments/sudoku.py --config.train.batch_size=16
 
-Ours, theirs, ours, theirs, ..., each a process of its own, so that a machine
-that is slower for a while is so for both. The other program, the peer, prints
-as its last JSON line an object with `seconds_per_step`. The last line here is
-one JSON object with all figures; `ratio` is theirs by ours, of the medians.
+Ours, theirs, ours, theirs, ..., each a process of its own, so that a slow phase
+of the machine affects both. The last JSON line of the other program, the peer,
+must have `seconds_per_step`. The last line here is one JSON object with all
+figures; `ratio` is theirs over ours, of the medians.
 """
 
 import json
@@ -43,7 +43,7 @@ def compare(
     The last JSON object of each run, medians and ratios.
 
   Raises:
-    MeasuredNothingError: a command failed or told no seconds_per_step.
+    NoResultError: a command failed or reported no seconds_per_step.
   """
   runs = []
   for number in range(1, rounds + 1):
@@ -90,17 +90,17 @@ def main(argv: Sequence[str]) -> None:
   """Prints a line for each round, and one JSON line."""
   if command_line.CONFIG.present:
     raise errors.UserError(
-      "--config belongs to the benchmark, behind its name:"
+      "--config is a flag of the benchmark and follows its name:"
       " ... -- train_step --config=..."
     )
   if _PEER.value is None:
-    raise errors.UserError("name what to compare with: --with='COMMAND'")
+    raise errors.UserError("name a command to compare with: --with='COMMAND'")
   if len(argv) < 2 or argv[1] not in _BENCHMARKS:
     raise errors.UserError(
-      f"name a benchmark behind the flags: -- {' or '.join(_BENCHMARKS)}, and"
-      " then its own flags"
+      f"name a benchmark after the flags: -- {' or '.join(_BENCHMARKS)}, then"
+      " its own flags"
     )
-  commands.end_with_what_was_started()
+  commands.end_children_on_sigterm()
   _, name, *settings = argv
   ours = [sys.executable, "-m", f"benchmarks.{name}", *settings]
   theirs = peer_command(_PEER.value, "--with")

@@ -1,4 +1,4 @@
-"""Measures a program's compiled step: what its benchmarks have in common."""
+"""Measures a compiled step of a program, for the benchmarks of both steps."""
 
 import contextlib
 import dataclasses
@@ -10,49 +10,63 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from benchmarks import machine, measure, products
-from launch import aot_sizes
+from benchmarks import machine, measure
+from launch import aot_targets
 from trm_jax.core import types
-from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import command_line, host_memory
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import program as program_lib
 
 _NUM_PUZZLE_IDS = flags.DEFINE_integer(
-  "num_puzzle_ids", None, "Rows of the puzzle table, where not known."
+  "num_puzzle_ids", None, "Rows of the puzzle table, if unknown."
 )
 _COMPILE_SECONDS = flags.DEFINE_bool(
   "compile_seconds",
   True,
-  "Time compiling, cold and from a cache of its own; if not, JAX's settings of"
-  " the compilation cache hold.",
+  "Time compilation, cold and from a cache of its own; otherwise JAX's settings"
+  " of the compilation cache apply.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A compiled step and what it works on."""
+  """A compiled step and what it works on.
 
-  function: Any  # jitted
-  arguments: Sequence[Any]  # their shapes, dtypes and shardings
-  # Creates the arrays and returns the call, which returns what to wait for.
+  Attributes:
+    function: of jax.jit.
+    arguments: their shapes, dtypes and shardings.
+    prepare: creates the arrays and returns the call, which returns what to
+      wait for.
+    batch_size: global batch size.
+    flops: of the network's matrix products in a call.
+    remedy: for a device whose memory is too small.
+  """
+
+  function: Any
+  arguments: Sequence[Any]
   prepare: Callable[[], Callable[[], Any]]
   batch_size: int
-  flops: float  # of a call, by trm_jax/runtime/flops.py
-  products: products.Counted  # of a call
-  remedy: str  # for a device that is too small
+  flops: float
+  remedy: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-  """How long to measure."""
+  """How long to measure.
 
-  calls: int  # timed
-  warm_up: int  # calls before them
-  cold: bool  # whether to compile with an empty cache, and once more from it
+  Attributes:
+    calls: number of timed calls.
+    warm_up: number of calls before them.
+    cold: whether to time compilation, cold and cached.
+  """
+
+  calls: int
+  warm_up: int
+  cold: bool
 
   @classmethod
   def of_flags(cls) -> "Effort":
-    """Returns what the command line says."""
+    """Returns the effort that the flags name."""
     return cls(
       calls=measure.CALLS.value,
       warm_up=measure.WARM_UP.value,
@@ -76,9 +90,9 @@ def build_program() -> program_lib.Program:
   Raises:
     UserError: a flag is wrong, or the data cannot be read.
   """
-  devices.tune_malloc()  # as trm_jax.main does
+  host_memory.tune_malloc()  # as trm_jax.main does
   config = command_line.config()
-  sizes = aot_sizes.of_data(config.data, _NUM_PUZZLE_IDS.value)
+  sizes = aot_targets.data_sizes(config.data, _NUM_PUZZLE_IDS.value)
   return program_lib.build(config, sizes, mesh_lib.make_mesh())
 
 
@@ -114,8 +128,8 @@ def measure_step(
   config, mesh = program.config, program.mesh
   platform = mesh.devices.flat[0].platform
   cache = measure.empty_cache if effort.cold else contextlib.nullcontext
-  with measure.told_if_too_big(step.remedy), cache():
-    # First: what is compiled for one program may help the next.
+  with measure.explain_out_of_memory(step.remedy), cache():
+    # First: compiling one program may speed up compiling the next.
     compiling = measure.compile_step(
       step.function, *step.arguments, cold=effort.cold
     )
@@ -126,9 +140,6 @@ def measure_step(
     )
     peak = measure.peak_bytes()
     rate = max(rate, measure.product_rate(platform))
-    floor = None
-    if platform == "cpu" and mesh.size == 1:
-      floor = products.seconds(step.products, config.model.compute_dtype)
   params = jax.tree.leaves(program.abstract_state().params)
   return timing, {
     "experiment": config.name,
@@ -143,31 +154,10 @@ def measure_step(
     "sequence_length": program.model.total_len,
     "parameters": sum(leaf.size for leaf in params),
     "puzzle_ids": program.sizes.num_puzzle_ids,
-    **_rates(step, timing, rate * mesh.size),
-    **_share_of_floor(timing, floor),
+    # Of all devices together.
+    "model_tflops_per_second": step.flops / timing.median / 1e12,
+    "product_tflops_per_second": rate * mesh.size / 1e12,
+    "share_of_product": step.flops / timing.median / (rate * mesh.size),
     "peak_gb": peak / 1e9,
-    **compiling.fields(),
-  }
-
-
-def _rates(
-  step: Step, timing: measure.Timing, product_rate: float
-) -> dict[str, float]:
-  """Returns rates of all devices together."""
-  rate = step.flops / timing.median
-  return {
-    "model_tflops_per_second": rate / 1e12,
-    "product_tflops_per_second": product_rate / 1e12,
-    "share_of_product": rate / product_rate,
-  }
-
-
-def _share_of_floor(
-  timing: measure.Timing, floor: float | None
-) -> dict[str, float]:
-  if floor is None:
-    return {}
-  return {
-    "seconds_of_products_at_these_shapes": floor,
-    "share_of_products_at_these_shapes": floor / timing.median,
+    **compiling,
   }

@@ -1,19 +1,21 @@
-r"""Measures on a GPU all that benchmarks/RESULTS.md has a row for.
+r"""Measures on a GPU all that docs/performance.md has a target for.
 
   python -m benchmarks.gpu --out=runs/gpu --peer='python trm_in_torch.py'
 
 needs no network and ends within --minutes: training, 16-step evaluation and
 memory of the experiments at the paper's batch of 768 (or the largest that fits,
-first in several parts), the settings that trade memory for speed, and a
-PyTorch peer that takes --config sudoku_mlp, sudoku_att or maze_att, --batch,
---dtype, --device, --steps and --compile. Each row is a process of its own.
+first with gradient accumulation), the settings that trade memory for speed, and
+a PyTorch peer that takes --config sudoku_mlp, sudoku_att or maze_att, --batch,
+--dtype, --device, --steps and --compile. Each row is a process of its own, the
+most telling first.
 
-Each figure is in FOLDER/results.jsonl as soon as there is one. The same command
-typed again measures the rows that are missing; --only=Maze takes only rows with
-this in their name. The last lines are the table, in Markdown. --try measures
-narrow networks on any device, to see that all of it works.
+Results are appended to FOLDER/results.jsonl as they come. The same command
+typed again measures the missing rows; --only=Maze selects rows by name. The
+last lines are the table, in Markdown. --try measures narrow networks on any
+device, to check that everything works.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -24,37 +26,196 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import commands, compare, gpu_rows
+from benchmarks import commands, compare
 from trm_jax import errors
 from trm_jax.runtime import command_line
 
 _OUT = flags.DEFINE_string("out", None, "Folder for results.jsonl.")
 _PEER = flags.DEFINE_string("peer", "", "Command of a PyTorch peer.")
-_MINUTES = flags.DEFINE_float(
-  "minutes", 8.0, "When to end, whatever is left.", lower_bound=0.0
-)
-_ONLY = flags.DEFINE_string("only", "", "Rows with this in their name.")
+_MINUTES = flags.DEFINE_float("minutes", 8.0, "Time limit.", lower_bound=0.0)
+_ONLY = flags.DEFINE_string("only", "", "Only rows with this in their name.")
 _TRY = flags.DEFINE_bool("try", False, "Narrow networks, on any device.")
 
-# Of a row: longer than any should take; less than this is not worth a start.
+TRAINING, EVALUATION, PEER = "training", "evaluation", "peer"
+
+# Time limit of a row, and the time below which none is started.
 _MOST_SECONDS, _LEAST_SECONDS = 150.0, 20.0
 _TOO_BIG = ("does not fit", "out of memory", "resource_exhausted")
-# JAX takes three quarters of a GPU's memory where nothing is said.
+# By default JAX reserves three quarters of a GPU's memory.
 _MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+# XLA's flags that may pay; trm_jax sets none of them.
+_XLA_FLAGS = (
+  "xla_gpu_triton_gemm_any=true",
+  "xla_gpu_exhaustive_tiling_search=true",
+  "xla_gpu_enable_command_buffer=",
+)
 
 Record = Mapping[str, Any]  # a line of results.jsonl
-Run = Callable[..., dict[str, Any]]  # as commands.run
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One row of the table.
+
+  Attributes:
+    task: training is compared with the peer of its task.
+    kind: TRAINING, EVALUATION or PEER.
+    settings: those in which rows of a task and kind differ.
+    commands: by size, e.g. '768 in 2 parts'; the first that fits counts.
+    xla_flags: in addition to those of the environment.
+  """
+
+  task: str
+  kind: str
+  settings: str
+  commands: Mapping[str, Sequence[str]]
+  xla_flags: str = ""
+
+  @property
+  def name(self) -> str:
+    """Names the row; no other has this name."""
+    return ", ".join(filter(None, (self.task, self.kind, self.settings)))
+
+
+# Name in the table, experiment, and the peer's --config.
+_Task = tuple[str, str, str]
+_TASKS = (
+  ("Sudoku MLP", "sudoku", "sudoku_mlp"),
+  ("Sudoku attention", "sudoku:attention", "sudoku_att"),
+  ("Maze", "maze", "maze_att"),
+  ("ARC", "arc", ""),
+)
+
+# (share of the slots, parts): each needs less memory than the one before.
+_BATCHES = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4))
+
+
+def plan(*, peer: Sequence[str] = (), tried: bool = False) -> list[Row]:
+  """Lists the rows, the most telling first.
+
+  Args:
+    peer: words of the peer's command; may be empty.
+    tried: whether networks are narrow and batches small.
+  """
+  slots = 4 if tried else 768
+  mlp, attention, maze, arc = (
+    (name + ", tried small" * tried, experiment, peer_name)
+    for name, experiment, peer_name in _TASKS
+  )
+  dtype = f"--config.model.compute_dtype={'float32' if tried else 'bfloat16'}"
+
+  def ours(benchmark: str, task: _Task, *flags: str) -> Sequence[str]:
+    file, _, word = task[1].partition(":")
+    words = ",".join(filter(None, (word, "smoke" * tried)))
+    config = f"--config=experiments/{file}.py" + f":{words}" * bool(words)
+    return (sys.executable, "-m", f"benchmarks.{benchmark}", config, *flags)
+
+  def training(
+    task: _Task, *, xla_flag: str = "", least_parts: int = 1, **model: Any
+  ) -> Row:
+    settings = _in_words(model) or xla_flag
+    flags = [f"--config.model.{name}={value}" for name, value in model.items()]
+    if settings:
+      flags.append("--nocompile_seconds")
+    return Row(
+      task[0],
+      TRAINING,
+      "in parts, " * (least_parts > 1) + settings,
+      {
+        f"{slots // share}" + f" in {parts} parts" * (parts > 1): ours(
+          "train_step",
+          task,
+          "--calls=5",
+          dtype,
+          *flags,
+          f"--config.train.batch_size={slots // share}",
+          f"--config.train.microbatches={parts}",
+        )
+        for share, parts in _BATCHES
+        if parts >= least_parts
+      },
+      f"--{xla_flag}" if xla_flag else "",
+    )
+
+  def evaluation(task: _Task, **model: Any) -> Row:
+    flags = [f"--config.model.{name}={value}" for name, value in model.items()]
+    return Row(
+      task[0],
+      EVALUATION,
+      _in_words(model),
+      {
+        str(size): ours(
+          "solve",
+          task,
+          *("--calls=3", "--warm_up=1"),
+          dtype,
+          *flags,
+          f"--config.eval.batch_size={size}",
+        )
+        for size in (slots, slots // 2, slots // 4)
+      },
+    )
+
+  def peers(task: _Task) -> Iterator[Row]:
+    device = ("--device", "cpu", "--dtype", "float32", "--steps", "1")
+    if not tried:
+      device = ("--device", "cuda", "--dtype", "bfloat16", "--steps", "5")
+      device += ("--compile",)
+    if peer and task[2]:
+      command = (*peer, "--config", task[2], *device)
+      sizes = [str(slots // share) for share in (1, 2, 4, 8) if slots // share]
+      batches = {size: (*command, "--batch", size) for size in sizes}
+      yield Row(task[0], PEER, "", batches)
+
+  memory_for_speed = tuple({"remat": way} for way in ("full", "dots", "none"))
+  rows = [
+    training(mlp),
+    *peers(mlp),
+    training(maze),
+    *peers(maze),
+    evaluation(mlp),
+    evaluation(maze),
+    training(arc),
+    evaluation(mlp, gate_kernel="triton"),
+    training(mlp, gate_kernel="triton"),
+    evaluation(maze, gate_kernel="triton"),
+    training(maze, gate_kernel="triton"),
+    training(maze, least_parts=2, gate_kernel="xla"),
+    training(maze, least_parts=2, gate_kernel="triton"),
+    training(attention),
+    *peers(attention),
+    evaluation(attention),
+    *(training(mlp, xla_flag=flag) for flag in _XLA_FLAGS),
+    *(training(mlp, **each) for each in memory_for_speed),
+    *(
+      training(task, **each, attention_kernel=kernel)
+      for task in (maze, attention)
+      for kernel in ("cudnn", "xla")
+      for each in memory_for_speed
+    ),
+  ]
+  if tried:  # anything but a GPU knows neither these kernels nor these flags
+    rows = [
+      row
+      for row in rows
+      if not any(word in row.settings for word in ("triton", "cudnn", "xla_"))
+    ]
+  return rows
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+  return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def measure(
-  rows: Sequence[gpu_rows.Row],
+  rows: Sequence[Row],
   records: Sequence[Record],
   *,
   seconds: float,
-  run: Run,
+  run: Callable[..., dict[str, Any]] = commands.run,
   clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Record]:
-  """Measures the rows that have no result yet, until the time is over.
+  """Measures the rows without a result, until the time is up.
 
   Args:
     rows: in the order of worth.
@@ -64,59 +225,41 @@ def measure(
     clock: in seconds.
 
   Yields:
-    A record of each attempt, as soon as there is one.
+    A record of each attempt.
   """
   end = clock() + seconds
-  done = results(rows, records)
-  fitting: dict[str, int] = {}  # by ladder
+  done = results(records)
+  too_big = {(each["row"], each["size"]) for each in records if each["too_big"]}
   for row in rows:
     if row.name in done:
       continue
-    for number in range(fitting.get(row.ladder, 0), len(row.attempts)):
+    for size, command in row.commands.items():
+      if (row.name, size) in too_big:
+        continue
       left = end - clock()
       if left < _LEAST_SECONDS:
         return
-      record = _attempt(row, number, min(left, _MOST_SECONDS), run)
+      environment = _MEMORY | dict(os.environ)
+      xla_flags = f"{environment.get('XLA_FLAGS', '')} {row.xla_flags}".strip()
+      if xla_flags:
+        environment["XLA_FLAGS"] = xla_flags
+      record = {"row": row.name, "size": size, "too_big": False}
+      try:
+        record["result"] = run(
+          command, seconds=min(left, _MOST_SECONDS), environment=environment
+        )
+      except commands.NoResultError as error:
+        text = str(error).lower()
+        record["error"] = str(error)
+        record["too_big"] = any(words in text for words in _TOO_BIG)
       yield record
       if not record["too_big"]:
-        fitting[row.ladder] = number
         break
 
 
-def _attempt(
-  row: gpu_rows.Row, number: int, seconds: float, run: Run
-) -> Record:
-  attempt = row.attempts[number]
-  found: dict[str, Any]
-  environment = _MEMORY | dict(os.environ)
-  if attempt.xla_flags:
-    given = environment.get("XLA_FLAGS", "")
-    environment["XLA_FLAGS"] = f"{given} {attempt.xla_flags}".strip()
-  try:
-    result = run(attempt.command, seconds=seconds, environment=environment)
-  except commands.MeasuredNothingError as error:
-    text = str(error).lower()
-    found = {
-      "error": str(error),
-      "too_big": any(words in text for words in _TOO_BIG),
-    }
-  else:
-    most = row.most_gb
-    too_big = most is not None and result["peak_gb"] > most
-    found = {"result": result, "too_big": too_big}
-  return {"row": row.name, "size": attempt.size, **found}
-
-
-def results(
-  rows: Sequence[gpu_rows.Row], records: Sequence[Record]
-) -> dict[str, Record]:
-  """Returns the record that counts of each row that is measured."""
-  names = {row.name for row in rows}
-  return {
-    record["row"]: record
-    for record in records
-    if record["row"] in names and "result" in record and not record["too_big"]
-  }
+def results(records: Sequence[Record]) -> dict[str, Record]:
+  """Returns the record of each row that is measured."""
+  return {each["row"]: each for each in records if "result" in each}
 
 
 _HEAD = (
@@ -132,22 +275,20 @@ _HEAD = (
 )
 
 
-def table(
-  rows: Sequence[gpu_rows.Row], records: Sequence[Record]
-) -> Iterator[str]:
+def table(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[str]:
   """Yields the lines of the Markdown table, every row in it."""
-  measured = results(rows, records)
-  failed = {record["row"]: record for record in records if "error" in record}
+  measured = results(records)
+  failed = {each["row"]: each for each in records if "error" in each}
   peers = {
     row.task: _rate(measured[row.name]["result"])
     for row in rows
-    if row.kind == gpu_rows.PEER and row.name in measured
+    if row.kind == PEER and row.name in measured
   }
   yield _markdown(_HEAD)
   yield _markdown(["---"] * len(_HEAD))
   for row in rows:
     if row.name in measured:
-      peer = peers.get(row.task) if row.kind == gpu_rows.TRAINING else None
+      peer = peers.get(row.task) if row.kind == TRAINING else None
       yield _markdown([row.name, *_cells(measured[row.name], peer)])
     elif row.name in failed:
       last = failed[row.name]
@@ -163,22 +304,16 @@ def _cells(record: Record, peer: float | None) -> Iterator[str]:
   yield f"{_rate(result):.1f}"
   yield _number(result.get("model_tflops_per_second"), "{:.1f}")
   yield _number(result.get("share_of_product"), "{:.1%}")
-  yield f"{_peak_gb(result):.2f} GB"
+  peak = result.get("peak_gb") or result["peak_gib"] * 2**30 / 1e9  # the peer's
+  yield f"{peak:.2f} GB"
   seconds = [result.get(f"compile_seconds_{how}") for how in ("cold", "cached")]
   yield " / ".join(_number(each, "{:.1f} s") for each in seconds if each)
   yield _number(peer and _rate(result) / peer, "{:.2f}")
 
 
 def _rate(result: Mapping[str, float]) -> float:
-  """Returns examples per second; of an evaluation, whole puzzles."""
-  name = "puzzles" if "puzzles_per_second" in result else "examples"
-  return result[f"{name}_per_second"]
-
-
-def _peak_gb(result: Mapping[str, float]) -> float:
-  if "peak_gb" in result:
-    return result["peak_gb"]
-  return result["peak_gib"] * 2**30 / 1e9  # the peer's
+  """Returns examples per second; for evaluation, whole puzzles."""
+  return result.get("puzzles_per_second") or result["examples_per_second"]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -199,19 +334,19 @@ def read(path: pathlib.Path) -> list[Record]:
       found.append(json.loads(line))
     except ValueError as error:
       raise errors.UserError(
-        f"{path}, line {number}: this is no JSON; delete the line"
+        f"{path}, line {number}: invalid JSON; delete the line"
       ) from error
   return found
 
 
 def _check_device() -> None:
-  """Raises UserError without a GPU; leaves its memory to the rows."""
+  """Raises UserError without a GPU; in a process that leaves it its memory."""
   machine = [sys.executable, "-m", "benchmarks.machine"]
   platform = commands.run(machine, field="num_devices")["platform"]
   if platform != "gpu":
     raise errors.UserError(
-      f"there is no GPU that JAX can use here, only {platform}; --try measures"
-      " narrow networks on any device"
+      f"JAX finds no GPU here, only {platform}; --try measures narrow networks"
+      " on any device"
     )
 
 
@@ -223,15 +358,13 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError("name a folder for the results: --out=FOLDER")
   peer = compare.peer_command(_PEER.value, "--peer") if _PEER.value else []
   rows = [
-    row
-    for row in gpu_rows.plan(peer=peer, tried=_TRY.value)
-    if _ONLY.value in row.name
+    row for row in plan(peer=peer, tried=_TRY.value) if _ONLY.value in row.name
   ]
   if not rows:
     raise errors.UserError(f"no row has {_ONLY.value!r} in its name")
-  commands.end_with_what_was_started()
+  commands.end_children_on_sigterm()
   if _TRY.value:
-    print("Narrow networks, beside a peer of full size: no measurement.\n")
+    print("Narrow networks, and a peer of full size: no measurement.\n")
   else:
     _check_device()
   path = pathlib.Path(_OUT.value) / "results.jsonl"
@@ -239,20 +372,20 @@ def main(argv: Sequence[str]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   seconds = 60 * _MINUTES.value - (time.monotonic() - start)
   with path.open("a") as file:
-    for record in measure(rows, records, seconds=seconds, run=commands.run):
+    for record in measure(rows, records, seconds=seconds):
       records.append(record)
       file.write(json.dumps(record) + "\n")
       file.flush()
-      print(_progress(record), file=sys.stderr, flush=True)
+      if "result" in record:
+        found = f"{record['result']['seconds_per_step']:.4f} s"
+      else:
+        found = record["error"]
+      print(
+        f"{record['row']}, batch {record['size']}: {found}",
+        file=sys.stderr,
+        flush=True,
+      )
   print(*table(rows, records), sep="\n")
-
-
-def _progress(record: Record) -> str:
-  if "result" in record:
-    said = f"{record['result']['seconds_per_step']:.4f} s"
-  else:
-    said = record["error"]
-  return f"{record['row']}, batch {record['size']}: {said}"
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@ r"""Times how fast an experiment's training batches are made on the host.
   python -m benchmarks.loader --config=experiments/arc.py \
     --config.data.source=FOLDER
 
-Batches are made as in training, augmentation and threads included, and thrown
-away. The last line is one JSON object; a step of training takes one batch.
+Batches are made as in training, including augmentation and threads, and
+discarded. The last line is one JSON object; a training step takes one batch.
 """
 
 import json
@@ -17,7 +17,7 @@ from absl import flags, logging
 from benchmarks import machine, measure
 from trm_jax import config as config_lib
 from trm_jax.data import loader, tasks
-from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import command_line, host_memory
 
 _BATCHES = flags.DEFINE_integer(
   "batches",
@@ -34,9 +34,9 @@ def measure_loading(
 
   Args:
     config: the settings.
-    batches: of a call.
-    calls: timed ones.
-    warm_up: calls before them.
+    batches: number per call.
+    calls: number of timed calls.
+    warm_up: number of calls before them.
 
   Returns:
     The fields of the measurement.
@@ -58,7 +58,7 @@ def measure_loading(
     for _ in range(batches):
       next(made)
 
-  # By the call: threads finish batches several at a time.
+  # Timed by the call: threads finish several batches at a time.
   timing = measure.time_calls(call, calls=calls, warm_up=warm_up)
   timing = timing.divided(batches)
   peak = measure.peak_host_bytes()
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints one JSON line."""
   logging.set_verbosity(logging.WARNING)
   command_line.expect_no_words(argv)
-  devices.tune_malloc()  # as trm_jax.main does
+  host_memory.tune_malloc()  # as trm_jax.main does
   print(
     json.dumps(
       measure_loading(

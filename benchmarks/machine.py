@@ -1,4 +1,4 @@
-"""Names the machine and the versions that a measurement was made with.
+"""Describes the machine and the versions of a measurement.
 
 python -m benchmarks.machine
 
@@ -17,7 +17,7 @@ import sys
 import jax
 import jaxlib
 
-# What brings a platform's runtime along, where JAX itself does not.
+# Packages with a platform's runtime that are not JAX itself.
 _PLUGINS = {
   "gpu": ("jax-cuda13-plugin", "jax-cuda12-plugin", "jax-rocm7-plugin"),
   "tpu": ("libtpu",),
@@ -25,9 +25,9 @@ _PLUGINS = {
 
 
 def fields() -> dict[str, str | int | None]:
-  """Returns the fields of the machine that every measurement has.
+  """Returns the fields about the machine, part of every measurement.
 
-  Opens the devices: on a GPU JAX then keeps most of the memory to itself.
+  Initializes the devices: on a GPU JAX then reserves most of the memory.
   """
   devices = jax.devices()
   return {
@@ -45,7 +45,7 @@ def fields() -> dict[str, str | int | None]:
 
 
 def command() -> str:
-  """Returns what was typed, as a row of a table has it."""
+  """Returns the command line of this process."""
   main = sys.modules["__main__"].__spec__
   started = ["-m", main.name] if main else sys.argv[:1]
   return shlex.join(["python", *started, *sys.argv[1:]])

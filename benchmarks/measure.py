@@ -1,4 +1,4 @@
-"""Times calls, compiling, and matrix products; tells of memory."""
+"""Times calls, compilation and a large matrix product; reads peak memory."""
 
 import contextlib
 import dataclasses
@@ -21,18 +21,34 @@ WARM_UP = flags.DEFINE_integer(
   "warm_up", 2, "Calls before the timed ones.", lower_bound=1
 )
 
+# Size, dtype, and products per call, enough to hide the dispatch.
+_LARGE_PRODUCTS = {"cpu": (2048, "float32", 1)}
+_ON_ACCELERATORS = (8192, "bfloat16", 16)
+
+_EMPTY_CACHE = {
+  "jax_enable_compilation_cache": True,
+  "jax_persistent_cache_min_compile_time_secs": 0.0,
+  "jax_persistent_cache_min_entry_size_bytes": 0,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """How long each of some equal calls took; seconds."""
+  """Seconds of each of several equal calls.
+
+  Attributes:
+    median: half of the calls took less.
+    quartiles: a quarter took less than the first, more than the second.
+    fastest: the least.
+  """
 
   median: float
-  quartiles: tuple[float, float]  # a quarter took less, a quarter more
+  quartiles: tuple[float, float]
   fastest: float
 
   @classmethod
   def of(cls, seconds: list[float]) -> "Timing":
-    """Sums up the seconds of the calls, of which there is at least one."""
+    """Summarizes the seconds of one or more calls."""
     # The method wants two values.
     first, median, third = statistics.quantiles(
       seconds * 2 if len(seconds) == 1 else seconds, n=4, method="inclusive"
@@ -58,12 +74,12 @@ class Timing:
 
 
 def time_calls(call: Callable[[], Any], *, calls: int, warm_up: int) -> Timing:
-  """Calls again and again, and waits for the arrays of each call.
+  """Times calls, and waits for the arrays of each.
 
   Args:
     call: returns what to wait for, a tree of arrays.
-    calls: how many to time.
-    warm_up: how many before them, in which what is jitted is compiled.
+    calls: number of timed calls.
+    warm_up: number of calls before them, in which jitted code is compiled.
   """
   for _ in range(warm_up):
     jax.block_until_ready(call())
@@ -75,19 +91,6 @@ def time_calls(call: Callable[[], Any], *, calls: int, warm_up: int) -> Timing:
   return Timing.of(seconds)
 
 
-@dataclasses.dataclass(frozen=True)
-class LargeProduct:
-  """Products of two square matrices, one after the other in one call."""
-
-  size: int
-  dtype: str
-  repeats: int  # so many that the host's part of a call does not count
-
-
-_LARGE_PRODUCTS = {"cpu": LargeProduct(2048, "float32", 1)}
-_ON_ACCELERATORS = LargeProduct(8192, "bfloat16", 16)
-
-
 def product_rate(platform: str) -> float:
   """Returns FLOP per second of a large matrix product on one device.
 
@@ -95,36 +98,30 @@ def product_rate(platform: str) -> float:
   was busy with something else.
 
   Args:
-    platform: 'cpu', 'gpu' or 'tpu'; it chooses size and dtype.
+    platform: 'cpu', 'gpu' or 'tpu'; it determines size and dtype.
   """
-  large = _LARGE_PRODUCTS.get(platform, _ON_ACCELERATORS)
+  size, dtype, repeats = _LARGE_PRODUCTS.get(platform, _ON_ACCELERATORS)
   # Scaled so that values neither grow nor vanish: hardware is faster, and
   # cooler, on zeros.
-  left, right = (
-    random_array((large.size, large.size), large.dtype, seed) for seed in (1, 2)
+  left, right = jax.random.normal(
+    jax.random.key(1), (2, size, size), jnp.dtype(dtype)
   )
-  right = right * large.size**-0.5
+  right = right * size**-0.5
 
   @jax.jit
   def multiply(left, right):
-    for _ in range(large.repeats):
+    for _ in range(repeats):
       left = left @ right
     return left
 
   timing = time_calls(lambda: multiply(left, right), calls=5, warm_up=1)
-  return 2 * large.size**3 * large.repeats / timing.fastest
-
-
-def random_array(shape: tuple[int, ...], dtype: str, seed: int) -> jax.Array:
-  """Draws from the normal distribution, on the first device."""
-  draw = jax.jit(lambda key: jax.random.normal(key, shape, jnp.dtype(dtype)))
-  return draw(jax.random.key(seed))
+  return 2 * size**3 * repeats / timing.fastest
 
 
 def peak_bytes() -> int:
-  """Returns the most memory of a device in use so far.
+  """Returns the peak memory of a device so far.
 
-  Where the host's memory is the device's, the most that the process had.
+  For devices that use the host's memory, that of the process.
   """
   stats = [device.memory_stats() for device in jax.local_devices()]
   if all(stats):
@@ -133,45 +130,21 @@ def peak_bytes() -> int:
 
 
 def peak_host_bytes() -> int:
-  """Returns the most of the host's memory that this process had so far."""
+  """Returns this process's peak of the host's memory so far."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # from KiB
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiling:
-  """What compiling took and what came of it."""
-
-  trace_seconds: float  # Python's part, which no cache saves
-  cold_seconds: float | None  # None: not measured
-  cached_seconds: float | None
-  temporary_bytes: int  # of a device, by the compiler's account
-
-  def fields(self) -> dict[str, Any]:
-    """Returns the fields of a measurement."""
-    return {
-      "temporaries_gb": self.temporary_bytes / 1e9,
-      "trace_seconds": self.trace_seconds,
-      "compile_seconds_cold": self.cold_seconds,
-      "compile_seconds_cached": self.cached_seconds,
-    }
 
 
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
-  """Lets JAX keep all that it compiles in a folder that begins empty.
+  """Makes JAX cache compiled programs in a folder that is empty at first.
 
-  Also where a user's own settings name a folder, or no cache at all. What was
-  compiled before is forgotten, so that it is cold, too.
+  Overrides the user's settings of the cache, and forgets what was compiled
+  before.
   """
   with tempfile.TemporaryDirectory() as folder:
-    wanted = {
-      "jax_enable_compilation_cache": True,
-      "jax_compilation_cache_dir": folder,
-      "jax_persistent_cache_min_compile_time_secs": 0.0,
-      "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
-    _change_cache(wanted)
+    settings = _EMPTY_CACHE | {"jax_compilation_cache_dir": folder}
+    before = {name: getattr(jax.config, name) for name in settings}
+    _change_cache(settings)
     try:
       yield
     finally:
@@ -181,31 +154,34 @@ def empty_cache() -> Iterator[None]:
 def _change_cache(settings: dict[str, Any]) -> None:
   for name, value in settings.items():
     jax.config.update(name, value)
-  compilation_cache.reset_cache()  # it keeps to the folder it began with
+  compilation_cache.reset_cache()  # it sticks to its first folder
   jax.clear_caches()
 
 
-def compile_step(function: Any, *arguments: Any, cold: bool) -> Compiling:
-  """Compiles a jitted function; calls of it then need not.
+def compile_step(function: Any, *arguments: Any, cold: bool) -> dict[str, Any]:
+  """Compiles a jitted function, so that calls of it need not.
 
   Args:
     function: of jax.jit.
     *arguments: its arguments, or their shapes.
-    cold: says that this is within `empty_cache` and before anything like it
-      was compiled: how long it takes is measured, and how long it takes with
-      the cache that it leaves.
+    cold: whether to time compiling, cold and from the cache. Only within
+      `empty_cache`, before anything like it was compiled.
+
+  Returns:
+    The fields of a measurement: memory of temporaries by the compiler's
+    account, seconds of tracing (which no cache saves) and of compiling.
   """
   trace_seconds, cold_seconds, compiled = _compile(function, arguments)
   cached_seconds = None
   if cold:
     jax.clear_caches()
     _, cached_seconds, _ = _compile(function, arguments)
-  return Compiling(
-    trace_seconds=trace_seconds,
-    cold_seconds=cold_seconds if cold else None,
-    cached_seconds=cached_seconds,
-    temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
-  )
+  return {
+    "temporaries_gb": compiled.memory_analysis().temp_size_in_bytes / 1e9,
+    "trace_seconds": trace_seconds,
+    "compile_seconds_cold": cold_seconds if cold else None,
+    "compile_seconds_cached": cached_seconds,
+  }
 
 
 def _compile(function: Any, arguments: Any) -> tuple[float, float, Any]:
@@ -217,7 +193,7 @@ def _compile(function: Any, arguments: Any) -> tuple[float, float, Any]:
 
 
 @contextlib.contextmanager
-def told_if_too_big(remedy: str) -> Iterator[None]:
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
   """Raises UserError where the device's or the host's memory is too small.
 
   Args:

@@ -1,11 +1,11 @@
-r"""Times the evaluation of a batch, with all its supervision steps.
+r"""Times the evaluation of a batch, all supervision steps.
 
   python -m benchmarks.solve --config=experiments/sudoku.py \
     --config.eval.batch_size=16 --config.model.compute_dtype=float32
 
 solves random tokens with random weights; nothing is downloaded. The last line
-is one JSON object as that of `benchmarks.train_step`; `seconds_per_step` is
-that of one supervision step, quartiles and fastest too.
+is one JSON object like that of `benchmarks.train_step`; `seconds_per_step`,
+quartiles and fastest are of one supervision step.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import compiled_step, products
+from benchmarks import compiled_step
 from trm_jax.runtime import command_line, flops, mesh
 from trm_jax.runtime import program as program_lib
 
@@ -45,7 +45,6 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     prepare=prepare,
     batch_size=size,
     flops=flops.evaluate_flops(config, program.sizes.seq_len),
-    products=products.of_evaluation(config, program.sizes.seq_len),
     remedy=_REMEDY,
   )
 

@@ -4,16 +4,15 @@ r"""Times the supervision step of training that `trm_jax.main` runs.
     --config.train.batch_size=16 --config.model.compute_dtype=float32
 
 trains on random tokens; nothing is downloaded. The last line is one JSON
-object: seconds per step, the rate of the network's matrix products (what is
-computed a second time for the backward pass is not counted) and its share of a
-large product's rate in the same process, memory, seconds of compiling. On a CPU
-also the share that XLA's own products at the step's shapes would need.
+object: seconds per step, the rate of the network's matrix products (excluding
+recomputation) and its share of a large product's rate in the same process,
+memory, and seconds of compiling.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import compiled_step, products
+from benchmarks import compiled_step
 from trm_jax.runtime import command_line, flops, mesh
 from trm_jax.runtime import program as program_lib
 
@@ -34,7 +33,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     batch = compiled_step.random_batch(program, size)
 
     def call():
-      nonlocal state  # the step takes its buffers over
+      nonlocal state  # the step donates its buffers
       state, sums = function(state, batch)
       return state, sums
 
@@ -46,7 +45,6 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     prepare=prepare,
     batch_size=size,
     flops=flops.train_flops(config, program.sizes.seq_len),
-    products=products.of_training(config, program.sizes.seq_len),
     remedy=_REMEDY,
   )
 

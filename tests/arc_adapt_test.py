@@ -83,7 +83,9 @@ def _old(tmp_path_factory):
   ) as saved:
     saved.save(
       state.replace(puzzle_table=table),
-      checkpoint_metadata.describe(run.program.config, run.task, "old data", 1),
+      checkpoint_metadata.make_metadata(
+        run.program.config, run.task, "old data", 1
+      ),
       step=1,
     )
   path = restore.identifiers_path(str(workdir))
@@ -276,7 +278,7 @@ def test_what_was_learned_before_is_kept(adapted, old):
   learned = []
   for workdir, step in ((adapted.workdir, NUM_STEPS), (old, 1)):
     with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-      learned.append(checkpoints.description(step).learned)
+      learned.append(checkpoints.metadata(step).learned)
   assert learned[0] == learned[1]  # the new tasks' answers are not known
   assert "training0" in learned[1]
 

@@ -89,7 +89,7 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
     str(tmp_path), run.program.config.checkpoint
   )
   state = checkpoints.restore(1, run.program.abstract_state())
-  described = checkpoints.description(1)
+  described = checkpoints.metadata(1)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
   try:
     with pytest.raises(errors.UserError) as caught, checkpoints:
@@ -122,7 +122,7 @@ def test_what_a_save_has_left_half_done_is_cleaned_up(tmp_path):
       f"the last good checkpoint is {folder / 'ckpt_1'}"
     )
     state = saved.restore(1, run.program.abstract_state())
-    saved.save(state, saved.description(1), step=2)
+    saved.save(state, saved.metadata(1), step=2)
     saved.wait()
   assert sorted(p.name for p in folder.glob("ckpt_*")) == ["ckpt_1", "ckpt_2"]
 

@@ -1,10 +1,11 @@
-"""Opens a report in a real browser without a window, and looks at it.
+"""Checks a report in a headless browser, and takes screenshots.
 
   python -m tests.in_browser REPORT.html --browser=/usr/bin/chromium --out=SHOTS
 
-Writes pictures of the page (wide, narrow, dark) into the folder. Fails unless
-all images are decoded, the page fits into its window's width, and the console
-has nothing to tell. No test of pytest: few machines have a browser.
+Writes screenshots (wide and narrow, light and dark) into the folder. Fails
+unless all images are decoded, nothing else is loaded, the page fits into the
+width of its window, and the console is silent. Not a pytest test: few machines
+have a browser.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# Run in the browser on a copy of the page, when all is loaded.
+# Runs in the browser on a copy of the page, after everything is loaded.
 _PROBE = """
 addEventListener("load", () => {
   const images = [...document.images];
@@ -40,7 +41,7 @@ addEventListener("load", () => {
     empty: empty.map(i => i.alt),
     loaded,
     width: root.clientWidth,
-    wanted: root.scrollWidth,
+    needed: root.scrollWidth,
     height: root.scrollHeight,
     headings: [...document.querySelectorAll("h1, h2, h3")]
       .map(h => h.tagName + " " + h.textContent),
@@ -49,43 +50,43 @@ addEventListener("load", () => {
   parent.postMessage(JSON.stringify(found), "*");
 });
 """
-# Windows have a least width: a frame stands for that of a phone.
+# Windows have a minimum width; a frame can be as narrow as a phone.
 _FRAME = """<!DOCTYPE html><body style="margin:0">
 <iframe src="{address}" width="{width}" height="{height}" style="border:0">
 </iframe><script>addEventListener("message", event => {{
-  const told = document.createElement("pre");
-  told.id = "probe";
-  told.textContent = event.data;
-  document.body.append(told);
+  const result = document.createElement("pre");
+  result.id = "probe";
+  result.textContent = event.data;
+  document.body.append(result);
 }});</script></body>
 """
 _SIZES = {"wide": 1280, "narrow": 390}
-_HIGHEST = 16000  # pixels of a picture
+_MAX_HEIGHT = 16000  # pixels of a screenshot
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-# What the browser says of itself, not of the page.
+# Messages of the page, not of the browser.
 _CONSOLE = re.compile(r"CONSOLE[:(].*")
 
 
 def main() -> None:
-  """Looks at the page; exits with 1 if something is wrong."""
+  """Checks the page; exits with 1 if there is a fault."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("report", type=pathlib.Path)
   parser.add_argument("--browser", default="chromium")
   parser.add_argument("--out", type=pathlib.Path, required=True)
   arguments = parser.parse_args()
   if not arguments.report.is_file():
-    parser.error(f"there is no file {arguments.report}")
+    parser.error(f"no such file: {arguments.report}")
   arguments.out.mkdir(parents=True, exist_ok=True)
-  faults = list(_look(arguments.report, arguments.browser, arguments.out))
-  print("\n".join(faults) or "nothing is wrong")
+  faults = list(_check(arguments.report, arguments.browser, arguments.out))
+  print("\n".join(faults) or "no faults")
   sys.exit(bool(faults))
 
 
-def _look(
+def _check(
   report: pathlib.Path, browser: str, out: pathlib.Path
 ) -> Iterator[str]:
-  """Yields what is wrong with the page."""
-  # The page forbids scripts: its copy allows the one that probes it.
+  """Yields the faults of the page."""
+  # The page forbids scripts; a copy allows the probe.
   text = _POLICY.sub("", report.read_text(), count=1)
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
@@ -105,11 +106,11 @@ def _look(
         for fault in ("broken", "empty", "loaded", "without_alt")
         if found[fault]
       )
-      if found["wanted"] > found["width"]:
-        yield f"{size}: wants {found['wanted']} pixels of width"
+      if found["needed"] > found["width"]:
+        yield f"{size}: needs a width of {found['needed']} pixels"
       yield from (f"{size}: console: {line}" for line in console)
-      # Frames have scroll bars, unless they are as high as the page.
-      height = min(found["height"], _HIGHEST)
+      # A frame as high as the page has no scroll bars.
+      height = min(found["height"], _MAX_HEIGHT)
       frame = _framed(folder, report, width, height)
       for scheme in ("light", "dark"):
         path = out / f"{size}_{scheme}.png"
@@ -118,7 +119,7 @@ def _look(
 
 
 def _framed(folder, page, width, height) -> pathlib.Path:
-  """Writes a page that shows another in a frame of this size."""
+  """Writes a page that shows another one in a frame of this size."""
   frame = folder / "frame.html"
   address = page.resolve().as_uri()
   frame.write_text(_FRAME.format(address=address, width=width, height=height))
@@ -126,7 +127,7 @@ def _framed(folder, page, width, height) -> pathlib.Path:
 
 
 def _shoot(browser, frame, path, width, height, scheme) -> list[str]:
-  """Takes a picture of the page as it is; returns what is wrong."""
+  """Takes a screenshot of the unchanged page; returns the faults."""
   path.unlink(missing_ok=True)
   _, console = _run(
     browser,
@@ -137,21 +138,21 @@ def _shoot(browser, frame, path, width, height, scheme) -> list[str]:
     f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
   )
   if not path.exists():
-    return [f"no picture {path}"]
+    return [f"no screenshot {path}"]
   return [f"{path.name}: console: {line}" for line in console]
 
 
 def _probe(browser, frame) -> tuple[dict, list[str]]:
-  """Returns what the probe found, and what the console tells."""
+  """Returns what the probe found, and the lines of the console."""
   dom, console = _run(browser, frame, "--dump-dom")
-  told = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
-  if not told:
-    sys.exit("the probe has not run: is the page cut off?")
-  return json.loads(html.unescape(told[1])), console
+  result = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+  if not result:
+    sys.exit("the probe did not run: is the page truncated?")
+  return json.loads(html.unescape(result[1])), console
 
 
 def _run(browser, page, *options) -> tuple[str, list[str]]:
-  """Returns what the browser prints, and the lines of its console."""
+  """Returns the output of the browser, and the lines of the console."""
   with tempfile.TemporaryDirectory() as profile:
     ended = subprocess.run(
       [

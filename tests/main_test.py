@@ -5,6 +5,8 @@ import re
 
 import command_line
 
+from trm_jax import config as config_lib
+
 HEADER = "source,question,answer,rating\n"
 QUESTION = (
   "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5"
@@ -147,7 +149,26 @@ def test_misspelt_knob():
 
 def test_wrong_type_of_knob():
   message = command_line.error_of("--config.train.batch_size=many")
-  assert "batch_size" in message
+  assert "config.train.batch_size is 'many'; it must be an integer" in message
+
+
+def test_help_lists_config_and_print_config_all_settings():
+  help_text = command_line.run("--help").stdout
+  assert "--config: " in help_text
+  assert "--print_config" in help_text
+  result = command_line.run("--print_config", "--config.train.num_steps=7")
+  assert result.returncode == 0, result.stderr
+  lines = result.stdout.splitlines()
+  assert "config.train.num_steps = 7" in lines
+  assert "config.name = 'quickstart'" in lines
+  assert [line.split(" = ")[0].partition(".")[2] for line in lines] == list(
+    config_lib.knob_names()
+  )
+
+
+def test_a_word_that_is_no_flag_gets_a_hint():
+  message = command_line.error_of("train")
+  assert "unexpected argument 'train'; did you mean --mode=train?" in message
 
 
 def test_batch_size_0(tmp_path):

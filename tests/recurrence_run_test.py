@@ -126,7 +126,7 @@ def test_it_is_exported(run, tmp_path):
 def test_another_networks_weights_are_refused_by_name(run):
   name, workdir = run
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    saved = checkpoints.description(4)
+    saved = checkpoints.metadata(4)
   other = "single_latent" if name != "single_latent" else "hrm"
   built = program.load(_config(other))
   with pytest.raises(trm_jax.errors.UserError) as refused:

@@ -43,7 +43,7 @@ def save(run, workdir, scores, *, task=None):
       new = new.replace(step=np.int32(step))
       saved.save(
         jax.device_put(new, places),
-        checkpoint_metadata.describe(
+        checkpoint_metadata.make_metadata(
           program.config, task, "another fingerprint", step
         ),
         step=step,

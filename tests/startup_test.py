@@ -84,7 +84,7 @@ def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
       ]
     )
   assert metrics[0] == metrics[1]
-  kept = (tmp_path / "cache/trm_jax/compiled").glob("jit_train_step-*-cache")
+  kept = (tmp_path / "cache/trm_jax/programs").glob("jit_train_step-*-cache")
   assert len(list(kept)) == 1
 
 
@@ -93,7 +93,8 @@ def test_what_no_step_needs_is_imported_when_it_is_needed():
     [
       sys.executable,
       "-c",
-      "import sys\nfrom trm_jax import evaluate, train\nprint(*sys.modules)",
+      "import sys\nfrom trm_jax import train\n"
+      "from trm_jax.evaluation import evaluate\nprint(*sys.modules)",
     ],
     capture_output=True,
     text=True,

@@ -21,7 +21,7 @@ PROGRAM = f"""
 import sys
 from launch import sweep
 from launch.sweeps import session, trial_process
-from trm_jax import command_line
+from trm_jax.runtime import command_line
 trial_process.TRAINER = (sys.executable, {str(TRAINER)!r})
 session._POLL_SECONDS = 0.05
 command_line.run(sweep.main)

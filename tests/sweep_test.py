@@ -30,7 +30,7 @@ PROGRAM = f"""
 import sys
 from launch import sweep
 from launch.sweeps import session, trial_process
-from trm_jax import command_line
+from trm_jax.runtime import command_line
 trial_process.TRAINER = (sys.executable, {str(TRAINER)!r})
 session._POLL_SECONDS = 0.05
 command_line.run(sweep.main)
@@ -561,7 +561,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path):
   message = command.run(
     status=1,
     program="import sys; sys.modules['optuna'] = None\n"
-    "from launch import sweep; from trm_jax import command_line;"
+    "from launch import sweep; from trm_jax.runtime import command_line;"
     " command_line.run(sweep.main)",
   )
   assert message == "error: a sweep needs Optuna: pip install '.[sweep]'\n"

@@ -147,7 +147,7 @@ def killed(end):
 
 def digests() -> dict[str, int | None]:
   """Of weights with a puzzle table that is split over all devices."""
-  records = array_digest.records(weights("arc"))
+  records = array_digest.array_infos(weights("arc"))
   return {name: record.digest for name, record in records.items()}
 
 

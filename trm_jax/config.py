@@ -315,6 +315,11 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   return build_settings(Config, values, "config.")
 
 
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+  """Returns the settings as a ConfigDict; `from_config_dict` undoes it."""
+  return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
 def flatten(config: Config) -> dict[str, Any]:
   """Returns {"model.hidden_size": 512, ...}."""
   return flatten_settings(config)

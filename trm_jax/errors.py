@@ -1,4 +1,4 @@
-"""Errors whose text is meant for the person at the terminal."""
+"""Errors that users can fix, as one line each."""
 
 import contextlib
 import errno
@@ -12,40 +12,39 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-  """Something the user can put right; the text is one line that says how.
+  """An error that the user can fix; its text is one line that says how.
 
   `main` prints it as `error: <text>` and exits with status 1, without a
-  traceback. Raise it for missing files, bad rows, misspelt or contradicting
-  settings; never for a mistake of the program itself.
+  traceback. Raise it for missing files, bad rows, misspelt or contradictory
+  settings; never for a bug of the program itself.
   """
 
 
 def first_line(error: BaseException) -> str:
-  """Returns the first line of what a library says went wrong."""
+  """Returns the first line of an error's message."""
   text = str(error).strip() or type(error).__name__
   return text.splitlines()[0][:200]
 
 
-# What went wrong where files are read and written, in words for a person.
+# Reasons of failed reads and writes, in words.
 
-
-# As TensorStore tells what the operating system said.
+# How TensorStore reports an error of the operating system.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'|OS error (\d+)")
-# What may be well again tomorrow, or on a bigger machine: no damage.
+# May succeed later or on a bigger machine: no sign of damaged files.
 _TROUBLE = re.compile(
   r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED"
   r"|UNAUTHENTICATED|Out of memory"
 )
-# What TensorStore says of a part of an array.
+# TensorStore's message about a part of an array.
 _PART = re.compile(r'^([A-Z_]+): .*?"([^"]+)" in OCDBT', re.DOTALL)
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _MISSING_NUMBERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-# What talks to buckets; what it raises is no fault of the files.
+# Packages that access buckets: their errors are no sign of damaged files.
 _NETWORK = ("aiohttp", "fsspec", "gcsfs", "google", "requests", "urllib3")
 
 
 def reason(error: BaseException) -> str:
-  """Returns what was at the bottom of an error, as one line."""
+  """Returns the root cause of an error, as one line."""
   *_, root = _chain(error)
   for cause in _chain(error):
     number = _errno(cause)
@@ -59,7 +58,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_trouble(error: BaseException) -> bool:
-  """Tells whether reading failed though the files may be whole."""
+  """Returns whether reading failed although the files may be intact."""
 
   def is_one(cause):
     if isinstance(cause, OSError):  # a lost connection has no number
@@ -75,14 +74,14 @@ def is_trouble(error: BaseException) -> bool:
 
 
 def is_of_files(error: BaseException) -> bool:
-  """Tells whether an error is the file system's and no mistake of ours."""
+  """Returns whether an error comes from the file system, not from a bug."""
   if isinstance(error, UserError):
     return False
   return isinstance(error, OSError) or is_trouble(error)
 
 
 def _errno(error: BaseException) -> int | None:
-  """Returns the operating system's number of an error, if it has one."""
+  """Returns the errno of an error, if it has one."""
   if isinstance(error, OSError):
     return error.errno
   found = _OS_ERROR.search(str(error))
@@ -90,7 +89,7 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-  """Yields an error and what caused it, the cause last."""
+  """Yields an error and its causes, the root cause last."""
   cause: BaseException | None = error
   while cause is not None:
     yield cause
@@ -101,10 +100,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 @functools.cache  # once
 def hush_orbax() -> None:
-  """Keeps tracebacks off the terminal that Orbax prints beside raising.
+  """Suppresses the tracebacks that Orbax prints in addition to raising.
 
-  What it raises is told in one line; an array that fails leaves others behind
-  that then cannot report. Its own words are there with --verbosity=0.
+  What it raises is reported in one line; an array that fails leaves others
+  behind that cannot report any more. --verbosity=0 shows Orbax's own messages.
   """
   hook = sys.unraisablehook
 
@@ -118,7 +117,7 @@ def hush_orbax() -> None:
   def is_told(record: logging.LogRecord) -> bool:
     where = record.pathname + record.getMessage()
     if "Given directory is read only" in where:
-      return True  # we asked for that
+      return True  # opened for reading on purpose
     if logging.getLogger("absl").isEnabledFor(logging.INFO):
       return False
     return "orbax" in where and bool(record.exc_info)
@@ -130,10 +129,10 @@ def hush_orbax() -> None:
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-  """Makes one line of any error: what failed, and why.
+  """Turns any error into a UserError of one line: what failed, and why.
 
   Raises:
-    UserError: beginning with `what`, or the one that was raised.
+    UserError: beginning with `what`, or the one raised inside.
   """
   try:
     yield

@@ -1,6 +1,9 @@
-"""The command line: flags, then what --mode names.
+"""Trains, evaluates and uses Tiny Recursive Models.
 
 python -m trm_jax.main --config=experiments/quickstart.py --workdir=RUN
+
+Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
+values, add --print_config; experiments/base.py documents each.
 """
 
 import os
@@ -8,64 +11,81 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.runtime import command_line, devices
+from trm_jax.runtime import command_line, host_memory
+
+# --help lists the flags of this module and those it adopts: --config.
+flags.adopt_module_key_flags(command_line)
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the run; by default runs/<config.name>."
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+  "print_config",
+  False,
+  "Print all settings as this command would use them, one per line, and exit.",
 )
 _MODE = flags.DEFINE_enum(
   "mode",
   "train",
   ["train", "evaluate", "predict", "report", "import", "export"],
-  "What to do. All but train and import use a workdir's checkpoint, and its"
-  " settings where --config names none.",
+  "What to do. All modes but train and import read the checkpoint in --workdir,"
+  " with the settings saved beside it unless --config is given.",
 )
 _INPUT = flags.DEFINE_string(
   "input",
   "",
-  "predict: a CSV, a text, ARC's JSON, '-' for standard input, or the"
-  " characters of one puzzle.",
+  "Puzzles to solve (only with --mode=predict): a CSV or text file, ARC's JSON,"
+  " '-' for standard input, or the characters of one puzzle.",
 )
 _OUTPUT = flags.DEFINE_string(
   "output",
   "",
-  "predict: the CSV or JSON to write, '-' for standard output; report: the HTML"
-  " file, by default report.html in the workdir; export: what to write.",
+  "File to write. predict: CSV or JSON, '-' for standard output; report: HTML,"
+  " by default report.html in the workdir; export: the exported model.",
 )
 _PICTURES = flags.DEFINE_string(
-  "pictures", "", "predict: a folder for pictures of the answers."
+  "pictures", "", "Folder for pictures of the answers (only with predict)."
 )
 _SOURCE = flags.DEFINE_string(
   "source",
   "",
-  "import: a PyTorch checkpoint or safetensors file, its folder, or"
-  " hf:OWNER/NAME of the Hugging Face hub.",
+  "Weights to import (only with --mode=import): a PyTorch checkpoint, a"
+  " safetensors file, a folder with one, or hf:OWNER/NAME of the Hugging Face"
+  " hub.",
 )
 _FORMAT = flags.DEFINE_enum(
-  "format", "stablehlo", ["stablehlo", "torch", "safetensors"], "export: what."
+  "format",
+  "stablehlo",
+  ["stablehlo", "torch", "safetensors"],
+  "Export format (only with --mode=export).",
 )
-# Of several processes that train as one; TPU machines and SLURM need none.
+# Only for several processes that train together; TPU pods and SLURM jobs set
+# them up by themselves.
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", "", "HOST:PORT of the process with --process_id=0."
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  "num_processes", None, "How many processes train together."
+  "num_processes", None, "Number of processes that train together."
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  "process_id", None, "Which of them this is, from 0."
+  "process_id", None, "Index of this process (0-based)."
 )
 
 
 def main(argv: Sequence[str]) -> None:
   """Runs the mode."""
   command_line.expect_no_words(argv)
-  devices.tune_malloc()
+  host_memory.tune_malloc()
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells each file it writes
+    logging.set_verbosity(logging.ERROR)  # Orbax logs each file it writes
   mode = _MODE.value
   _check_flags(mode)
-  # Imported late: a mistake in the flags is told before JAX starts.
+  if _PRINT_CONFIG.value:
+    _print_config()
+    return
+  # Imported late: mistakes in the flags are reported before JAX starts.
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
@@ -105,6 +125,18 @@ def main(argv: Sequence[str]) -> None:
     torch_checkpoint.export_checkpoint(solver, _OUTPUT.value, _FORMAT.value)
 
 
+def _print_config() -> None:
+  """Prints every setting, as --config or the checkpoint in --workdir has it."""
+  if command_line.has_config():
+    config = command_line.config()
+  else:
+    from trm_jax.runtime import restore
+
+    config = command_line.changed(restore.saved_config(_workdir()))
+  for name, value in config_lib.flatten(config).items():
+    print(f"config.{name} = {value!r}")
+
+
 def _check_flags(mode: str) -> None:
   """Raises UserError if a flag is missing, or means nothing in this mode."""
   needed, possible = {
@@ -117,19 +149,19 @@ def _check_flags(mode: str) -> None:
     if flag.name in needed and not flag.value:
       raise errors.UserError(f"--mode={mode} needs --{flag.name}=...")
     if flag.name not in needed + possible and flag.present:
-      raise errors.UserError(f"--{flag.name} has no meaning in --mode={mode}")
+      raise errors.UserError(f"--{flag.name} has no effect with --mode={mode}")
   if mode in ("predict", "import", "export"):
     for several in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
       if several.present:
         raise errors.UserError(
-          f"--{several.name} has no meaning in --mode={mode}, which one process"
-          " does alone"
+          f"--{several.name} has no effect with --mode={mode}, which runs in"
+          " one process"
         )
 
 
 def _workdir(name: str = "") -> str:
   if not _WORKDIR.value and not name:
-    raise errors.UserError("name the run's folder by --workdir=...")
+    raise errors.UserError("--workdir=FOLDER is missing: the run to use")
   return _WORKDIR.value or os.path.join("runs", name)
 
 
@@ -156,7 +188,7 @@ def _train_or_evaluate(mode: str) -> None:
     elif mode == "evaluate":
       report = evaluate.evaluate_workdir(config, workdir, stop)
     else:
-      from trm_jax.visualization import html_report
+      from trm_jax.visualization import report as html_report
 
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
   except preemption.Stopped as stopped:

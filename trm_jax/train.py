@@ -207,7 +207,7 @@ class _Loop:
     """The newest whole checkpoint's state, or a new one."""
 
     def read(step):
-      saved = self._checkpoints.description(step)
+      saved = self._checkpoints.metadata(step)
       restore.check_rows(saved, self._program.config, self._task, self._workdir)
       checkpoint_metadata.check_training_fits(
         saved, self._program.config, self._task, self._fingerprint
@@ -283,7 +283,7 @@ class _Loop:
   def _save(self, step: int) -> None:
     self._checkpoints.save(
       self._state,
-      checkpoint_metadata.describe(
+      checkpoint_metadata.make_metadata(
         self._program.config,
         self._task,
         self._fingerprint,

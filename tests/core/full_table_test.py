@@ -7,33 +7,40 @@ import re
 import jax
 import jax.numpy as jnp
 
-from benchmarks import puzzle_table
-from trm_jax.runtime import mesh
+from experiments import arc
+from tests import collectives
+from trm_jax import config as config_lib
+from trm_jax.runtime import mesh, program
 
-ROWS, WIDTH = puzzle_table.ARC_1_ROWS, puzzle_table.WIDTH
+ROWS, WIDTH = 876_406, 512  # ARC-AGI-1's
 TABLE_BYTES = ROWS * WIDTH * 4
-
-
 NUM_DEVICES = 8
-# Shapes in the compiled program, and what sends arrays between devices.
-SHAPE = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
-COLLECTIVE = re.compile(
-  r"= (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter"
-  r"|collective-permute|collective-broadcast)(?:-start)?\("
-)
+
+
+@functools.cache
+def _program(rows, num_devices=1):
+  """A narrow network with a table of `rows` rows of full width."""
+  config = arc.get_config("smoke")
+  config.model.puzzle_vector_size = WIDTH
+  config.model.num_prefix_tokens = WIDTH // config.model.hidden_size
+  return program.build(
+    config_lib.from_config_dict(config),
+    program.Sizes(vocab_size=12, seq_len=900, num_puzzle_ids=rows),
+    mesh.make_mesh(num_devices),
+  )
 
 
 @functools.cache
 def _compiled(rows, num_devices=1):
   """The training step of a narrow network, compiled; nothing is allocated."""
-  run = puzzle_table.build(rows, num_devices=num_devices)
+  run = _program(rows, num_devices)
   batch = run.abstract_batch(run.config.train.batch_size)
   return run.train_step().lower(run.abstract_state(), batch).compile()
 
 
 @functools.cache
 def _compiled_evaluation():
-  run = puzzle_table.build(ROWS, num_devices=NUM_DEVICES)
+  run = _program(ROWS, NUM_DEVICES)
   size = run.config.eval.batch_size
   by_row = mesh.split(run.mesh)
   return (
@@ -44,14 +51,6 @@ def _compiled_evaluation():
       jax.ShapeDtypeStruct((size,), jnp.bool_, sharding=by_row),
     )
     .compile()
-  )
-
-
-def _num_bytes(shapes):
-  """Bytes of the arrays that a text names, e.g. "(f32[8,2], s32[4])"."""
-  return sum(
-    int(bits) // 8 * math.prod(int(n) for n in sizes.split(",") if n)
-    for bits, sizes in SHAPE.findall(shapes)
   )
 
 
@@ -90,24 +89,23 @@ def test_each_device_holds_its_share_of_the_table_alone():
 
 
 def test_the_network_s_gradients_are_what_travels_and_never_the_table():
-  run = puzzle_table.build(1, num_devices=NUM_DEVICES)
-  size = run.config.train.batch_size
+  run = _program(1, NUM_DEVICES)
   params = jax.tree.leaves(run.abstract_state().params)
   network = sum(leaf.size for leaf in params) * 4
-  vectors = size * WIDTH * 4
-  sent = [
-    _num_bytes(shapes)
-    for shapes in COLLECTIVE.findall(_compiled(ROWS, NUM_DEVICES).as_text())
-  ]
+  vectors = run.config.train.batch_size * WIDTH * 4
+  text = _compiled(ROWS, NUM_DEVICES).as_text()
+  sent = collectives.sizes(text)
   assert len(sent) >= 4  # ids, rows read, rows' gradients, the network's
   assert max(sent) <= network + vectors
   assert network + vectors < TABLE_BYTES / 1000
+  # The gradients once, in float32, and a few sums of metrics.
+  assert network <= collectives.all_reduced_floats(text) < 1.01 * network
 
 
 def test_an_evaluation_sends_no_table_either():
-  sent = COLLECTIVE.findall(_compiled_evaluation().as_text())
+  sent = collectives.sizes(_compiled_evaluation().as_text())
   assert sent
-  assert max(map(_num_bytes, sent)) < TABLE_BYTES / 1000
+  assert max(sent) < TABLE_BYTES / 1000
 
 
 def test_eight_devices_make_nothing_else_of_the_share_s_size():

@@ -33,7 +33,7 @@ def _final_state(config, workdir):
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     step = checkpoints.latest_step
     state = checkpoints.restore(step, run.program.abstract_state())
-    return state, checkpoints.description(step)
+    return state, checkpoints.metadata(step)
 
 
 def _set(config, **groups):
@@ -92,7 +92,7 @@ def test_keeps_the_last_and_the_best(tmp_path):
     for step, accuracy in accuracies.items():
       checkpoints.save(
         state,
-        checkpoint_metadata.describe(config, run.task, "data", step),
+        checkpoint_metadata.make_metadata(config, run.task, "data", step),
         step=step,
       )
       if accuracy is not None:
@@ -159,7 +159,7 @@ def test_what_only_changes_how_long_or_how_fast_may_differ(trained):
 def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
   config, workdir = trained
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    saved = checkpoints.description(2)
+    saved = checkpoints.metadata(2)
   newer = {"model.remat", "model.gate_kernel", "train.microbatches"}
   assert newer < saved.settings.keys()
   older = dataclasses.replace(
@@ -177,7 +177,7 @@ def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
 def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
   config, workdir = trained
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    saved = checkpoints.description(2)
+    saved = checkpoints.metadata(2)
   task = program.load(config).task
   with pytest.raises(errors.UserError, match="training puzzles are not"):
     checkpoint_metadata.check_training_fits(
@@ -188,7 +188,7 @@ def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
 def test_a_cosine_schedule_ties_the_number_of_steps():
   config = _set(tiny.config(), optimizer=dict(min_learning_rate_ratio=0.1))
   task = program.load(config).task
-  saved = checkpoint_metadata.describe(config, task, "data", 1)
+  saved = checkpoint_metadata.make_metadata(config, task, "data", 1)
   longer = _set(config, train=dict(num_steps=99))
   with pytest.raises(errors.UserError, match=r"config\.train\.num_steps"):
     checkpoint_metadata.check_training_fits(saved, longer, task, "data")
@@ -247,7 +247,7 @@ def test_an_update_that_spoils_the_state_is_seen_before_it_is_saved(tmp_path):
 def test_a_setting_that_the_checkpoint_does_not_know_is_named(trained):
   config, _ = trained
   task = program.load(config).task
-  saved = checkpoint_metadata.describe(config, task, "data", 1)
+  saved = checkpoint_metadata.make_metadata(config, task, "data", 1)
   older = dict(saved.settings)
   del older["train.exploration_prob"]
   older["train.gone"] = 1
@@ -281,7 +281,7 @@ def test_best_is_refused_where_nothing_was_evaluated(tmp_path):
   with checkpoints_lib.Checkpoints(str(tmp_path), config.checkpoint) as saved:
     saved.save(
       state,
-      checkpoint_metadata.describe(config, run.task, "data", 1),
+      checkpoint_metadata.make_metadata(config, run.task, "data", 1),
       step=1,
     )
   with pytest.raises(errors.UserError, match=r"eval\.checkpoint=latest"):
@@ -344,13 +344,13 @@ def test_a_table_of_more_or_fewer_zeros_at_its_end(tmp_path, there, here):
 
 
 def test_rows_of_puzzles_are_never_cut_off():
-  saved = checkpoint_metadata.Description(
+  saved = checkpoint_metadata.Metadata(
     **dict.fromkeys(
-      f.name for f in dataclasses.fields(checkpoint_metadata.Description)
+      f.name for f in dataclasses.fields(checkpoint_metadata.Metadata)
     )
     | {
       "num_puzzle_ids": 5,
-      "arrays": {"puzzle_table": array_digest.Record("float32", (8, 4))},
+      "arrays": {"puzzle_table": array_digest.ArrayInfo("float32", (8, 4))},
     }
   )
   for num_rows, fits in (

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from trm_jax.runtime import devices as devices_lib
+from trm_jax.runtime import host_memory
 
 _CPU_INFO = """processor\t: 0
 model name\t: a CPU
@@ -71,7 +72,5 @@ def test_memory_of_a_device_that_is_not_there():
 
 def test_memory_of_a_cpu_is_half_of_what_a_process_may_have(monkeypatch):
   devices = jax.device_count("cpu")
-  monkeypatch.setattr(
-    devices_lib, "process_memory_limit", lambda: 80_000 * devices
-  )
+  monkeypatch.setattr(host_memory, "process_limit", lambda: 80_000 * devices)
   assert devices_lib.device_memory(jax.devices()[0]) == 40_000

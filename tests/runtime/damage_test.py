@@ -81,8 +81,8 @@ def _empty(folder):
   folder.mkdir()
 
 
-def _change_description(folder):
-  path = folder / "description" / "metadata"
+def _change_metadata(folder):
+  path = folder / "metadata" / "metadata"
   text = path.read_text()
   assert '"next_batch": 4' in text
   path.write_text(text.replace('"next_batch": 4', '"next_batch": 6'))
@@ -106,17 +106,17 @@ DAMAGES = {
   ),
   "no list": (lambda f: (f / "state" / "_METADATA").unlink(), ""),
   "no state": (lambda f: shutil.rmtree(f / "state"), ""),
-  "empty folder": (_empty, "description"),
-  "no description": (lambda f: shutil.rmtree(f / "description"), "not found"),
-  "garbage description": (
-    lambda f: (f / "description" / "metadata").write_text("{"),
+  "empty folder": (_empty, "metadata"),
+  "no metadata": (lambda f: shutil.rmtree(f / "metadata"), "not found"),
+  "garbage metadata": (
+    lambda f: (f / "metadata" / "metadata").write_text("{"),
     "",
   ),
-  "another description": (
-    lambda f: (f / "description" / "metadata").write_text('{"a": 1}'),
+  "other metadata": (
+    lambda f: (f / "metadata" / "metadata").write_text('{"a": 1}'),
     "",
   ),
-  "changed description": (_change_description, "another checksum"),
+  "changed metadata": (_change_metadata, "another checksum"),
   "other numbers": (
     _swap_states,
     "not the numbers that were saved: step, params/",
@@ -219,7 +219,7 @@ def test_where_training_goes_on_the_damaged_one_is_put_aside(workdir, capfd):
   scores = json.loads((checkpoints_folder / "scores.json").read_text())
   assert list(scores) == [str(OLD)]
   with checkpoints_lib.Checkpoints(str(workdir), tiny.config().checkpoint) as c:
-    saved = c.description(OLD)
+    saved = c.metadata(OLD)
     c.save(state, dataclasses.replace(saved, next_batch=NEW), step=NEW)
   assert int(_restore(workdir, NEW).step) == OLD
 
@@ -318,7 +318,7 @@ def test_damaged_scores_are_put_aside_and_no_checkpoint_is_lost(workdir, capfd):
   for step in (6, 8):
     with checkpoints_lib.Checkpoints(str(workdir), settings) as checkpoints:
       assert checkpoints.best_step == (None if step == 6 else 6)
-      saved = checkpoints.description(OLD)
+      saved = checkpoints.metadata(OLD)
       state = checkpoints.restore(OLD, _abstract())
       checkpoints.save(state, saved, step=step)
       checkpoints.note_score(step, 1 / step)
@@ -331,20 +331,18 @@ def test_damaged_scores_are_put_aside_and_no_checkpoint_is_lost(workdir, capfd):
   assert kept == ["ckpt_2", "ckpt_4", "ckpt_6", "ckpt_8"]
 
 
-# --- before digests were kept ------------------------------------------------
+# --- before version 0.2 ------------------------------------------------------
 
 
-def test_checkpoints_without_digests_are_still_read(workdir, saved):
-  path = _folder(workdir) / "description" / "metadata"
-  values = json.loads(path.read_text())
-  for name in ("arrays", "num_puzzle_ids", "checksum"):
-    del values[name]
-  path.write_text(json.dumps(values))
-  chex.assert_trees_all_equal(_restore(workdir, NEW), _restore(saved, NEW))
-  with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    other = _abstract().replace(params={"other": _abstract().step})
-    with pytest.raises(errors.UserError) as caught:
-      checkpoints.restore(NEW, other)
-  text = str(caught.value)
-  assert "params/other is not in the checkpoint" in text
-  assert "params/answer_head/kernel is only in the checkpoint" in text
+def test_an_older_versions_checkpoint_is_one_line_and_not_damaged(workdir):
+  folder = _folder(workdir)
+  (folder / "metadata").rename(folder / "description")
+  with checkpoints_lib.Checkpoints(
+    str(workdir), tiny.config().checkpoint
+  ) as checkpoints:
+    with pytest.raises(
+      errors.UserError, match=r"written by trm_jax 0\.1, "
+    ) as e:
+      restore.newest(checkpoints, checkpoints.metadata)
+    assert not isinstance(e.value, checkpoints_lib.DamagedError)
+  assert folder.exists()

@@ -23,7 +23,7 @@ ARRAYS = {
 
 
 def _digests(tree):
-  return {name: r.digest for name, r in array_digest.records(tree).items()}
+  return {name: r.digest for name, r in array_digest.array_infos(tree).items()}
 
 
 def _scrambled(array):
@@ -95,7 +95,7 @@ def test_names_are_paths_through_dataclasses_tuples_and_dicts():
 
 
 def test_a_record_tells_dtype_and_shape():
-  record = array_digest.records({"half": ARRAYS["half"]})["half"]
+  record = array_digest.array_infos({"half": ARRAYS["half"]})["half"]
   assert (record.dtype, record.shape) == ("bfloat16", (8, 3, 4))
 
 
@@ -115,10 +115,10 @@ def test_another_axis_cannot_be_split():
   mesh = mesh_lib.make_mesh(2)
   array = jax.device_put(ARRAYS["float"], mesh_lib.split(mesh, axis=1))
   with pytest.raises(AssertionError, match="another axis"):
-    array_digest.records({"a": array})
+    array_digest.array_infos({"a": array})
 
 
 def test_arrays_are_left_as_they_are():
   arrays = jax.device_put(ARRAYS)
-  array_digest.records(arrays)
+  array_digest.array_infos(arrays)
   chex.assert_trees_all_equal(arrays, ARRAYS)

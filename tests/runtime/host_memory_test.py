@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from trm_jax.runtime import devices
+from trm_jax.runtime import host_memory
 
 # Takes and frees 200 MB in another thread, twice; prints whether freed memory
 # is kept, and how many pages the second time had to be given.
 _PROGRAM = """
 import resource, threading
-from trm_jax import host_memory
-kept = host_memory.keep_freed()
+from trm_jax.runtime import host_memory
+kept = host_memory.tune_malloc()
 import numpy as np
 
 def use():
@@ -69,11 +69,11 @@ def test_an_accelerators_host_is_left_alone(platforms):
 
 def test_an_accelerator_is_found_by_its_device(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-  monkeypatch.setattr(devices.glob, "glob", lambda path: [])
-  assert devices._is_alone()
+  monkeypatch.setattr(host_memory.glob, "glob", lambda path: [])
+  assert host_memory._is_alone()
   monkeypatch.setattr(
-    devices.glob,
+    host_memory.glob,
     "glob",
     lambda path: ["/dev/nvidia0"] if "nvidia" in path else [],
   )
-  assert not devices._is_alone()
+  assert not host_memory._is_alone()

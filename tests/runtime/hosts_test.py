@@ -83,14 +83,14 @@ def test_a_tpu_machine_that_knows_of_no_others_says_so(monkeypatch, capsys):
   monkeypatch.setattr(processes, "_is_tpu_machine", lambda: True)
   monkeypatch.setattr(processes.jax.distributed, "initialize", fail)
   processes.join()
-  assert "training alone" in capsys.readouterr().out
+  assert "training on this one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (("node1:1234",), "--num_processes and --process_id must be given, too"),
-    (("", 2, 0), "--coordinator must be given, too"),
+    (("node1:1234",), "--num_processes and --process_id missing"),
+    (("", 2, 0), "--coordinator missing"),
     (("node1", 2, 0), "it must be HOST:PORT"),
     (("node1:x", 2, 0), "it must be HOST:PORT"),
     (("node1:1", 2, 2), "it must be 0 to 1"),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trm_jax.runtime import devices
+from trm_jax.runtime import host_memory
 
 MACHINE = 10**9
 
@@ -14,8 +14,8 @@ def linux(monkeypatch, tmp_path):
   """A machine of MACHINE bytes; writes its files as they are given."""
   sizes = {"SC_PHYS_PAGES": MACHINE, "SC_PAGE_SIZE": 1}
   monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-  monkeypatch.setattr(devices, "_GROUPS", tmp_path / "cgroup")
-  monkeypatch.setattr(devices, "_MOUNTED", tmp_path / "mounted")
+  monkeypatch.setattr(host_memory, "_GROUPS", tmp_path / "cgroup")
+  monkeypatch.setattr(host_memory, "_MOUNTED", tmp_path / "mounted")
 
   def write(groups, **limits):
     (tmp_path / "cgroup").write_text(groups)
@@ -61,12 +61,12 @@ OLDER = "5:devices:/\n4:cpu,memory:/jobs/7\n0::/\n"
 )
 def test_the_least_limit_counts(linux, groups, limits, expected):
   linux(groups, **limits)
-  assert devices.process_memory_limit() == expected
+  assert host_memory.process_limit() == expected
 
 
 def test_without_control_groups_it_is_the_machine(linux):
   del linux  # wrote nothing
-  assert devices.process_memory_limit() == MACHINE
+  assert host_memory.process_limit() == MACHINE
 
 
 def test_where_the_system_does_not_tell(monkeypatch):
@@ -74,4 +74,4 @@ def test_where_the_system_does_not_tell(monkeypatch):
     raise ValueError(name)
 
   monkeypatch.setattr(os, "sysconf", fail)
-  assert devices.process_memory_limit() == 0
+  assert host_memory.process_limit() == 0

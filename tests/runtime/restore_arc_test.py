@@ -66,7 +66,7 @@ def _permuted(workdir, to):
       state.replace(
         puzzle_table=jax.device_put(table, state.puzzle_table.sharding)
       ),
-      checkpoint_metadata.describe(run.program.config, task, "data", 1),
+      checkpoint_metadata.make_metadata(run.program.config, task, "data", 1),
       step=1,
     )
   path = restore.identifiers_path(str(to))
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
   )
   assert [f"WARNING: {text}" for text in evaluator._warnings] == [warning]
   # A run that starts from it hands that on.
-  saved = checkpoint_metadata.describe(
+  saved = checkpoint_metadata.make_metadata(
     _run().program.config,
     _run().task,
     "data",

@@ -86,7 +86,7 @@ class Election:
     header = {
       "weights": {
         name: record.digest
-        for name, record in array_digest.records(weights).items()
+        for name, record in array_digest.array_infos(weights).items()
       },
       "puzzles": puzzles.fingerprint(),
       "batch size": self._batch_size,

@@ -60,7 +60,7 @@ def draw(
   num_written = 0
   try:
     for number, (puzzle, name) in enumerate(zip(chosen, names, strict=True)):
-      thinking = animation.Thinking(
+      answer_trace = animation.AnswerTrace(
         look=solver.look,
         question=puzzle.tokens,
         answers=trace.answers[:, number],
@@ -68,12 +68,12 @@ def draw(
         solution=None,
       )
       animation.save_steps(
-        thinking,
+        answer_trace,
         path / f"{name}.png",
-        steps=thinking.telling_steps(_MOST_STEPS),
+        steps=answer_trace.key_steps(_MOST_STEPS),
       )
       num_written += 1
-      animation.save_gif(thinking, path / f"{name}.gif")
+      animation.save_gif(answer_trace, path / f"{name}.gif")
       num_written += 1
   finally:
     # Also of those before an interruption: nothing is there untold.

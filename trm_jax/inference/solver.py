@@ -300,7 +300,7 @@ def _read(
   step: int,
 ) -> Solver:
   """Reads the checkpoint of a step."""
-  saved = checkpoints.description(step)
+  saved = checkpoints.metadata(step)
   used = config or restore.settings_of(saved, workdir)
   if _TOKENS not in saved.arrays or saved.num_puzzle_ids is None:
     raise errors.UserError(

@@ -88,7 +88,7 @@ def import_checkpoint(
     found, config, sizes, rows_of=names_from, overridden=overridden
   )
   step = found.source.step
-  description = checkpoint_metadata.Description(
+  description = checkpoint_metadata.Metadata(
     settings=config_lib.flatten(_settled(config, workdir)),
     data_fingerprint=FINGERPRINT,
     vocabulary=list(shown.symbols),

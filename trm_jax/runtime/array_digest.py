@@ -17,12 +17,18 @@ _BLOCK_SIZE = 2**20  # numbers summed at once; what a block needs is freed
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-  """What there is to know of an array without its numbers."""
+class ArrayInfo:
+  """An array's dtype and shape, and a digest of its numbers.
+
+  Attributes:
+    dtype: E.g. 'float32'.
+    shape: Of the whole array, over all devices.
+    digest: 32 bits, as an unsigned integer.
+  """
 
   dtype: str
   shape: tuple[int, ...]
-  digest: int | None = None  # 32 bits; not known of old checkpoints
+  digest: int
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -35,7 +41,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
   return {_name(path): leaf for path, leaf in leaves}
 
 
-def records(tree: Any) -> dict[str, Record]:
+def array_infos(tree: Any) -> dict[str, ArrayInfo]:
   """Digests every array of a tree; all hosts have to call it.
 
   A number counts with its bits and its place, which is counted along the rows
@@ -47,7 +53,7 @@ def records(tree: Any) -> dict[str, Record]:
       their leading axis.
 
   Returns:
-    A record of each, by its path.
+    The info of each array, by its path.
   """
   leaves = {name: jnp.asarray(v) for name, v in named_leaves(tree).items()}
   places = [leaf.sharding for leaf in leaves.values()]
@@ -60,16 +66,8 @@ def records(tree: Any) -> dict[str, Record]:
   )
   sums = jax.device_get(_sums(list(leaves.values()), mesh=mesh, specs=specs))
   return {
-    name: Record(dtype=str(leaf.dtype), shape=leaf.shape, digest=int(number))
+    name: ArrayInfo(dtype=str(leaf.dtype), shape=leaf.shape, digest=int(number))
     for (name, leaf), number in zip(leaves.items(), sums, strict=True)
-  }
-
-
-def undigested(tree: Any) -> dict[str, Record]:
-  """Returns records of arrays of which only dtypes and shapes are known."""
-  return {
-    name: Record(dtype=str(leaf.dtype), shape=tuple(leaf.shape))
-    for name, leaf in named_leaves(tree).items()
   }
 
 

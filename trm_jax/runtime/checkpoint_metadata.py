@@ -1,4 +1,4 @@
-"""What lies beside a checkpoint, and whether a run may go on from it.
+"""A checkpoint's metadata, and whether a run may resume from it.
 
 The settings, the library versions, the fingerprint of the training data, what
 tokens and rows of the puzzle table stand for, the number of the next batch, and
@@ -36,26 +36,6 @@ _FREE_IN_TRAINING = frozenset(
     "data.num_test",
   )
 )
-# Settings that checkpoints of before they existed do not name, and what they
-# would have been.
-_ADDED_LATER: Mapping[str, Any] = {
-  "model.recurrence": "two_latents",
-  "model.separate_networks": False,
-  "model.gradient_updates": 0,
-  "model.mlp_gate": "silu",
-  "model.gate_kernel": "xla",
-  "optimizer.muon_weight_decay": 0.005,
-  "optimizer.muon_iterations": 5,
-  "optimizer.max_gradient_norm": 0.0,
-  "train.label_smoothing": 0.0,
-  "data.new_rows": "",
-  "eval.solver": "fixed",
-  "eval.halt_threshold": 0.5,
-  "eval.rollouts": 8,
-  "eval.noise": 0.5,
-  "eval.choice": "confidence",
-}
-_DECAY = "optimizer.weight_decay"
 TABLE = "puzzle_table"  # path of the one array that may have more rows
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 # Evaluation needs the same network only, and not its way to be computed.
@@ -69,19 +49,30 @@ _FREE_IN_EVALUATION = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
-  """What lies beside a state, as JSON holds it."""
+class Metadata:
+  """What is saved beside a state, as JSON.
 
-  settings: Mapping[str, Any]  # "model.hidden_size" -> 512; see config.flatten
-  data_fingerprint: str  # of the training puzzles
-  vocabulary: list[str]  # a character for each token
-  identifiers: str  # digest of what the rows of the puzzle table are
-  learned: list[str]  # marks of ARC's test answers seen so far; see data/leaks
-  next_batch: int  # number of the first batch not yet seen
+  Attributes:
+    settings: "model.hidden_size" -> 512; see `config.flatten`.
+    data_fingerprint: Of the training puzzles.
+    vocabulary: A character for each token.
+    identifiers: Digest of what the rows of the puzzle table stand for.
+    num_puzzle_ids: Rows of the puzzle table that stand for something.
+    learned: Marks of ARC's test answers seen so far; see data/arc/leakage.
+    next_batch: Number of the first batch not yet seen.
+    versions: Of trm_jax, the libraries and Python.
+    arrays: Info of each array of the state, by its path.
+  """
+
+  settings: Mapping[str, Any]
+  data_fingerprint: str
+  vocabulary: list[str]
+  identifiers: str
+  num_puzzle_ids: int
+  learned: list[str]
+  next_batch: int
   versions: Mapping[str, str]
-  # Both are not known of checkpoints of before they were kept.
-  num_puzzle_ids: int | None = None  # rows of the table that mean something
-  arrays: Mapping[str, array_digest.Record] = dataclasses.field(
+  arrays: Mapping[str, array_digest.ArrayInfo] = dataclasses.field(
     default_factory=dict
   )
 
@@ -91,24 +82,19 @@ class Description:
     return {**values, "checksum": _checksum(values)}
 
   @classmethod
-  def from_json(cls, values: Mapping[str, Any]) -> "Description":
+  def from_json(cls, values: Mapping[str, Any]) -> "Metadata":
     """Reads what `to_json` returned.
 
     Raises:
       KeyError, TypeError, ValueError: it is damaged.
     """
     rest = dict(values)
-    if "arrays" in rest and rest.pop("checksum") != _checksum(rest):
-      raise ValueError("its description has another checksum")
+    if rest.pop("checksum") != _checksum(rest):
+      raise ValueError("its metadata has another checksum")
     arrays = {
-      name: array_digest.Record(**{**record, "shape": tuple(record["shape"])})
-      for name, record in rest.pop("arrays", {}).items()
+      name: array_digest.ArrayInfo(**{**info, "shape": tuple(info["shape"])})
+      for name, info in rest.pop("arrays").items()
     }
-    # Muon's matrices once had the decay of all other parameters.
-    muon = {"optimizer.muon_weight_decay": rest["settings"].get(_DECAY)}
-    is_muon = rest["settings"].get("optimizer.name") == "muon"
-    added = {**_ADDED_LATER, **(muon if is_muon else {})}
-    rest["settings"] = {**added, **rest["settings"]}
     return cls(**rest, arrays=arrays)
 
 
@@ -117,15 +103,15 @@ def _checksum(values: Mapping[str, Any]) -> str:
   return hashlib.sha256(content).hexdigest()
 
 
-def describe(
+def make_metadata(
   config: config_lib.Config,
   task: task_lib.Task,
   data_fingerprint: str,
   next_batch: int,
   *,
   learned_before: Iterable[str] = (),
-) -> Description:
-  """Returns the description of a state saved now.
+) -> Metadata:
+  """Returns the metadata of a state saved now.
 
   Args:
     config: of the run.
@@ -138,7 +124,7 @@ def describe(
   versions = {name: importlib.metadata.version(name) for name in packages}
   versions["python"] = platform.python_version()
   versions["trm_jax"] = trm_jax.__version__
-  return Description(
+  return Metadata(
     settings=config_lib.flatten(config),
     data_fingerprint=data_fingerprint,
     vocabulary=list(task.look.symbols),
@@ -151,7 +137,7 @@ def describe(
 
 
 def _differences(
-  saved: Description, config: config_lib.Config, matters: Callable[[str], bool]
+  saved: Metadata, config: config_lib.Config, matters: Callable[[str], bool]
 ) -> list[str]:
   """Names each setting that matters and is not the checkpoint's."""
   # As JSON has them: a tuple is a list there.
@@ -174,7 +160,7 @@ def _differences(
 
 
 def check_training_fits(
-  saved: Description,
+  saved: Metadata,
   config: config_lib.Config,
   task: task_lib.Task,
   data_fingerprint: str,
@@ -194,14 +180,14 @@ def check_training_fits(
 
 
 def check_evaluation_fits(
-  saved: Description, config: config_lib.Config, task: task_lib.Task
+  saved: Metadata, config: config_lib.Config, task: task_lib.Task
 ) -> None:
   """Raises UserError that names each difference of networks and tokens."""
   check_network_fits(saved, config, task.look.symbols)
 
 
 def check_network_fits(
-  saved: Description, config: config_lib.Config, symbols: Sequence[str]
+  saved: Metadata, config: config_lib.Config, symbols: Sequence[str]
 ) -> None:
   """Raises UserError that names each difference of networks and tokens.
 
@@ -218,7 +204,7 @@ def check_network_fits(
 
 
 def check_arrays_fit(
-  saved: Description, wanted: Any, *, where: str, partly: bool
+  saved: Metadata, wanted: Any, *, where: str, partly: bool
 ) -> None:
   """Raises UserError that names each array of another shape or dtype.
 
@@ -254,15 +240,13 @@ def check_arrays_fit(
 
 
 def _differ_in_zeros(
-  there: tuple[int, ...], here: tuple[int, ...], num_rows: int | None
+  there: tuple[int, ...], here: tuple[int, ...], num_rows: int
 ) -> bool:
-  """Tells whether tables differ at most in rows that mean nothing."""
-  if num_rows is None:  # saved before tables were padded
-    num_rows = there[0]
+  """Returns whether tables differ only in padding rows at their end."""
   return there[1:] == here[1:] and min(there[0], here[0]) >= num_rows
 
 
-def _other_tokens(saved: Description, symbols: Sequence[str]) -> list[str]:
+def _other_tokens(saved: Metadata, symbols: Sequence[str]) -> list[str]:
   """Says so if tokens stand for other characters than in the checkpoint."""
   if saved.vocabulary == list(symbols):
     return []

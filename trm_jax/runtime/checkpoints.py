@@ -1,13 +1,18 @@
 """Checkpoints: everything the next supervision step depends on, by Orbax.
 
-Asynchronous and atomic. Beside each state lies its description: the settings,
-the next batch's number and a digest of each array. What is read is compared
-with it; a checkpoint that is damaged is passed over, but never in silence.
+Asynchronous and atomic. Each state has metadata beside it: the settings, the
+next batch's number and a digest of each array, which what is read is compared
+with. A damaged checkpoint is skipped, but never silently.
+
+A checkpoint is saved before it is evaluated, so that a killed evaluation can
+resume; its score follows in scores.json.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -20,15 +25,141 @@ from trm_jax import errors
 from trm_jax.core import train_state, types
 from trm_jax.data import files
 from trm_jax.runtime import array_digest, checkpoint_metadata, processes
-from trm_jax.runtime import scores as scores_lib
 
 _PREFIX = "ckpt"
+_SCORES = "scores.json"
+_METADATA = "metadata"
+_OLDER_METADATA = "description"  # of versions before 0.2
 
 _T = TypeVar("_T")
 
 
 class DamagedError(errors.UserError):
   """A checkpoint is not as it was saved; one that does not fit is another."""
+
+
+class Scores:
+  """Scores of checkpoints by step, higher is better.
+
+  Attributes:
+    damage: What is wrong with the file; empty if nothing is.
+  """
+
+  def __init__(self, folder: epath.Path):
+    """Reads the scores in a folder, if there are any, on the first host."""
+    self._path = folder / _SCORES
+    found = processes.from_first(self._read)
+    self.damage: str = found["damage"]
+    # None: lost with a damaged file.
+    self._scores: dict[int, float | None] = {
+      int(step): score for step, score in found["scores"].items()
+    }
+
+  def _read(self) -> dict[str, Any]:
+    if not self._path.exists():
+      return {"scores": {}, "damage": ""}
+    try:
+      read = json.loads(self._path.read_text())
+      scores = {
+        int(step): None if score is None else float(score)
+        for step, score in read.items()
+      }
+      return {"scores": scores, "damage": ""}
+    except Exception as error:
+      if errors.is_trouble(error):
+        raise errors.UserError(
+          f"{self._path} cannot be read: {errors.reason(error)}"
+        ) from error
+      return {"scores": {}, "damage": errors.first_line(error)}
+
+  def begin_anew(self, steps: Iterable[int]) -> None:
+    """Puts a damaged file aside; one of the checkpoints may be the best.
+
+    Args:
+      steps: of the checkpoints that are there; all are kept from now on.
+
+    Raises:
+      UserError: the file cannot be renamed or written.
+    """
+    self._scores = dict.fromkeys(steps)
+    damage, self.damage = self.damage, ""
+
+    def put_aside():
+      aside = files.put_aside(self._path)
+      self._write()
+      processes.note(
+        f"WARNING: {self._path} is damaged ({damage}) and is now {aside}: which"
+        " checkpoint was the best is not known; those that are there are kept"
+      )
+
+    processes.from_first(put_aside)
+
+  def note(self, step: int, score: float) -> None:
+    """Keeps a score; NaN is none.
+
+    Args:
+      step: of the checkpoint.
+      score: of its evaluation.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    if not math.isnan(score):
+      self._scores[step] = score
+      self._write()
+
+  def forget_after(self, step: int) -> None:
+    """Drops the scores of later steps, which will be made again.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    kept = {s: score for s, score in self._scores.items() if s <= step}
+    if len(kept) < len(self._scores):
+      self._scores = kept
+      self._write()
+
+  def best(self, steps: Iterable[int], count: int) -> list[int]:
+    """Returns the best of `steps` that have a score; of equals, the newest.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if self.damage:
+      raise errors.UserError(
+        f"{self._path} is damaged ({self.damage}): which checkpoint was the"
+        " best is not known; use --config.eval.checkpoint=latest"
+      )
+    scored = [
+      (score, step)
+      for step in steps
+      if (score := self._scores.get(step)) is not None
+    ]
+    return [step for _, step in sorted(scored, reverse=True)[:count]]
+
+  def lost(self, steps: Iterable[int]) -> list[int]:
+    """Returns those of `steps` whose score was lost with a damaged file."""
+    return [s for s in steps if self._scores.get(s, math.nan) is None]
+
+  def _write(self) -> None:
+    if processes.is_first():
+      with files.writing(self._path) as file:
+        file.write(json.dumps(self._scores).encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepBest:
+  """A preservation policy of Orbax: keeps the best, and what may be it."""
+
+  scores: Scores
+  count: int
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Says of each checkpoint whether it is kept."""
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = {*self.scores.best(steps, self.count), *self.scores.lost(steps)}
+    return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -49,6 +180,7 @@ class Checkpoints:
     self.folder = _folder(workdir)
     self.writes = settings is not None  # or reads only
     self._has_failed = False
+    self._metadata: dict[int, checkpoint_metadata.Metadata] = {}
     errors.hush_orbax()
     with errors.told(f"cannot use the workdir, {self.folder}"):
       if self.writes:
@@ -58,10 +190,10 @@ class Checkpoints:
           f"{workdir} holds no checkpoint; train first, or name another"
           " --workdir"
         )
-      self._scores = scores_lib.Scores(self.folder)
+      self._scores = Scores(self.folder)
       self._manager = ocp.CheckpointManager(
         self.folder,
-        item_names=("state", "description"),
+        item_names=("state", _METADATA),
         options=_options(settings, self._scores),
       )
     if self.writes and self._scores.damage:
@@ -92,7 +224,7 @@ class Checkpoints:
   def save(
     self,
     state: train_state.TrainState,
-    description: checkpoint_metadata.Description,
+    metadata: checkpoint_metadata.Metadata,
     *,
     step: int,
   ) -> None:
@@ -101,15 +233,16 @@ class Checkpoints:
     Raises:
       UserError: this one or the one before it could not be written.
     """
-    description = dataclasses.replace(
-      description, arrays=array_digest.records(state)
+    metadata = dataclasses.replace(
+      metadata, arrays=array_digest.array_infos(state)
     )
+    self._metadata[step] = metadata
     with self._writing():
       was_saved = self._manager.save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
-          description=ocp.args.JsonSave(description.to_json()),
+          metadata=ocp.args.JsonSave(metadata.to_json()),
         ),
       )
       if not was_saved:  # Orbax's own policy saw no need
@@ -134,25 +267,34 @@ class Checkpoints:
     path = self.path(step)
     aside = processes.from_first(lambda: str(files.put_aside(path)))
     self._manager.reload()
+    self._metadata.pop(step, None)
     return aside
 
   def forget_scores_after(self, step: int) -> None:
     """Drops the scores of later steps, which will be made again."""
     self._scores.forget_after(step)
 
-  def description(self, step: int) -> checkpoint_metadata.Description:
-    """Reads what lies beside the state of a step.
+  def metadata(self, step: int) -> checkpoint_metadata.Metadata:
+    """Returns the metadata of a step, read once.
 
     Raises:
       DamagedError: it is not as it was saved.
+      UserError: an older version wrote the checkpoint, or it cannot be read.
     """
+    if step not in self._metadata:
+      self._metadata[step] = self._read(step, lambda: self._read_metadata(step))
+    return self._metadata[step]
 
-    def read():
-      handler = ocp.JsonCheckpointHandler()
-      values = handler.restore(self.path(step) / "description")
-      return checkpoint_metadata.Description.from_json(values)
-
-    return self._read(step, read)
+  def _read_metadata(self, step: int) -> checkpoint_metadata.Metadata:
+    path = self.path(step)
+    if (path / _OLDER_METADATA).exists() and not (path / _METADATA).exists():
+      raise errors.UserError(
+        f"the checkpoint {path} was written by trm_jax 0.1, whose checkpoints"
+        " this version does not read; export its weights with that version"
+        " (--mode=export --format=safetensors) and import them here"
+      )
+    values = ocp.JsonCheckpointHandler().restore(path / _METADATA)
+    return checkpoint_metadata.Metadata.from_json(values)
 
   def restore(
     self, step: int, abstract: train_state.TrainState
@@ -194,15 +336,10 @@ class Checkpoints:
     )
 
   def _restore(self, step: int, wanted: Any, *, partly: bool) -> Any:
-    saved = self.description(step)
+    saved = self.metadata(step)
     # Not by the manager, whose hosts would wait for one that cannot read.
     handler = ocp.PyTreeCheckpointHandler()
     folder = self.path(step) / "state"
-    if not saved.arrays:  # saved before digests were kept
-      arrays = self._read(
-        step, lambda: array_digest.undigested(handler.metadata(folder).tree)
-      )
-      saved = dataclasses.replace(saved, arrays=arrays)
     checkpoint_metadata.check_arrays_fit(
       saved, wanted, where=f"the checkpoint {self.path(step)}", partly=partly
     )
@@ -224,13 +361,11 @@ class Checkpoints:
     return restored
 
   def _check_digests(
-    self, step: int, saved: Mapping[str, array_digest.Record], restored: Any
+    self, step: int, saved: Mapping[str, array_digest.ArrayInfo], restored: Any
   ) -> None:
-    found = array_digest.records(restored)
+    found = array_digest.array_infos(restored)
     wrong = [
-      name
-      for name, record in found.items()
-      if saved[name].digest not in (None, record.digest)
+      name for name, info in found.items() if saved[name].digest != info.digest
     ]
     if wrong:
       more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -281,10 +416,12 @@ class Checkpoints:
 
   def _read(self, step: int, read: Callable[[], _T]) -> _T:
     """Calls `read`; what one host cannot read, is an error on all of them."""
-    damage = trouble = ""
+    damage = trouble = other = ""
     found: list[_T] = []
     try:
       found.append(read())
+    except errors.UserError as error:
+      other = str(error)
     except Exception as error:
       if errors.is_trouble(error):
         trouble = errors.reason(error)
@@ -292,6 +429,9 @@ class Checkpoints:
         damage = errors.reason(error)
     trouble = processes.of_any_host(trouble)
     damage = processes.of_any_host(damage)
+    other = processes.of_any_host(other)
+    if other:
+      raise errors.UserError(other)
     if trouble:
       raise errors.UserError(
         f"the checkpoint {self.path(step)} cannot be read: {trouble}"
@@ -318,7 +458,7 @@ def _steps(folder: epath.Path) -> list[int]:
 
 
 def _options(
-  settings: config_lib.CheckpointConfig | None, scores: scores_lib.Scores
+  settings: config_lib.CheckpointConfig | None, scores: Scores
 ) -> ocp.CheckpointManagerOptions:
   if settings is None:
     return ocp.CheckpointManagerOptions(
@@ -329,7 +469,7 @@ def _options(
     preservation_policy=policies.AnyPreservationPolicy(
       [
         policies.LatestN(settings.keep_last),
-        scores_lib.KeepBest(scores, settings.keep_best),
+        KeepBest(scores, settings.keep_best),
       ]
     ),
     cleanup_tmp_directories=True,

@@ -1,14 +1,14 @@
 """--config and its settings; a user's mistake is one line, no traceback."""
 
-import ast
+import contextlib
 import difflib
 import io
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -19,49 +19,46 @@ from trm_jax import errors
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
 )
-# What --config.group.knob=value said, where --config names no experiment.
-_CHANGES: dict[str, str] = {}
+# The --config.group.name=value of a command without --config: changes to the
+# settings saved with a checkpoint, which are read later.
+_overrides: list[str] = []
 
 
 def expect_no_words(argv: Sequence[str]) -> None:
-  """Raises UserError if something beside flags was typed."""
+  """Raises UserError if an argument is not a flag."""
   if len(argv) > 1:
-    raise errors.UserError(f"what is {argv[1]!r}? every setting is a --flag")
+    word = argv[1]
+    modes = getattr(flags.FLAGS["mode"].parser, "enum_values", ())
+    hint = f"--mode={word}" if word in modes else f"a flag, --{word}=..."
+    raise errors.UserError(
+      f"unexpected argument {word!r}; did you mean {hint}?"
+    )
 
 
 def has_config() -> bool:
-  """Tells whether --config names an experiment."""
+  """Returns whether --config names an experiment."""
   return CONFIG.value is not None
 
 
 def changed(saved: config_lib.Config) -> config_lib.Config:
-  """Returns a checkpoint's settings with those that were typed.
+  """Returns a checkpoint's settings with the command line's changes applied.
 
-  Where no experiment is named, --config.eval.solver=adaptive changes the
-  settings that lie beside the checkpoint.
+  Args:
+    saved: settings read from a checkpoint.
 
   Raises:
-    UserError: a setting is misspelt, or of another type.
+    UserError: a setting does not exist or has another type.
   """
-  flat = config_lib.flatten(saved)
-  changes = {
-    name: _value(name, text, flat.get(name, ""))
-    for name, text in _CHANGES.items()
-  }
-  return config_lib.changed(saved, changes)
-
-
-def _value(name: str, text: str, old: Any) -> Any:
-  """Reads what was typed as a value of the old one's type."""
-  if isinstance(old, str):
-    return text
-  try:
-    value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
-  except (ValueError, SyntaxError) as error:
-    raise errors.UserError(
-      f"config.{name} is {text!r}; it must be of type {type(old).__name__}"
-    ) from error
-  return value
+  values = flags.FlagValues()
+  with _one_line_errors(_overrides):
+    config_flags.DEFINE_config_dict(
+      "config",
+      config_lib.to_config_dict(saved),
+      flag_values=values,
+      sys_argv=_overrides,
+    )
+    values(["", *_overrides])
+  return config_lib.from_config_dict(values.config)
 
 
 def overridden() -> frozenset[str]:
@@ -126,38 +123,67 @@ def _is_one_of_several() -> bool:
 
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
-  """Parses flags; a misspelt knob or file is one clear line."""
-  if not any(re.match(r"--?config(=|$)", argument) for argument in argv):
-    argv = _without_changes(argv)
+  """Parses flags; a misspelt setting or file is one clear line."""
+  settings: list[str] = []
+  others: list[str] = []
+  has_value = True  # whether the word before needs none
+  for word in argv[1:]:
+    if re.match(r"--?(no)?config\.", word):
+      settings.append(word)
+      has_value = "=" in word
+    elif has_value or word.startswith("-"):
+      others.append(word)
+      has_value = True
+    else:
+      settings[-1] += f"={word}"
+      has_value = True
+  if not any(re.match(r"--?config(=.|$)", word) for word in others):
+    for word in settings:
+      if "=" not in word:
+        name = word.partition(".")[2]
+        raise errors.UserError(f"config.{name} has no value; add =VALUE to it")
+    _overrides[:], settings = settings, []
+  # Settings come last: they change the experiment wherever they were typed.
+  sys.argv = [argv[0], *others, *settings]
+  with _one_line_errors(argv):
+    return flags.FLAGS(sys.argv)
+
+
+@contextlib.contextmanager
+def _one_line_errors(argv: Sequence[str]) -> Iterator[None]:
+  """Turns what parsing raises into a UserError of one line."""
   try:
-    return flags.FLAGS(argv)
+    yield
   except flags.Error as error:
-    raise errors.UserError(_one_line(str(error))) from error
+    raise errors.UserError(_wrong_value(_one_line(str(error)))) from error
   except (AttributeError, KeyError) as error:
     raise errors.UserError(_misspelt(argv, str(error))) from error
   except ImportError as error:
     raise errors.UserError(
       f"--config: {error}; run in the folder that holds experiments/"
     ) from error
+  except errors.UserError:
+    raise
   except Exception as error:  # the file is Python and may raise anything
     raise errors.UserError(
       f"--config: {type(error).__name__}: {_one_line(str(error))}"
     ) from error
 
 
-def _without_changes(argv: Sequence[str]) -> list[str]:
-  """Takes --config.group.knob=value out, which no experiment's file has."""
-  left = []
-  for argument in argv:
-    match = re.fullmatch(r"--?config\.([\w.]+)(=?)(.*)", argument, re.DOTALL)
-    if not match:
-      left.append(argument)
-      continue
-    name, is_set, text = match.groups()
-    if not is_set:
-      raise errors.UserError(f"config.{name} has no value; add =VALUE to it")
-    _CHANGES[name] = text
-  return left
+def _wrong_value(message: str) -> str:
+  """Rewrites what absl says of a setting's value as the checks would."""
+  match = re.fullmatch(r"flag --(config\.[\w.]+)=(.*?): (.*)", message)
+  if not match:
+    return message
+  name, value, reason = match.groups()
+  for sign, kind in (
+    ("for int", "an integer"),
+    ("to float", "a number"),
+    ("oolean", "True or False"),
+  ):
+    if sign in reason:
+      return f"{name} is {value!r}; it must be {kind}"
+  return f"{name} is {value!r}: {reason}"
 
 
 def _one_line(text: str) -> str:

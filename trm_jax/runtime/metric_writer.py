@@ -2,14 +2,10 @@
 
 import json
 import math
-import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2
 
 from trm_jax import errors
 from trm_jax.data import files
@@ -103,9 +99,9 @@ class Writer:
   def _open_events(self, folder: epath.Path) -> Any:
     # Imported late: it imports PyTorch, where there is one, which takes
     # seconds. When there are metrics, the device has a step to do meanwhile.
-    pass
+    from trm_jax.runtime import tensorboard_events
 
-    return Events(folder, first_step=self._first_step)
+    return tensorboard_events.Events(folder, first_step=self._first_step)
 
   def _append(self, line: str) -> None:
     if files.is_remote(self._path):
@@ -179,48 +175,3 @@ def format_seconds(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
   return f"{minutes}:{seconds:02d}"
-
-
-# Event files that TensorBoard opens, written without TensorFlow.
-
-
-class Events:
-  """One event file.
-
-  Not tensorboardX's SummaryWriter, which writes in a thread of its own: on a
-  full disk that one dies with a traceback, and who waits for it waits for ever.
-  """
-
-  def __init__(self, folder: epath.Path, *, first_step: int):
-    """Opens a file in a local folder, which is made if missing.
-
-    Args:
-      folder: of the run's event files.
-      first_step: what earlier files have of later steps is not shown.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # A run that starts twice in a second must not overwrite its file.
-    self._writer = event_file_writer.EventsWriter(
-      str(folder / "events"), filename_suffix=f".{os.getpid()}"
-    )
-    if first_step:
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._write(first_step + 1, session_log=start)
-
-  def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """Writes values by tag; when it returns, they are in the file."""
-    for tag, value in values.items():
-      self._write(step, summary=summary.scalar(tag, value))
-    self._writer.flush()
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._writer.close()
-
-  def _write(self, step: int, **content) -> None:
-    self._writer.write_event(
-      event_pb2.Event(wall_time=time.time(), step=step, **content)
-    )

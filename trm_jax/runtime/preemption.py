@@ -1,4 +1,4 @@
-"""Ending early without loss: SIGTERM, a preemption, a limit of time."""
+"""Stopping early without loss: SIGTERM, preemption, a time limit."""
 
 import functools
 import signal
@@ -16,18 +16,18 @@ _NO, _SIGNAL, _TIME = range(3)
 _REASONS = {_SIGNAL: "SIGTERM", _TIME: "config.train.max_minutes"}
 
 
-class Stopped(Exception):  # noqa: N818  # no error: the exit status is 0
-  """The run was asked to end and has saved what it had."""
+class Stopped(Exception):  # noqa: N818  # not an error: the exit status is 0
+  """The run was asked to stop and has saved its state."""
 
 
 class Stop:
-  """Whether the run is to end now; all hosts say the same at the same time."""
+  """Whether the run should stop now; all hosts agree at the same step."""
 
   def __init__(self, max_minutes: float = 0.0):
     """Starts the clock.
 
     Args:
-      max_minutes: from now on; 0 for no limit.
+      max_minutes: time limit from now on; 0 for none.
     """
     self.limit(max_minutes)
     self._signalled = False
@@ -35,27 +35,27 @@ class Stop:
     self._agreed = _NO
 
   def limit(self, max_minutes: float) -> None:
-    """Sets the limit, counted from now on; 0 for none."""
+    """Sets the time limit in minutes from now on; 0 for none."""
     self._end = time.monotonic() + 60.0 * max_minutes if max_minutes else None
 
   def install(self) -> None:
-    """Catches SIGTERM; after `hosts.join`, which catches it, too."""
+    """Handles SIGTERM; call after `processes.join`, which installs its own."""
     signal.signal(signal.SIGTERM, lambda *_: self.request())
 
   def request(self) -> None:
-    """Asks for the end, as SIGTERM does."""
+    """Requests a stop, as SIGTERM does."""
     self._signalled = True
 
   @property
   def reason(self) -> str:
-    """Why, once `now` was true."""
+    """Why the run stops, once `now` returned True."""
     return _REASONS[self._agreed]
 
   def now(self, mesh: Mesh) -> bool:
-    """Tells whether to end; to be called equally often on all hosts.
+    """Returns whether to stop; all hosts must call it equally often.
 
-    One host is enough to end all. The answer to what they ask in one call is
-    read in the next, when it is there already: no device waits for it.
+    One host stops all. What they ask in one call is answered in the next, so
+    that no device waits for the answer.
     """
     if jax.process_count() == 1:
       self._agreed = self._agreed or self._wanted()
@@ -75,5 +75,5 @@ class Stop:
 
 @functools.cache
 def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-  """Returns the largest entry's computation, compiled once."""
+  """Returns the jitted maximum over all hosts' entries."""
   return jax.jit(jnp.max, out_shardings=mesh_lib.replicated(mesh))

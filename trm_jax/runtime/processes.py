@@ -1,8 +1,8 @@
-"""Many processes that train as one: joining, speaking, agreeing.
+"""Multi-process training: joining, logging once, agreeing on values.
 
 A host is a process with devices of its own: one per machine of a TPU pod, one
-per GPU under SLURM. All run the same program on the same settings; the first
-one alone speaks and writes files.
+per GPU under SLURM. All run the same program with the same settings; only
+process 0 logs and writes files.
 """
 
 import glob
@@ -23,8 +23,8 @@ from jax.experimental import multihost_utils
 
 from trm_jax import errors
 
-_MAX_BYTES = 512  # of a problem that is told to other hosts
-_PATIENCE_MS = 24 * 60 * 60 * 1000  # while the first host prepares data
+_MAX_BYTES = 512  # of a message to the other hosts
+_TIMEOUT_MS = 24 * 60 * 60 * 1000  # the first host may prepare data
 _barriers = itertools.count()  # each needs a name of its own
 
 
@@ -33,19 +33,17 @@ def join(
   num_processes: int | None = None,
   process_id: int | None = None,
 ) -> None:
-  """Joins the other processes, if there are any; before any other use of JAX.
+  """Joins the other processes, if any; call it before any other use of JAX.
 
-  They are found by themselves on TPU machines and where srun or mpirun has
-  started them.
+  Processes find each other on TPU pods and where srun or mpirun started them.
 
   Args:
-    coordinator: HOST:PORT of the first process, which listens there; empty to
-      find out.
-    num_processes: how many there are.
-    process_id: of this one, from 0.
+    coordinator: HOST:PORT where process 0 listens; empty to detect.
+    num_processes: number of processes.
+    process_id: index of this process (0-based).
 
   Raises:
-    UserError: one of the three is missing, or the others are not there.
+    UserError: one of the three is missing, or the others do not answer.
   """
   given = {
     "--coordinator": coordinator or None,
@@ -61,8 +59,8 @@ def join(
     return
   if missing:
     raise errors.UserError(
-      f"{' and '.join(missing)} must be given, too: processes that are to train"
-      " together need --coordinator, --num_processes and --process_id"
+      f"{' and '.join(missing)} missing: processes that train together"
+      " need --coordinator, --num_processes and --process_id"
     )
   assert num_processes is not None
   assert process_id is not None
@@ -92,9 +90,9 @@ def _initialize(
   try:
     jax.distributed.initialize(**arguments)
   except (RuntimeError, ValueError) as error:
-    # That nothing tells of others.
+    # JAX found no other machines.
     if may_be_alone and isinstance(error, ValueError):
-      print("no other TPU machines are known here: training alone", flush=True)
+      print("no other TPU machines found: training on this one", flush=True)
       return
     raise errors.UserError(
       f"cannot join {others}: {errors.first_line(error)}"
@@ -102,16 +100,16 @@ def _initialize(
 
 
 def check_alone(what: str) -> None:
-  """Raises UserError if several processes were started to do the same."""
+  """Raises UserError if several processes were started for what one does."""
   if _were_started_together():
     raise errors.UserError(
-      f"{what} is done by one process alone, and several were started; start"
-      " one, outside of srun or mpirun"
+      f"--mode={what} runs in one process, and several were started; start it"
+      " without srun or mpirun"
     )
 
 
 def _were_started_together() -> bool:
-  """Tells whether srun or mpirun has started several processes."""
+  """Returns whether srun or mpirun started several processes."""
   # In a batch script, outside of srun, SLURM_NTASKS is set but not this.
   counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
   return (
@@ -130,27 +128,27 @@ def _is_tpu_machine() -> bool:
 
 
 def is_first() -> bool:
-  """Tells whether this host is the one that speaks and writes."""
+  """Returns whether this is process 0, the one that logs and writes."""
   return jax.process_index() == 0
 
 
 def tell(text: str) -> None:
-  """Prints on the first host."""
+  """Prints on process 0 only."""
   if is_first():
     print(text, flush=True)
 
 
 def note(text: str) -> None:
-  """Prints progress or a warning, on the first host's stderr."""
+  """Prints progress or a warning to stderr, on process 0 only."""
   if is_first():
     print(text, file=sys.stderr, flush=True)
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-  """Returns on all hosts what `make` returns on the first, of JSON's types.
+  """Returns on all hosts what `make` returns on process 0 (JSON types).
 
   Raises:
-    UserError: on all hosts, if `make` does: none waits for the first in vain.
+    UserError: on all hosts, if `make` raises it, so that none waits forever.
   """
   made = "null"
   if is_first():
@@ -160,7 +158,7 @@ def from_first(make: Callable[[], Any]) -> Any:
       made = json.dumps({"error": str(error)})
   _wait()
   content = np.frombuffer(made.encode(), np.uint8)
-  # An array can only be handed on to hosts that know its size.
+  # Hosts must know an array's size to receive it.
   size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
   content = multihost_utils.broadcast_one_to_all(np.resize(content, int(size)))
   found = json.loads(content.tobytes())
@@ -170,21 +168,21 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def _wait() -> None:
-  """Waits for all hosts, one of which may be preparing data."""
-  # The devices' own collectives may give up after minutes; this does not.
+  """Waits for all hosts, one of which may still be preparing data."""
+  # Device collectives may time out after minutes; this barrier does not.
   ocp.multihost.get_barrier_sync_fn()(
-    key=f"trm_jax_{next(_barriers)}", timeout_ms=_PATIENCE_MS
+    key=f"trm_jax_{next(_barriers)}", timeout_ms=_TIMEOUT_MS
   )
 
 
 def all_of(flag: bool) -> list[bool]:
-  """Returns every host's flag, in the order of the hosts; all wait."""
+  """Returns every host's flag, in process order; all hosts wait."""
   flags = multihost_utils.process_allgather(np.asarray(flag))
   return [bool(value) for value in np.reshape(flags, -1)]
 
 
 def least_of(number: int) -> int:
-  """Returns the least of all hosts' numbers, below 2**31; all wait."""
+  """Returns the minimum over all hosts, below 2**31; all hosts wait."""
   if jax.process_count() == 1:
     return number
   _wait()
@@ -192,10 +190,10 @@ def least_of(number: int) -> int:
 
 
 def of_any_host(problem: str) -> str:
-  """Returns on all hosts what one has met; '' if none has. All wait.
+  """Returns on all hosts the problem of any host, or ''; all hosts wait.
 
   Args:
-    problem: of this host, or ''.
+    problem: this host's, or ''.
   """
   if jax.process_count() == 1:
     return problem
@@ -209,7 +207,7 @@ def of_any_host(problem: str) -> str:
 
 
 def check_shared(folder: epath.Path) -> None:
-  """Makes a folder, and raises UserError unless all hosts see the same one."""
+  """Creates a folder; raises UserError unless all hosts see the same one."""
   if jax.process_count() == 1:
     return
   path = folder / ".shared"
@@ -224,12 +222,12 @@ def check_shared(folder: epath.Path) -> None:
   expected = from_first(write)
   try:
     sees = path.read_text() == expected
-  except Exception:  # whatever the file system says, it was not seen
+  except Exception:  # whatever the reason, this host does not see it
     sees = False
   is_shared = all(all_of(sees))
   from_first(lambda: path.unlink(missing_ok=True))
   if not is_shared:
     raise errors.UserError(
-      f"not all processes see what the first one writes to {folder}; choose a"
-      " --workdir that they share, a network folder or gs://"
+      f"not all processes see the files of process 0 in {folder}; choose a"
+      " shared --workdir, a network folder or gs://"
     )

@@ -59,7 +59,7 @@ def averaged_weights(
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
 
     def read(step):
-      saved = checkpoints.description(step)
+      saved = checkpoints.metadata(step)
       check_rows(saved, config, task, workdir, may_grow=may_grow)
       checkpoint_metadata.check_evaluation_fits(saved, config, task)
       return Trained(
@@ -132,7 +132,7 @@ def identifiers_path(workdir: str) -> epath.Path:
 
 
 def check_rows(
-  saved: checkpoint_metadata.Description,
+  saved: checkpoint_metadata.Metadata,
   config: config_lib.Config,
   task: task_lib.Task,
   workdir: str,
@@ -198,12 +198,12 @@ def saved_config(workdir: str, which: str = "latest") -> config_lib.Config:
       version knows.
   """
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
-    saved = chosen(checkpoints, checkpoints.description, which, workdir)
+    saved = chosen(checkpoints, checkpoints.metadata, which, workdir)
   return settings_of(saved, workdir)
 
 
 def settings_of(
-  saved: checkpoint_metadata.Description, workdir: str
+  saved: checkpoint_metadata.Metadata, workdir: str
 ) -> config_lib.Config:
   """Returns the settings of a checkpoint; errors as of `saved_config`.
 

@@ -1,4 +1,4 @@
-"""A puzzle being solved: pictures of its steps, and an animated GIF."""
+"""Shows a puzzle being solved: as a picture of its steps, a GIF, or text."""
 
 import dataclasses
 import io
@@ -14,20 +14,28 @@ from trm_jax.data import files, puzzle_set
 from trm_jax.data import task as task_lib
 from trm_jax.visualization import grid_image
 
-_SMALLEST = 32  # pixels of a cell, if its grid's size allows it
-# Milliseconds of a frame in which something changes, or nothing, and the last.
+_SMALLEST = 32  # pixels of a cell, if the grid's size allows it
+# Milliseconds of a frame with a change, of one without, and of the last.
 _CHANGE, _PAUSE, _END = 900, 250, 3000
 
 
 @dataclasses.dataclass(frozen=True)
-class Thinking:
-  """A puzzle and what was answered to it after each of K supervision steps."""
+class AnswerTrace:
+  """A puzzle and its answer after each of K supervision steps.
 
-  look: task_lib.Look  # of the grids
-  question: np.ndarray  # [L] tokens
-  answers: np.ndarray  # [K, L] tokens
-  confidence: np.ndarray | None  # [K] that the answer is right, 0..1
-  solution: np.ndarray | None  # [L] tokens, `NO_LABEL` where it is not known
+  Attributes:
+    look: Look of the grids.
+    question: Tokens, [L].
+    answers: Tokens, [K, L].
+    confidence: Probability of a correct answer by the halt head, [K], or None.
+    solution: Tokens, [L], `NO_LABEL` where unknown, or None.
+  """
+
+  look: task_lib.Look
+  question: np.ndarray
+  answers: np.ndarray
+  confidence: np.ndarray | None
+  solution: np.ndarray | None
 
   @property
   def num_steps(self) -> int:
@@ -35,21 +43,24 @@ class Thinking:
     return len(self.answers)
 
   def answer(self, step: int) -> np.ndarray:
-    """Returns what is read of the answer after `step` steps, from 1; [L]."""
+    """Returns the answer after `step` steps (1-based), [L].
+
+    Outside of an ARC answer's grid it is blank.
+    """
     answer = self.answers[step - 1]
     return self.look.cut(answer) if self.look.cut else answer
 
   def confidence_after(self, step: int) -> float | None:
-    """Returns the confidence after `step` steps, from 1, if it is known."""
+    """Returns the confidence after `step` steps (1-based), if known."""
     return None if self.confidence is None else float(self.confidence[step - 1])
 
   def wrong(self, step: int) -> np.ndarray:
-    """Tells which cells are known to be wrong after `step` steps; bool [L]."""
+    """Returns which cells are incorrect after `step` steps; bool [L]."""
     answer = self.answer(step)
     if self.solution is None:
       return np.full(answer.shape, False)
     differs = answer != self.solution
-    if self.look.cut:  # a cell too much is wrong, too
+    if self.look.cut:  # an extra cell is incorrect, too
       return differs & (
         grid_image.is_cell(self.look, answer)
         | grid_image.is_cell(self.look, self.solution)
@@ -57,15 +68,16 @@ class Thinking:
     return differs & (self.solution != puzzle_set.NO_LABEL)
 
   def changed(self, step: int, before: int | None) -> np.ndarray:
-    """Tells which cells changed since step `before`, if any; bool [L]."""
+    """Returns which cells changed since step `before`, if any; bool [L]."""
     answer = self.answer(step)
     return answer != (answer if before is None else self.answer(before))
 
-  def telling_steps(self, most: int) -> tuple[int, ...]:
-    """Chooses steps to show: where the answer changed, and the last.
+  def key_steps(self, max_steps: int) -> tuple[int, ...]:
+    """Returns the steps to show: those that changed the answer, and the last.
 
     Args:
-      most: how many at most, at least 2; some in between are left out.
+      max_steps: Maximum number of them, at least 2; the rest are left out
+        evenly.
     """
     changes = [
       step
@@ -73,59 +85,61 @@ class Thinking:
       if step == 1 or self.changed(step, step - 1).any()
     ]
     steps = sorted({*changes, self.num_steps})
-    if len(steps) > most:
-      chosen = np.linspace(0, len(steps) - 1, most).round().astype(int)
+    if len(steps) > max_steps:
+      chosen = np.linspace(0, len(steps) - 1, max_steps).round().astype(int)
       steps = [steps[place] for place in chosen]
     return tuple(steps)
 
 
-def panels_of(
-  thinking: Thinking,
+def draw_panels(
+  trace: AnswerTrace,
   steps: Sequence[int],
   *,
   titles: Sequence[str] | None = None,
   compare: bool = True,
 ) -> tuple[grid_image.Panel, list[grid_image.Panel], grid_image.Panel | None]:
-  """Draws the question, the answers after `steps`, and the solution if known.
+  """Draws the question, the answers after `steps`, and any known solution.
 
   Args:
-    thinking: the puzzle.
-    steps: from 1, rising.
-    titles: of the answers; by default their steps.
-    compare: whether to mark what changed since the answer before it in `steps`.
+    trace: The puzzle.
+    steps: 1-based, ascending.
+    titles: Titles of the answers; by default their steps.
+    compare: Whether to mark changes from each answer to the next.
 
   Returns:
-    The three, with cells of the same size where that can be seen.
+    The three, with cells of the same size unless that is too small.
   """
-  look = thinking.look
-  answers = [thinking.answer(step) for step in steps]
-  known = [] if thinking.solution is None else [thinking.solution]
-  asked = grid_image.extent(look, [thinking.question])
-  said = grid_image.extent(look, [*answers, *known])
-  common = min(asked.cell, said.cell)
-  nowhere = np.full(thinking.question.shape, False)
+  look = trace.look
+  answers = [trace.answer(step) for step in steps]
+  known = [] if trace.solution is None else [trace.solution]
+  question_extent = grid_image.extent(look, [trace.question])
+  answer_extent = grid_image.extent(look, [*answers, *known])
+  common = min(question_extent.cell, answer_extent.cell)
+  nowhere = np.full(trace.question.shape, False)
 
-  def plain(tokens):
-    given = thinking.question == tokens
+  def unmarked(tokens):
+    given = trace.question == tokens
     marks = grid_image.Marks(given=given, wrong=nowhere, changed=nowhere)
     extent = grid_image.extent(look, [tokens])
-    # Beside a large answer a small question would be too small to be seen.
+    # Next to a large answer, a small question would be unreadable.
     cell = max(common, min(extent.cell, _SMALLEST))
-    return grid_image.draw_panel(look, tokens, marks, extent=extent, cell=cell)
+    return grid_image.draw_grid(look, tokens, marks, extent=extent, cell=cell)
 
-  def after(step, title, answer, before):
+  def marked(step, title, answer, before):
     marks = grid_image.Marks(
-      given=thinking.question == answer,
-      wrong=thinking.wrong(step),
-      changed=thinking.changed(step, before),
+      given=trace.question == answer,
+      wrong=trace.wrong(step),
+      changed=trace.changed(step, before),
     )
-    image = grid_image.draw_panel(look, answer, marks, extent=said, cell=common)
-    return grid_image.Panel(title, image, thinking.confidence_after(step))
+    image = grid_image.draw_grid(
+      look, answer, marks, extent=answer_extent, cell=common
+    )
+    return grid_image.Panel(title, image, trace.confidence_after(step))
 
   return (
-    grid_image.Panel("question", plain(thinking.question)),
+    grid_image.Panel("question", unmarked(trace.question)),
     [
-      after(step, title, answer, before)
+      marked(step, title, answer, before)
       for step, title, answer, before in zip(
         steps,
         titles or [f"step {step}" for step in steps],
@@ -134,70 +148,74 @@ def panels_of(
         strict=True,
       )
     ],
-    grid_image.Panel("solution", plain(known[0])) if known else None,
+    grid_image.Panel("solution", unmarked(known[0])) if known else None,
   )
 
 
-def save_steps(
-  thinking: Thinking, path: epath.PathLike, *, steps: Sequence[int]
-) -> None:
-  """Draws the question, the answers after some steps, and the solution.
-
-  Args:
-    thinking: the puzzle.
-    path: the PNG to write.
-    steps: supervision steps to show, from 1, rising.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  with files.writing(path) as file:
-    file.write(png(still(thinking, steps)))
-
-
-def still(
-  thinking: Thinking,
+def draw_steps(
+  trace: AnswerTrace,
   steps: Sequence[int],
   *,
   titles: Sequence[str] | None = None,
 ) -> Image.Image:
-  """Draws what `save_steps` writes; arguments as for `panels_of`."""
-  question, answers, solution = panels_of(thinking, steps, titles=titles)
-  columns = [question, *answers, *([solution] if solution else [])]
-  return grid_image.draw_sheet(columns, list(meanings(thinking)))
-
-
-def save_gif(thinking: Thinking, path: epath.PathLike) -> None:
-  """Writes a GIF of the puzzle being solved, a frame for each step.
+  """Draws question, answers and solution side by side, with a legend.
 
   Args:
-    thinking: the puzzle.
-    path: the GIF to write.
+    trace: The puzzle.
+    steps: As for `draw_panels`.
+    titles: As for `draw_panels`.
+  """
+  question, answers, solution = draw_panels(trace, steps, titles=titles)
+  panels = [question, *answers, *([solution] if solution else [])]
+  return grid_image.draw_sheet(panels, list(legend(trace)))
+
+
+def save_steps(
+  trace: AnswerTrace, path: epath.PathLike, *, steps: Sequence[int]
+) -> None:
+  """Writes a picture of some steps.
+
+  Args:
+    trace: The puzzle.
+    path: PNG file to write.
+    steps: As for `draw_panels`.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: if it cannot be written.
   """
   with files.writing(path) as file:
-    file.write(gif(thinking))
+    file.write(png(draw_steps(trace, steps)))
 
 
-def gif(thinking: Thinking) -> bytes:
-  """Returns an animated GIF, which begins again after its end."""
-  steps = range(1, thinking.num_steps + 1)
-  question, answers, _ = panels_of(
-    thinking,
-    steps,
-    titles=[f"step {step} of {thinking.num_steps}" for step in steps],
+def save_gif(trace: AnswerTrace, path: epath.PathLike) -> None:
+  """Writes an animation with a frame per step.
+
+  Args:
+    trace: The puzzle.
+    path: GIF file to write.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  with files.writing(path) as file:
+    file.write(gif(trace))
+
+
+def gif(trace: AnswerTrace) -> bytes:
+  """Returns an animated GIF with a frame per step, which loops forever."""
+  steps = range(1, trace.num_steps + 1)
+  question, answers, _ = draw_panels(
+    trace, steps, titles=[f"step {step} of {trace.num_steps}" for step in steps]
   )
-  legend = list(meanings(thinking))
+  entries = list(legend(trace))
   frames, milliseconds = [], []
   for step, answer in zip(steps, answers, strict=True):
-    sheet = grid_image.draw_sheet([question, answer], legend)
+    sheet = grid_image.draw_sheet([question, answer], entries)
     frames.append(
       sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX)
     )
-    moves = step == 1 or thinking.changed(step, step - 1).any()
-    milliseconds.append(_CHANGE if moves else _PAUSE)
+    has_change = step == 1 or trace.changed(step, step - 1).any()
+    milliseconds.append(_CHANGE if has_change else _PAUSE)
   milliseconds[-1] = _END
   content = io.BytesIO()
   frames[0].save(
@@ -212,7 +230,7 @@ def gif(thinking: Thinking) -> bytes:
 
 
 def png(image: Image.Image) -> bytes:
-  """Returns an image as a PNG; 256 colours are enough for grids."""
+  """Returns an image as a PNG; 256 colors suffice for grids."""
   content = io.BytesIO()
   image.quantize(256, dither=Image.Dither.NONE).save(
     content, format="PNG", optimize=True
@@ -220,48 +238,47 @@ def png(image: Image.Image) -> bytes:
   return content.getvalue()
 
 
-def meanings(thinking: Thinking) -> Iterator[grid_image.Meaning]:
-  """Yields what is to be known of the marks in a puzzle's pictures."""
-  has_symbols = not thinking.look.colours
-  symbol = thinking.look.symbols[-1] if has_symbols else ""
+def legend(trace: AnswerTrace) -> Iterator[grid_image.LegendEntry]:
+  """Yields the meaning of each mark in a puzzle's pictures."""
+  has_symbols = not trace.look.colours
+  symbol = trace.look.symbols[-1] if has_symbols else ""
 
-  def mark(words, **marks):
-    image = grid_image.sample(grid_image.SAMPLE, symbol=symbol, **marks)
-    return grid_image.Meaning(words, image)
+  def entry(words, **marks):
+    return grid_image.LegendEntry(
+      words, grid_image.draw_sample(symbol, **marks)
+    )
 
-  if thinking.look.box_rows:
-    yield mark("given", given=True)
-    yield mark("filled in")
+  if trace.look.box_rows:
+    yield entry("given", given=True)
+    yield entry("filled in")
   elif has_symbols:
-    yield mark("as in the question", given=True)
-    yield mark("another")
-  if thinking.solution is not None:
+    yield entry("same as in the question", given=True)
+    yield entry("differs from the question")
+  if trace.solution is not None:
     how = "underlined" if has_symbols else "crossed"
-    yield mark(f"{how}: not as in the solution", wrong=True)
-  if thinking.num_steps > 1:
+    yield entry(f"{how}: incorrect", wrong=True)
+  if trace.num_steps > 1:
     how = "shaded" if has_symbols else "framed"
-    yield mark(f"{how}: changed since the picture before", changed=True)
-  if thinking.confidence is not None:
-    words = "confidence that the answer is right"
-    yield grid_image.Meaning(words, grid_image.bar_sample())
+    yield entry(f"{how}: changed since the previous picture", changed=True)
+  if trace.confidence is not None:
+    yield grid_image.LegendEntry(
+      "confidence that the answer is correct", grid_image.draw_bar_sample()
+    )
 
 
-def words_of(thinking: Thinking, step: int) -> str:
-  """Describes an answer for those who cannot see it."""
-  count = int(thinking.wrong(step).sum())
+def describe(trace: AnswerTrace, step: int) -> str:
+  """Describes the answer after `step` steps in words, for an alt text."""
+  count = int(trace.wrong(step).sum())
   parts = []
-  if thinking.solution is not None:
-    parts.append(f"{count} cell{'s' * (count != 1)} not as in the solution")
-  confidence = thinking.confidence_after(step)
+  if trace.solution is not None:
+    parts.append(f"{count} incorrect cell{'s' * (count != 1)}")
+  confidence = trace.confidence_after(step)
   if confidence is not None:
     parts.append(f"confidence {grid_image.percent(confidence)}")
   return ", ".join(parts) or "the answer's grid"
 
 
-# One puzzle and the answers it got on the way, as a picture and as text.
-
-
-# What an answer is called, by the report's axis.
+# Title of an answer, by the axis of the evaluation.
 _TITLES = {
   "steps": "step {}",
   "rollouts": "best of {}",
@@ -271,35 +288,32 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A puzzle, its solution and its answers."""
+  """A puzzle of an evaluation with some of its answers.
 
-  look: task_lib.Look
-  question: np.ndarray  # [L]
-  solution: np.ndarray  # [L]
-  answers: Mapping[str, np.ndarray]  # title -> [L]
+  Attributes:
+    trace: The puzzle with K answers.
+    titles: Titles of the answers, K.
+  """
 
-  def save_picture(self, path: epath.Path) -> None:
-    """Draws it as a PNG."""
-    known = (self.solution != puzzle_set.NO_LABEL).any()
-    thinking = Thinking(
-      look=self.look,
-      question=self.question,
-      answers=np.stack(list(self.answers.values())),
-      confidence=None,
-      solution=self.solution if known else None,
-    )
-    image = still(
-      thinking, range(1, len(self.answers) + 1), titles=tuple(self.answers)
-    )
+  trace: AnswerTrace
+  titles: tuple[str, ...]
+
+  def save_picture(self, path: epath.PathLike) -> None:
+    """Writes the example as a PNG."""
+    steps = range(1, self.trace.num_steps + 1)
     with files.writing(path) as file:
-      file.write(png(image))
+      file.write(png(draw_steps(self.trace, steps, titles=self.titles)))
 
   def text(self) -> str:
-    """Returns question and answers side by side, for the terminal."""
-    panels = {"question": self.question, **self.answers}
-    panels["solution"] = self.solution
+    """Returns question, answers and solution side by side, for a terminal."""
+    trace = self.trace
+    panels = {"question": trace.question}
+    for step, title in enumerate(self.titles, 1):
+      panels[title] = trace.answer(step)
+    if trace.solution is not None:
+      panels["solution"] = trace.solution
     columns = [
-      [title, *self.look.text(tokens).splitlines()]
+      [title, *trace.look.text(tokens).splitlines()]
       for title, tokens in panels.items()
     ]
     widths = [max(len(line) for line in column) for column in columns]
@@ -320,33 +334,30 @@ def pick(
   axis: str = "steps",
   numbers: Sequence[int] | None = None,
 ) -> Example:
-  """Picks the puzzle that was solved, and took longest.
+  """Picks the solved puzzle that took longest; any puzzle if none was solved.
 
   Args:
-    look: of the grids.
-    batch: `inputs`, `labels` [B, L] and `mask` [B].
-    answers: [K, B, L] tokens, e.g. after each supervision step.
-    shown: numbers of the answers to keep.
-    axis: what the numbers count; see `report.Report`.
-    numbers: K, of the answers; by default 1, 2, ...
-
-  Returns:
-    The example; some unsolved puzzle if none was solved.
+    look: Look of the grids.
+    batch: `inputs` and `labels` [B, L], and `mask` [B].
+    answers: Tokens, [K, B, L], e.g. after each supervision step.
+    shown: Numbers of the answers to keep.
+    axis: What the numbers count; see `evaluation.report.Report`.
+    numbers: Number of each answer, K; by default 1, 2, ...
   """
   labels = batch["labels"]
   known = labels != types.IGNORED_LABEL
-  right = (answers == labels) | ~known
-  exact = right.all(-1) & batch["mask"]
-  unsolved = np.where(exact[-1], (~exact).sum(0), -1)  # [B] steps
-  row = int(np.argmax(unsolved))
+  exact = ((answers == labels) | ~known).all(-1) & batch["mask"]  # [K, B]
+  num_unsolved = np.where(exact[-1], (~exact).sum(0), -1)  # [B]
+  row = int(np.argmax(num_unsolved))
   places = list(numbers or range(1, len(answers) + 1))
-  kept = look.cut or (lambda tokens: tokens)
+  solution = np.where(known, labels, puzzle_set.NO_LABEL)[row]
   return Example(
-    look=look,
-    question=batch["inputs"][row],
-    solution=np.where(known, labels, puzzle_set.NO_LABEL)[row],
-    answers={
-      _TITLES[axis].format(number): kept(answers[places.index(number), row])
-      for number in shown
-    },
+    trace=AnswerTrace(
+      look=look,
+      question=batch["inputs"][row],
+      answers=np.stack([answers[places.index(n), row] for n in shown]),
+      confidence=None,
+      solution=solution if known[row].any() else None,
+    ),
+    titles=tuple(_TITLES[axis].format(number) for number in shown),
   )

@@ -1,6 +1,6 @@
-"""Curves and bars: of a training, and of an evaluation for its report.
+"""Plots curves of training, and the charts of an evaluation's report.
 
-Series differ in line and marker, not by colour alone.
+Series differ in line style and marker, not by color alone.
 """
 
 import dataclasses
@@ -15,26 +15,32 @@ from matplotlib import figure, ticker
 
 from trm_jax.data import files
 from trm_jax.evaluation import report as report_lib
-from trm_jax.visualization import gallery
+from trm_jax.visualization import calibration
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-  """Colours of a chart."""
+  """Colors of a chart.
+
+  Attributes:
+    ink: Color of text.
+    grid: Color of grid lines.
+    series: Color of each series.
+  """
 
   ink: str
   grid: str
   series: tuple[str, ...]
 
 
-# Okabe and Ito's colours, which all eyes tell apart, lighter in the dark.
+# Okabe and Ito's colorblind-safe colors, lighter in the dark theme.
 LIGHT = Theme("#1b1b1b", "#c9c9c9", ("#0060a0", "#c05000", "#007a5a"))
 DARK = Theme("#e6e6e6", "#4a4a4a", ("#6cb8f0", "#f0a050", "#4ccfa8"))
 _LINES, _MARKERS = ("-", "--", "-."), ("o", "s", "^")
-_SIZE = (4.4, 2.9)  # inches: to be read on a phone, too
-_MOST_MARKERS = 20  # in a line
-_MOST_LABELS = 8  # above bars
-# What is drawn of metrics.jsonl.
+_SIZE = (4.4, 2.9)  # inches; readable on a phone
+_MAX_MARKERS = 20  # per line
+_MAX_LABELS = 8  # above bars
+# Metrics of metrics.jsonl that are plotted.
 _CURVES = {
   "loss": ("answer_loss", "halt_loss"),
   "accuracy": ("exact_accuracy", "cell_accuracy", "pass@2"),
@@ -42,11 +48,11 @@ _CURVES = {
 
 
 def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
-  """Draws losses and accuracies over supervision steps.
+  """Plots losses and accuracies over supervision steps.
 
   Args:
-    rows: of metrics.jsonl.
-    path: the PNG to write.
+    rows: Rows of metrics.jsonl.
+    path: PNG file to write.
   """
   picture = figure.Figure(figsize=(10, 4), layout="constrained")
   panels = picture.subplots(1, len(_CURVES))
@@ -62,15 +68,24 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
 def training(
   rows: Sequence[Mapping[str, Any]], what: str, theme: Theme
 ) -> bytes:
-  """Draws 'loss' or 'accuracy' of metrics.jsonl; an SVG."""
+  """Plots 'loss' or 'accuracy' over supervision steps of training.
+
+  Args:
+    rows: Rows of metrics.jsonl.
+    what: Key of the curves.
+    theme: Colors.
+
+  Returns:
+    An SVG.
+  """
   picture, axes = _chart(theme)
   _draw_training(axes, rows, what, theme)
   axes.set_ylabel(what)
   return _svg(picture, axes, theme)
 
 
-def measured(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
-  """Tells whether `training` has anything to draw."""
+def has_curves(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
+  """Returns whether `training` has anything to plot."""
   return any(
     row.get(name) is not None for row in rows for name in _CURVES[what]
   )
@@ -82,7 +97,7 @@ def _draw_training(
   what: str,
   theme: Theme,
 ) -> None:
-  for name, colour in zip(_CURVES[what], theme.series, strict=False):
+  for name, color in zip(_CURVES[what], theme.series, strict=False):
     for group, style in (("train", "-"), ("eval", "o--")):
       points = [
         (row["step"], row[name])
@@ -91,8 +106,8 @@ def _draw_training(
       ]
       if points:
         label = f"{name.replace('_', ' ')}, {group}"
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=label)
-  axes.set_xlabel("supervision steps of training")
+        axes.plot(*zip(*points, strict=True), style, color=color, label=label)
+  axes.set_xlabel("training step")
   axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True))
   if what == "accuracy":
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
@@ -100,12 +115,12 @@ def _draw_training(
 
 
 def accuracy(report: report_lib.Report, theme: Theme) -> bytes:
-  """Draws accuracy against supervision steps or rollouts; an SVG."""
+  """Plots accuracy by number of supervision steps or rollouts; an SVG."""
   picture, axes = _chart(theme)
   names = {
-    "exact_accuracy": "puzzles right",
-    "cell_accuracy": "cells right",
-    "halt_accuracy": "belief right",
+    "exact_accuracy": "exact accuracy",
+    "cell_accuracy": "cell accuracy",
+    "halt_accuracy": "halt accuracy",
   }
   for number, (name, label) in enumerate(names.items()):
     axes.plot(
@@ -114,7 +129,7 @@ def accuracy(report: report_lib.Report, theme: Theme) -> bytes:
       linestyle=_LINES[number],
       marker=_MARKERS[number],
       markersize=4,
-      markevery=max(1, len(report.numbers) // _MOST_MARKERS),
+      markevery=max(1, len(report.numbers) // _MAX_MARKERS),
       color=theme.series[number],
       label=label,
       zorder=4 - number,
@@ -130,31 +145,29 @@ def accuracy(report: report_lib.Report, theme: Theme) -> bytes:
   return _svg(picture, axes, theme)
 
 
-def reliability(bins: gallery.Bins, theme: Theme) -> bytes:
-  """Draws the share of right answers over confidence; an SVG."""
+def reliability(bins: calibration.Bins, theme: Theme) -> bytes:
+  """Plots accuracy by confidence; an SVG."""
   picture, axes = _chart(theme)
-  there = bins.counts > 0
+  used = bins.counts > 0
   middles = (bins.edges[:-1] + bins.edges[1:]) / 2
   axes.bar(
-    middles[there],
-    bins.accuracy[there],
-    width=0.8 * np.diff(bins.edges)[there],
+    middles[used],
+    bins.accuracy[used],
+    width=0.8 * np.diff(bins.edges)[used],
     color=theme.series[0],
-    edgecolor=theme.series[0],  # a bar of no height is a line
+    edgecolor=theme.series[0],  # a bar of height 0 is a line
     linewidth=2,
     clip_on=False,
-    label="share that is right",
+    label="accuracy",
   )
   top = axes.secondary_xaxis("top")
-  top.set_xticks(middles[there], [_short(n) for n in bins.counts[there]])
+  top.set_xticks(middles[used], [_short(n) for n in bins.counts[used]])
   top.tick_params(colors=theme.ink, labelsize=7, length=0)
   top.spines["top"].set_visible(False)
-  axes.plot(
-    [0, 1], [0, 1], "--", color=theme.series[1], label="as sure as right"
-  )
+  axes.plot([0, 1], [0, 1], "--", color=theme.series[1], label="calibrated")
   axes.set_xlim(0, 1)
   axes.set_ylim(0, 1)
-  axes.set_xlabel("confidence (at the top: number of answers)")
+  axes.set_xlabel("confidence (top: number of answers)")
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_locator(ticker.MultipleLocator(0.2))
     axis.set_major_formatter(ticker.PercentFormatter(1.0))
@@ -162,11 +175,11 @@ def reliability(bins: gallery.Bins, theme: Theme) -> bytes:
 
 
 def steps_used(steps: np.ndarray, theme: Theme) -> bytes:
-  """Draws how many puzzles took how many supervision steps, [N]; an SVG."""
+  """Plots a histogram of the supervision steps used, [N]; an SVG."""
   picture, axes = _chart(theme)
   numbers, counts = np.unique(steps, return_counts=True)
   bars = axes.bar(numbers, counts, color=theme.series[0])
-  if len(numbers) <= _MOST_LABELS:
+  if len(numbers) <= _MAX_LABELS:
     axes.bar_label(
       bars,
       [_short(count) for count in counts],
@@ -184,7 +197,7 @@ def steps_used(steps: np.ndarray, theme: Theme) -> bytes:
 
 
 def _short(count: int) -> str:
-  """Returns a number for a narrow place: 999 or 12.3k."""
+  """Abbreviates a number: 999 or 12.3k."""
   return str(count) if count < 1000 else f"{count / 1000:.3g}k"
 
 
@@ -197,7 +210,7 @@ def _chart(theme: Theme) -> tuple[figure.Figure, axes_lib.Axes]:
 
 
 def _svg(picture: figure.Figure, axes: axes_lib.Axes, theme: Theme) -> bytes:
-  """Returns the chart on no ground, its letters as shapes."""
+  """Returns the chart as an SVG without background or fonts."""
   axes.set_facecolor("none")
   axes.tick_params(colors=theme.ink, labelsize=9)
   for label in (axes.xaxis.label, axes.yaxis.label):

@@ -1,9 +1,8 @@
 """Symmetries of Sudoku."""
 
 import dataclasses
-import os
-import pathlib
 
+import golden_support as golden
 import numpy as np
 import pytest
 
@@ -215,11 +214,7 @@ def test_augmentation_refuses_nonsense():
 
 
 def test_golden_sudoku_augmentation():
-  folder = os.environ.get("TRM_GOLDEN_DIR")
-  folder = pathlib.Path(
-    folder or pathlib.Path(__file__).parent.parent.parent / "golden"
-  )
-  data = np.load(folder / "case10_arc.npz")
+  data = golden.load("case10_arc")
   cases = [
     name.removesuffix("/board") for name in data if name.endswith("/board")
   ]
