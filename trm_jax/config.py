@@ -153,7 +153,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which puzzles, how many, and how they are varied."""
+  """Puzzles, their number and their augmentation."""
 
   task: str
   source: str
@@ -191,7 +191,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """The loop, the loss and the halting rule."""
+  """Training loop, loss and halting rule."""
 
   batch_size: int
   num_steps: int
@@ -219,7 +219,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-  """What is evaluated, and how often."""
+  """Evaluation: what, how and how often."""
 
   every_steps: int
   batch_size: int
@@ -253,7 +253,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """When states are saved and which are kept."""
+  """When checkpoints are saved and which are kept."""
 
   start_from: str
   every_steps: int
@@ -268,7 +268,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-  """What a run leaves to look at."""
+  """Logging."""
 
   every_steps: int
 
@@ -303,7 +303,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
     config: all groups of experiments/base.py.
 
   Raises:
-    UserError: a knob is misspelt, missing, of the wrong type or impossible.
+    UserError: a setting is misspelled, missing, impossible or of the wrong
+      type.
   """
   try:
     values = config.to_dict()
@@ -326,12 +327,12 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
-  """Undoes `flatten`; raises UserError as `from_config_dict`."""
+  """Inverts `flatten`; raises UserError as `from_config_dict` does."""
   return unflatten_settings(Config, flat, "config.")
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-  """Returns the settings with others for some, e.g. "eval.solver"."""
+  """Returns the settings with changes to some, e.g. "eval.solver"."""
   return unflatten(flatten(config) | dict(changes))
 
 
@@ -378,7 +379,7 @@ def build_settings(kind: Any, values: Mapping[str, Any], path: str) -> Any:
     path: of the mapping, with a dot at its end, for messages.
 
   Raises:
-    UserError: a name is misspelt or missing, or a value of the wrong type.
+    UserError: a name is misspelled or missing, or a value has the wrong type.
   """
   if not isinstance(values, Mapping):
     raise errors.UserError(
@@ -416,7 +417,7 @@ def flatten_settings(settings: Any) -> dict[str, Any]:
 
 
 def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
-  """Builds what `flatten` took apart, also out of JSON; as `build`."""
+  """Builds a dataclass from what `flatten_settings` returned, or from JSON."""
   values: dict[str, Any] = {}
   for name, value in flat.items():
     group, _, knob = name.rpartition(".")
@@ -425,7 +426,7 @@ def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
 
 
 def _typed(path: str, kind: Any, value: Any) -> Any:
-  """Returns the value as the field's type, or says what it should be."""
+  """Returns the value as the field's type; raises UserError if it is not."""
   if typing.get_origin(kind) is tuple:
     member = typing.get_args(kind)[0]
     if isinstance(value, list | tuple) and all(
@@ -442,7 +443,7 @@ def _typed(path: str, kind: Any, value: Any) -> Any:
   raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
 
 
-# Checks of single settings; each error names the knob and what it may be.
+# Checks of single settings; errors name the setting and its valid values.
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

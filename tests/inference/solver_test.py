@@ -11,7 +11,7 @@ import tiny
 
 import trm_jax
 from trm_jax import errors
-from trm_jax.core import solve, types
+from trm_jax.core import rollouts, types
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
 from trm_jax.runtime import program, restore
@@ -98,13 +98,13 @@ def loaded_fixed(workdir):
 
 def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
   at_once = []
-  solve_rollouts = solve.solve_rollouts
+  solve_rollouts = rollouts.solve_rollouts
 
   def spy(*args, **kwargs):
     at_once.append(kwargs["at_a_time"])
     return solve_rollouts(*args, **kwargs)
 
-  monkeypatch.setattr(solve, "solve_rollouts", spy)
+  monkeypatch.setattr(rollouts, "solve_rollouts", spy)
   loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
   for count in (1, 11, 30, 2):  # on eight devices
     loaded.solve_tokens(_inputs(30)[:count])
