@@ -29,7 +29,7 @@ official code it may take 16 steps, like the others (here with
 has 12 heads of 42 numbers, not 8 of 64, which cannot be set here.
 
 Not yet repeated here: no scores of ours to show; `launch.sweep` makes the table
-(experiments/sweeps/table1.py). Hours as in sudoku.py, by the depth of each.
+(experiments/sweeps/tables.py). Hours as in sudoku.py, by the depth of each.
 
   python -m trm_jax.main --config=experiments/ablations.py:no_ema
 

@@ -299,7 +299,7 @@ def test_restores_on_another_number_of_devices(trained):
   assert num_rows < run.program.mesh.size == 8
   states = []
   for count in (1, 2, 4, 8):
-    here = dataclasses.replace(run, mesh=mesh.make_mesh(count))
+    here = dataclasses.replace(run.program, mesh=mesh.make_mesh(count))
     with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
       state = checkpoints.restore(2, here.abstract_state())
     assert len(state.carry.steps.sharding.device_set) == count

@@ -81,7 +81,7 @@ def _first_state(config, workdir):
   run = program.load(config)
   start = train._start(*run, str(workdir))
   with checkpoints_lib.Checkpoints(str(workdir), config.checkpoint) as saved:
-    loop = train._Loop(run, str(workdir), saved, start, preemption.Stop())
+    loop = train._Loop(*run, str(workdir), saved, start, preemption.Stop())
     return loop._state
 
 

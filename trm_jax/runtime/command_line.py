@@ -28,7 +28,9 @@ def expect_no_words(argv: Sequence[str]) -> None:
   """Raises UserError if an argument is not a flag."""
   if len(argv) > 1:
     word = argv[1]
-    modes = getattr(flags.FLAGS["mode"].parser, "enum_values", ())
+    modes: Sequence[str] = ()
+    if "mode" in flags.FLAGS:  # other programs have none
+      modes = getattr(flags.FLAGS["mode"].parser, "enum_values", ())
     hint = f"--mode={word}" if word in modes else f"a flag, --{word}=..."
     raise errors.UserError(
       f"unexpected argument {word!r}; did you mean {hint}?"
@@ -102,7 +104,8 @@ def run(command: Callable[[Sequence[str]], None]) -> None:
 
 
 def _interrupted() -> str:
-  if flags.FLAGS.mode in ("predict", "import", "export"):
+  mode = flags.FLAGS.mode if "mode" in flags.FLAGS else "train"
+  if mode in ("predict", "import", "export"):
     return "interrupted; what was not announced as written is not there"
   return (
     "interrupted; the same command goes on from the last checkpoint, and an"
