@@ -20,7 +20,7 @@ from trm_jax import errors
 from trm_jax.data import files, identifiers
 from trm_jax.evaluation import vote_log
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import program, scores
+from trm_jax.runtime import program
 
 TENSORSTORE = (
   'RESOURCE_EXHAUSTED: Error writing "step/0": Failed to write 2778 bytes:'
@@ -209,15 +209,15 @@ def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
 
 def test_scores_and_lists_are_kept_in_a_bucket(bucket):
   folder = files.folder(bucket) / "checkpoints"
-  scores.Scores(folder).note(3, 0.5)
-  noted = scores.Scores(folder)
+  checkpoints_lib.Scores(folder).note(3, 0.5)
+  noted = checkpoints_lib.Scores(folder)
   noted.note(4, 0.25)
-  assert scores.Scores(folder).best([3, 4], 2) == [3, 4]
+  assert checkpoints_lib.Scores(folder).best([3, 4], 2) == [3, 4]
   path = folder.parent / "identifiers.json"
   identifiers.write(path, ["<blank>", "b"])
   assert identifiers.read(path) == ["<blank>", "b"]
   (folder / "scores.json").write_text("[")
-  scores.Scores(folder).begin_anew([3])
+  checkpoints_lib.Scores(folder).begin_anew([3])
   names = sorted(path.name for path in folder.iterdir())
   assert names == ["damaged_scores.json", "scores.json"]
 

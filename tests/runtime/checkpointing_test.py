@@ -20,7 +20,6 @@ from trm_jax.runtime import (
   checkpoint_metadata,
   mesh,
   program,
-  scores,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
 
@@ -425,9 +424,9 @@ def test_an_evaluation_that_was_killed_is_done_by_the_next_run(
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
   folder = epath.Path(tmp_path)
-  noted = scores.Scores(folder)
+  noted = checkpoints_lib.Scores(folder)
   for step, score in ((1, 0.5), (2, 0.9), (3, 0.9), (4, float("nan"))):
     noted.note(step, score)
-  read = scores.Scores(folder)
+  read = checkpoints_lib.Scores(folder)
   assert read.best([1, 2, 3, 4], 2) == [3, 2]
   assert read.best([1, 4], 2) == [1]
