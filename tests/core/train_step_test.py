@@ -1,6 +1,5 @@
 """The supervision step as a whole, on a tiny model."""
 
-import dataclasses
 import functools
 
 import jax
@@ -261,14 +260,12 @@ def test_microbatches_need_less_memory():
 def test_microbatches_that_do_not_divide_name_what_does(
   num_devices, microbatches, choices
 ):
-  config = dataclasses.replace(
-    _experiment().program.config,
-    train=dataclasses.replace(
-      _experiment().program.config.train, microbatches=microbatches
-    ),
+  built = _experiment().program
+  config = config_lib.changed(
+    built.config, {"train.microbatches": microbatches}
   )
   with pytest.raises(errors.UserError, match=f"choose {choices}$"):
-    program.check_batch_sizes(config, mesh.make_mesh(num_devices))
+    program.build(config, built.sizes, mesh.make_mesh(num_devices))
 
 
 # --- the carry -------------------------------------------------------------
