@@ -232,7 +232,6 @@ def test_workdir_of_another_experiment(tmp_path):
     "--config.train.num_steps=1",
     "--config.train.batch_size=4",
     "--config.eval.batch_size=4",
-    "--config.log.plots=False",
   ]
   assert command_line.run(*small, compiles_fast=True).returncode == 0
   message = command_line.error_of(*small, "--config.model.num_layers=1")
