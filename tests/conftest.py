@@ -34,7 +34,12 @@ gc.set_threshold(200_000, 50, 100)
 
 # Files that take minutes, most of them in few tests: begun last, one of them
 # would keep one worker busy when the others have nothing left.
-_FIRST = ("two_processes_test.py", "ablations_test.py", "kills_test.py")
+_FIRST = (
+  "two_processes_test.py",
+  "ablations_test.py",
+  "kills_test.py",
+  "recurrence_run_test.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -20,7 +20,6 @@ from trm_jax.runtime import (
   checkpoint_metadata,
   experiment,
   mesh,
-  scores,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
 
@@ -47,7 +46,9 @@ def _set(config, **groups):
   )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_stopped_and_continued_equals_never_stopped(tmp_path, dtype):
   config = _set(tiny.config(), model=dict(compute_dtype=dtype))
   whole = _set(config, train=dict(num_steps=NUM_STEPS))
@@ -310,7 +311,10 @@ def test_restores_on_another_number_of_devices(trained):
   chex.assert_trees_all_equal(*states)
 
 
-@pytest.mark.parametrize(("there", "here"), [(1, 8), (8, 1), (4, 8)])
+@pytest.mark.parametrize(
+  ("there", "here"),
+  [(1, 8), (8, 1), pytest.param(4, 8, marks=pytest.mark.slow)],
+)
 def test_a_table_of_more_or_fewer_zeros_at_its_end(tmp_path, there, here):
   """Saved and read, whole and weights alone, with padding and without it."""
   config = tiny.config()
@@ -422,9 +426,9 @@ def test_an_evaluation_that_was_killed_is_done_by_the_next_run(
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
   folder = epath.Path(tmp_path)
-  noted = scores.Scores(folder)
+  noted = checkpoints_lib.Scores(folder)
   for step, score in ((1, 0.5), (2, 0.9), (3, 0.9), (4, float("nan"))):
     noted.note(step, score)
-  read = scores.Scores(folder)
+  read = checkpoints_lib.Scores(folder)
   assert read.best([1, 2, 3, 4], 2) == [3, 2]
   assert read.best([1, 4], 2) == [1]

@@ -15,7 +15,7 @@ from trm_jax.core import types
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import experiment
 
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 CYCLES, UPDATES = 3, 6  # as the examples have them
 
 
