@@ -17,7 +17,6 @@ from trm_jax import config as config_lib
 from trm_jax import train
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import experiment, metric_writer, preemption
-from trm_jax.runtime import mesh as mesh_lib
 
 
 class _StopAt(preemption.Stop):
@@ -34,13 +33,7 @@ class _StopAt(preemption.Stop):
     return super().now(mesh)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_device():
-  """Compiles faster than for eight."""
-  make_mesh = mesh_lib.make_mesh
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
-    yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def _config():
@@ -50,7 +43,7 @@ def _config():
 
 
 @pytest.fixture(name="whole", scope="module")
-def _whole(tmp_path_factory):
+def _whole(one_device, tmp_path_factory):
   """The workdir of a run that nobody stopped."""
   workdir = tmp_path_factory.mktemp("whole")
   train.train(_config(), str(workdir))
