@@ -26,8 +26,6 @@ NEVER = {
   "trm_jax.core": ("absl", "orbax"),
   "trm_jax.data": ("jax", "flax", "optax", "orbax", "chex"),
   "trm_jax.evaluation.voting": ("jax", "flax", "optax", "orbax", "chex"),
-  "trm_jax.evaluation.tally": ("jax", "flax", "optax", "orbax", "chex"),
-  "trm_jax.evaluation.vote_log": ("jax", "flax", "optax", "orbax", "chex"),
 }
 
 

@@ -73,10 +73,12 @@ def official(folder: pathlib.Path, task: task_lib.Task) -> None:
     for field, array in arrays.items():
       np.save(folder / split / f"all__{field}.npy", array)
   write_json(folder / "identifiers.json", task.identifiers)
-  if task.ballot is not None:
+  if task.augmentation_table is not None:
     write_json(
       folder / "test_puzzles.json",
-      {member.name: as_json(member) for member in task.ballot.tasks},
+      {
+        member.name: as_json(member) for member in task.augmentation_table.tasks
+      },
     )
 
 

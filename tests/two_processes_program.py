@@ -120,28 +120,28 @@ def _evaluation(task, workdir, weights, step) -> dict:
   return _found(evaluator(weights, step))
 
 
-def _found(report: report_lib.Report) -> dict:
+def _found(report: report_lib.EvalResult) -> dict:
   """A report as JSON."""
   return {
     "num_puzzles": report.num_puzzles,
     "means": {name: value.tolist() for name, value in report.means.items()},
-    "metrics": dict(report.verdict.metrics),
+    "metrics": dict(report.summary.metrics),
   }
 
 
 @contextlib.contextmanager
 def killed(end):
   """Calls `end` in place of counting one batch more than NUM_SEEN."""
-  see = arc_evaluation.Election.see
+  observe = arc_evaluation.ArcEvaluator.observe
   calls = []
 
   def dies(self, *args):
     calls.append(1)
     if len(calls) > NUM_SEEN:
       end()
-    return see(self, *args)
+    return observe(self, *args)
 
-  with mock.patch.object(arc_evaluation.Election, "see", dies):
+  with mock.patch.object(arc_evaluation.ArcEvaluator, "observe", dies):
     yield
 
 

@@ -34,7 +34,7 @@ from trm_jax.runtime import checkpoints as checkpoints_lib
 
 def train(
   config: config_lib.Config, workdir: str, stop: preemption.Stop | None = None
-) -> report_lib.Report:
+) -> report_lib.EvalResult:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
   Args:
@@ -149,7 +149,7 @@ class _Loop:
     )
     self._log = TrainLog(run.config, self._writer, self._last_good)
 
-  def run(self) -> report_lib.Report:
+  def run(self) -> report_lib.EvalResult:
     config = self._run.config
     num_steps = max(config.train.num_steps, self._first_step)
     self._announce()
@@ -245,7 +245,7 @@ class _Loop:
     self._checkpoints.wait()  # for one that is still being written
     return self._checkpoints.last_good()
 
-  def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.Report:
+  def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.EvalResult:
     try:
       report = self._evaluator(self._state.averaged_weights, step)
     except preemption.Stopped as stopped:
@@ -282,7 +282,7 @@ class _Loop:
       step=step,
     )
 
-  def _finish(self, report: report_lib.Report, step: int) -> None:
+  def _finish(self, report: report_lib.EvalResult, step: int) -> None:
     self._checkpoints.wait()
     line = self._writer.line
     folder = files.folder(self._workdir)
@@ -303,7 +303,7 @@ class _Loop:
     self._writer.close()
     self._writer.result(step, report.final)
 
-  def _draw(self, report: report_lib.Report) -> None:
+  def _draw(self, report: report_lib.EvalResult) -> None:
     # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
     from trm_jax.visualization import animation, plots
 

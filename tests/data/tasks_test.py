@@ -114,7 +114,7 @@ def test_a_generated_sudoku():
   assert (task.train.num_examples, task.test.num_examples) == (5, 3)
   assert "".join(task.look.symbols) == " .123456"
   assert (task.vocab_size, task.seq_len, task.num_puzzle_ids) == (8, 36, 1)
-  assert (task.rules, task.ballot, task.notes) == (None, None, ())
+  assert (task.rules, task.augmentation_table, task.notes) == (None, None, ())
 
 
 def test_a_generated_maze():
@@ -198,7 +198,7 @@ def test_an_official_folder_of_sudokus(sudokus):
       np.testing.assert_array_equal(actual, expected)
   assert task.look == generated.look
   assert task.augmentation is None
-  assert task.ballot is None
+  assert task.augmentation_table is None
   (note,) = task.notes
   assert note.startswith(f"{folder} is a data set of the official builders")
 

@@ -234,7 +234,7 @@ class Adapted:
 
   config: config_lib.Config
   workdir: pathlib.Path
-  report: report_lib.Report
+  report: report_lib.EvalResult
 
 
 @pytest.fixture(name="adapted", scope="module")

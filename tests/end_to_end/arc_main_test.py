@@ -137,12 +137,14 @@ def test_all_layouts_hold_the_same_puzzles(tmp_path, kaggle):
       ):
         np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(
-      other.ballot.transforms, ours.ballot.transforms
+      other.augmentation_table.transforms, ours.augmentation_table.transforms
     )
-    np.testing.assert_array_equal(other.ballot.colours, ours.ballot.colours)
-    assert [arc_tasks.to_json(task) for task in other.ballot.tasks] == [
-      arc_tasks.to_json(task) for task in ours.ballot.tasks
-    ]
+    np.testing.assert_array_equal(
+      other.augmentation_table.colours, ours.augmentation_table.colours
+    )
+    assert [
+      arc_tasks.to_json(task) for task in other.augmentation_table.tasks
+    ] == [arc_tasks.to_json(task) for task in ours.augmentation_table.tasks]
 
 
 def test_own_tasks_in_a_file_each(tmp_path):
@@ -155,7 +157,7 @@ def test_own_tasks_in_a_file_each(tmp_path):
   config.data.source = str(tmp_path / "mine")
   config.data.cache_dir = str(tmp_path / "cache")
   run = experiment.build(config_lib.from_config_dict(config))
-  names = {task.name for task in run.task.ballot.tasks}
+  names = {task.name for task in run.task.augmentation_table.tasks}
   assert names == {"my evaluation0", "my evaluation1"}
   assert run.task.num_puzzle_ids == 1 + 5 * 101
   assert run.test_puzzles().num_examples == 101 * (2 + 1)

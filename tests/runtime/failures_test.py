@@ -8,7 +8,6 @@ import sys
 
 import chex
 import jax
-import numpy as np
 import pytest
 import saved_run
 import tiny
@@ -17,7 +16,7 @@ from fsspec.implementations import memory
 
 from trm_jax import errors
 from trm_jax.data import files, identifiers
-from trm_jax.evaluation import vote_log
+from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import experiment
 
@@ -164,18 +163,16 @@ def test_scores_and_lists_are_kept_in_a_bucket(bucket):
 
 def test_votes_go_on_in_a_bucket(bucket):
   path = files.folder(bucket) / "votes.jsonl"
-  entries = [
-    vote_log.Entry(sums={"rows": np.float64([k])}, results=()) for k in range(3)
-  ]
-  with vote_log.VoteLog(path, {"a": 1}) as log:
+  entries = [{"rows": k} for k in range(3)]
+  with arc_evaluation.EvaluationLog(path, {"a": 1}) as log:
     log.append(entries[0])
     log.append(entries[1])
-  with vote_log.VoteLog(path, {"a": 1}) as log:
-    assert [int(entry.sums["rows"][0]) for entry in log.entries] == [0, 1]
+  with arc_evaluation.EvaluationLog(path, {"a": 1}) as log:
+    assert log.entries == entries[:2]
     log.append(entries[2])
-  with vote_log.VoteLog(path, {"a": 1}) as log:
-    assert [int(entry.sums["rows"][0]) for entry in log.entries] == [0, 1, 2]
-  with vote_log.VoteLog(path, {"a": 2}) as log:
+  with arc_evaluation.EvaluationLog(path, {"a": 1}) as log:
+    assert log.entries == entries
+  with arc_evaluation.EvaluationLog(path, {"a": 2}) as log:
     assert log.replaced == ("a",)
     assert log.entries == []
 

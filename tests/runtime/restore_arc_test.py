@@ -109,7 +109,7 @@ def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   report = evaluate.evaluate_workdir(config, str(tmp_path))
   for name, values in expected.means.items():
     np.testing.assert_allclose(report.means[name], values, rtol=1e-5)
-  assert report.verdict.metrics == expected.verdict.metrics
+  assert report.summary.metrics == expected.summary.metrics
   assert _submission(tmp_path) == _submission(old)
   assert _same_cells(report, shuffled, expected, names) > 0.999
 

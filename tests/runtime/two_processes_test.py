@@ -152,7 +152,7 @@ def test_each_batch_is_written_once(folder, alone, name):
 def test_one_process_goes_on_where_two_were_killed(folder, alone, capsys):
   workdir, expected = alone
   _assert_same(program.evaluation("arc", folder / "then_one"), expected)
-  assert "going on with the evaluation" in capsys.readouterr().out
+  assert "resuming the evaluation" in capsys.readouterr().out
   assert _submission(folder / "then_one") == _submission(workdir)
 
 

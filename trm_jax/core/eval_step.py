@@ -26,7 +26,7 @@ class Answers:
 
 @flax.struct.dataclass
 class BatchResult:
-  """What was answered, K times: see `report.Report`."""
+  """What was answered, K times: see `report.EvalResult`."""
 
   sums: metrics.Sums  # [K] each
   answers: jax.Array  # [K, B, L] int32 tokens

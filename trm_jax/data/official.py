@@ -309,7 +309,7 @@ def load(
     rules: of the task.
 
   Returns:
-    The task, without a ballot.
+    The task, without an augmentation table.
 
   Raises:
     UserError: the files are missing, damaged or of another task.
@@ -367,9 +367,9 @@ def _check_size(
     )
 
 
-def ballot(
+def augmentation_table(
   source: str, test: puzzle_set.Puzzles, names: list[str]
-) -> task_lib.Ballot:
+) -> task_lib.AugmentationTable:
   """Reads what is needed to vote on an official ARC data set.
 
   Args:
@@ -413,7 +413,7 @@ def ballot(
       )
     chosen.append(tasks[name])
   digits = "".join(colours for _, _, colours in variants).encode("ascii")
-  result = task_lib.Ballot(
+  result = task_lib.AugmentationTable(
     tasks=tuple(chosen),
     transforms=np.array([transform for _, transform, _ in variants], np.uint8),
     colours=np.frombuffer(digits, np.uint8).reshape(len(variants), -1)
@@ -424,12 +424,12 @@ def ballot(
 
 
 def _check_variants(
-  source: str, test: puzzle_set.Puzzles, made: task_lib.Ballot
+  source: str, test: puzzle_set.Puzzles, made: task_lib.AugmentationTable
 ) -> None:
   """Raises UserError unless variants are those that their names say.
 
   Looks at the first and the last variant of each task: files that were mixed up
-  differ there. `tally` checks each of them when it is evaluated.
+  differ there. `VoteCounter` checks each of them when it is evaluated.
   """
   ends = np.stack([test.group_indices[:-1], test.group_indices[1:] - 1], axis=1)
   for group, puzzles in enumerate(ends.tolist()):

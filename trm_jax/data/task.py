@@ -73,7 +73,7 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ballot:
+class AugmentationTable:
   """What is needed to undo the variants of the test set and to vote.
 
   Attributes:
@@ -99,7 +99,8 @@ class Task:
     identifiers: What each row of the puzzle table stands for; row 0 is blank
       and is shared by all puzzles that have no row of their own.
     rules: Where an answer may be right without being the label.
-    ballot: Where several puzzles are variants that vote for an answer.
+    augmentation_table: Where several puzzles are variants that vote for an
+      answer.
     learned: Marks of the ARC tasks whose test answers are learned from; see
       `leaks`.
     notes: Lines for the user to read at the start.
@@ -114,7 +115,7 @@ class Task:
     default_factory=lambda: [identifiers_lib.BLANK]
   )
   rules: Rules | None = None
-  ballot: Ballot | None = None
+  augmentation_table: AugmentationTable | None = None
   learned: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   warnings: tuple[str, ...] = ()
@@ -141,6 +142,6 @@ class Task:
 
   def leak(self, learned: Collection[str]) -> str:
     """Returns a warning if test answers are among `learned`, or ""."""
-    if self.ballot is None:
+    if self.augmentation_table is None:
       return ""
-    return leakage.warning(self.ballot.tasks, learned)
+    return leakage.warning(self.augmentation_table.tasks, learned)

@@ -157,7 +157,7 @@ def check_rows(
   # Sudokus and mazes have no rows of their own, and the official builders'
   # data sets have them written down.
   if (
-    run.task.ballot
+    run.task.augmentation_table
     and not official.is_official(run.config.data.source)
     and (may_grow or _originals(here) <= set(there))
   ):

@@ -6,7 +6,6 @@ The page is the template report.html.jinja, which escapes all that it is given.
 import base64
 import functools
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,7 @@ from trm_jax import errors
 from trm_jax.data import files, kind
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.evaluation import arc as arc_evaluation
-from trm_jax.evaluation import evaluate, vote_log, voting
+from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.inference import outputs
 from trm_jax.runtime import (
@@ -44,7 +42,7 @@ from trm_jax.visualization import (
 )
 
 REPORT_FILE = "report.html"
-_WARNING = "WARNING: "  # begins such a line; see `report.Report.warned`
+_WARNING = "WARNING: "  # begins such a line; see `report.EvalResult.warned`
 _MAX_STEPS = 5  # answers shown per puzzle
 _OUTCOMES = (
   "solved within two attempts",
@@ -62,7 +60,7 @@ def write(
   workdir: str,
   output: str = "",
   stop: preemption.Stop | None = None,
-) -> report_lib.Report:
+) -> report_lib.EvalResult:
   """Evaluates a workdir's checkpoint and writes a page about it.
 
   Args:
@@ -87,7 +85,9 @@ def write(
     )
   path = _output_path(workdir, output)
   collector = report_puzzles.Collector()
-  found = evaluate.restore_and_evaluate(config, workdir, stop, collector.add)
+  found = evaluate.restore_and_evaluate(
+    config, workdir, stop, collector.observe
+  )
   run, trained = found.run, found.trained
   page = render(
     config,
@@ -97,7 +97,7 @@ def write(
     setup=_setup(trained, run),
     stats=collector.stats,
     puzzles=report_puzzles.select(run, trained, collector),
-    votes=_read_votes(run, workdir, trained.step),
+    votes=_votes(run, found.report),
     rows=metric_writer.read_metrics(workdir),
   )
   with files.writing(path) as file:
@@ -121,7 +121,7 @@ def _output_path(workdir: str, output: str) -> epath.Path:
 
 def render(
   config: config_lib.Config,
-  report: report_lib.Report,
+  report: report_lib.EvalResult,
   *,
   workdir: str,
   step: int,
@@ -144,7 +144,7 @@ def render(
     votes: The tasks of ARC.
     rows: Rows of metrics.jsonl.
   """
-  lines = report.verdict.lines
+  lines = report.summary.lines
   rated = stats.rated
   bins = calibration.reliability(rated)
   outcomes: dict[str, list[TaskVotes]] = {name: [] for name in _OUTCOMES}
@@ -321,27 +321,12 @@ def _setup(
   }
 
 
-def _read_votes(
-  run: experiment.Experiment, workdir: str, step: int
+def _votes(
+  run: experiment.Experiment, report: report_lib.EvalResult
 ) -> list[TaskVotes]:
-  """Reads the votes that the evaluation has just logged, if any."""
-  if run.task.ballot is None:
-    return []
-  settings = run.config.eval
-  folder = arc_evaluation.folder(
-    workdir,
-    step,
-    tasks=settings.tasks,
-    variants=settings.variants,
-    solver=run.solving().label,
-  )
-  tasks = {task.name: task for task in run.task.ballot.tasks}
-  _, *lines = (folder / arc_evaluation.LOG_FILE).read_text().splitlines()
-  entries = [
-    vote_log.Entry.from_json(json.loads(line)["content"]) for line in lines
-  ]
+  """Returns the tasks of ARC with the votes of the evaluation, if any."""
+  table = run.task.augmentation_table
+  tasks = {task.name: task for task in table.tasks} if table else {}
   return [
-    (tasks[result.name], result)
-    for entry in entries
-    for result in entry.results
+    (tasks[result.name], result) for result in report.summary.task_results
   ]

@@ -56,7 +56,7 @@ class Collector:
     self._stats: list[calibration.AnswerStats] = []
     self._kept: dict[str, list[Puzzle]] = {}
 
-  def add(self, answers: eval_step.Answers) -> None:
+  def observe(self, answers: eval_step.Answers) -> None:
     """Adds a batch; the callback of `evaluate.restore_and_evaluate`."""
     rows = np.asarray(answers.rows)
     questions, tokens, labels = (
@@ -186,7 +186,7 @@ def select(
   )
   names = {index: f"puzzle {num_before + index + 1:,}" for index in kept}
   tasks: dict[int, str] = {}
-  if run.task.ballot is not None:
+  if run.task.augmentation_table is not None:
     for index, row in rows.items():
       identifier = run.task.identifiers[row]
       names[index] += f" ({identifier})"

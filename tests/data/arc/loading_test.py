@@ -39,7 +39,7 @@ def test_a_generated_arc():
   assert task.test.num_puzzles == 2 * 5
   names = [mark for mark in task.learned if not mark.startswith("pair ")]
   assert names == ["training0", "training1", "training2"]
-  assert {member.name for member in task.ballot.tasks} == {
+  assert {member.name for member in task.augmentation_table.tasks} == {
     "evaluation0",
     "evaluation1",
   }

@@ -93,7 +93,7 @@ def test_puzzles_have_the_rows_of_their_variants(old):
       assert ((rows >= first_new) == is_new).all()
       assert _tasks_of(task.identifiers[row] for row in rows) == {member.name}
       assert task.identifiers[rows[0]] == member.name
-  tested = [member.name for member in task.ballot.tasks]
+  tested = [member.name for member in task.augmentation_table.tasks]
   assert sorted(tested) == [f"evaluation{i}" for i in range(NUM_ALL)]
 
 

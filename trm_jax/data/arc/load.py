@@ -59,7 +59,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     look=kind.ARC_LOOK,
     augmentation=None,  # the variants are puzzles of their own
     identifiers=plan.identifiers(),
-    ballot=task_lib.Ballot(
+    augmentation_table=task_lib.AugmentationTable(
       tasks=test.tasks, transforms=test.transforms, colours=test.colours
     ),
     learned=tuple(marks),
@@ -196,9 +196,9 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
       " builder, whose rows are written down; name a folder of ARC's JSON files"
     )
   task = official.load(data, kind.ARC_LOOK, rules=None)
-  ballot = official.ballot(data.source, task.test, task.identifiers)
+  table = official.augmentation_table(data.source, task.test, task.identifiers)
   names = {name.split(arc_grids.SEPARATOR)[0] for name in task.identifiers[1:]}
-  tested = {member.name for member in ballot.tasks}
+  tested = {member.name for member in table.tasks}
   pairs = official.learned_pairs(task.train)
   marks = [*sorted(names - tested), *leakage.pair_marks(pairs)]
   return task_lib.Task(
@@ -207,10 +207,10 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
     look=task.look,
     augmentation=None,
     identifiers=task.identifiers,
-    ballot=ballot,
+    augmentation_table=table,
     learned=tuple(marks),
     notes=task.notes,
-    warnings=_warnings(ballot.tasks, marks),
+    warnings=_warnings(table.tasks, marks),
   )
 
 
