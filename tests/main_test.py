@@ -173,12 +173,12 @@ def test_real_format_trains_and_continues(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-  message = command_line.error_of(
-    f"--config.data.source={tmp_path / 'nowhere'}",
-    config="experiments/sudoku.py",
-  )
-  assert "nowhere" in message
-  assert "train.csv" in message
+  config = sudoku_config(tmp_path, str(tmp_path / "nowhere"))
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path / "run"))
+  assert "nowhere" in str(caught.value)
+  assert "train.csv" in str(caught.value)
+  assert_nothing_half_written(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,9 @@ def test_experiments_that_cannot_be_loaded(tmp_path):
 
 
 def test_generated_puzzles_need_a_number(tmp_path):
-  message = command_line.error_of(
-    "--config.data.num_test=0", f"--workdir={tmp_path}"
-  )
-  assert "config.data.num_test" in message
+  config = config_lib.changed(tiny.config(), {"data.num_test": 0})
+  with pytest.raises(errors.UserError, match=r"config\.data\.num_test"):
+    train.train(config, str(tmp_path / "run"))
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):

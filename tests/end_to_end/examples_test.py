@@ -97,6 +97,7 @@ def test_networks_of_other_libraries_learn(name, rounds):
   assert np.mean(losses[-3:]) < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_an_nnx_network_has_gradients_of_the_last_cycle():
   example = _load("nnx_network")
   x, _ = _question(example)
@@ -129,6 +130,7 @@ def test_an_nnx_network_has_gradients_of_the_last_cycle():
   _assert_gradient_of_last_cycle(gradient, make_network, params, x, zeros)
 
 
+@pytest.mark.slow
 def test_an_equinox_network_has_gradients_of_the_last_cycle():
   example = _load("equinox_network")
   x, start = _question(example)
