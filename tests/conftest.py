@@ -23,6 +23,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import pytest
+
+from trm_jax.runtime import mesh
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators float32 products would otherwise run in lower precision.
@@ -44,3 +47,17 @@ _FIRST = (
 
 def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
+@pytest.fixture(scope="module")
+def make_mesh():
+  """The function that runs make their mesh with, unchanged."""
+  return mesh.make_mesh
+
+
+@pytest.fixture(scope="module")
+def one_device(make_mesh):
+  """Runs of the module use one device by default: they compile faster."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mesh, "make_mesh", lambda count=1: make_mesh(count))
+    yield

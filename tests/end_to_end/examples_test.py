@@ -15,6 +15,8 @@ from trm_jax.core import types
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import experiment
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 CYCLES, UPDATES = 3, 6  # as the examples have them
 
