@@ -25,7 +25,7 @@ Point = Mapping[str, Value]
 
 # Settings that change neither a trial's result nor its comparison with others.
 _FREE = ("name", "data.source", "data.cache_dir", "train.max_minutes")
-_FREE_GROUPS = ("checkpoint.", "log.", "data.prefetch_")
+_FREE_GROUPS = ("checkpoint.", "log.")
 
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 # Queues a trial again whose worker was stopped or killed.

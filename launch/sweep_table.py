@@ -19,9 +19,8 @@ _LARGEST_SEED = 999_999_999
 # Settings that change the speed or the logs, but no result.
 _HARMLESS = frozenset(
   (
-    *("eval.batch_size", "eval.every_steps", "eval.report_steps"),
-    *("eval.puzzles_per_slot", "model.attention_kernel", "model.gate_kernel"),
-    *("model.remat", "model.token_multiple", "model.unroll"),
+    *("eval.batch_size", "eval.every_steps"),
+    *("model.attention_kernel", "model.gate_kernel", "model.remat"),
     "train.microbatches",
   )
 )
@@ -206,7 +205,7 @@ def _row(
   variant = ",".join(filter(None, [name, table.variant]))
   shipped = config_lib.from_config_dict(table.get_config(variant))
   config = changed(shipped)
-  program.check_recurrence(config.model)
+  program.check_names(config)
   before = config_lib.flatten(shipped)
   row = Row(
     paper=table.rows[name],
@@ -344,10 +343,10 @@ def network_facts(config: config_lib.Config) -> tuple[int, int, int]:
   jax.config.update("jax_platforms", "cpu")
   from trm_jax.core import train_state
   from trm_jax.data import kind
-  from trm_jax.runtime import flops
+  from trm_jax.runtime import flops, model_factory
 
   look = kind.look_of(config.data, (), 0)
-  model = train_state.build_model(
+  model = model_factory.build_model(
     config.model,
     vocab_size=len(look.symbols),
     seq_len=look.rows * look.cols,

@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -34,6 +35,19 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Tracing makes millions of objects, and the collector walks them again and
 # again, for a twentieth of the tests' time.
 gc.set_threshold(200_000, 50, 100)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+  """Leaves out the pictures at the end of a training in this process.
+
+  Drawing takes longer than training the tests' networks; main_test.py runs the
+  whole program in a process of its own and looks at its pictures.
+  """
+  train = sys.modules.get("trm_jax.train")
+  if train is not None:
+    monkeypatch.setattr(train._Loop, "_draw", lambda *_: None)
+
 
 # Files that take minutes, most of them in few tests: begun last, one of them
 # would keep one worker busy when the others have nothing left.

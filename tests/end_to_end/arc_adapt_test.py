@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from experiments import arc, arc_adapt
 from trm_jax import config as config_lib
@@ -23,8 +24,8 @@ from trm_jax.evaluation import evaluate
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import (
   checkpoint_metadata,
-  experiment,
   metric_writer,
+  program,
   restore,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
@@ -50,10 +51,7 @@ def _shrink(config):
     remat="none",
   )
   config.train.update(batch_size=8, num_steps=2, max_supervision_steps=2)
-  config.eval.update(
-    batch_size=8, every_steps=0, supervision_steps=1, report_steps=(1,)
-  )
-  config.log.update(plots=False, tensorboard=False)
+  config.eval.update(batch_size=8, every_steps=0, supervision_steps=1)
 
 
 def _old_config():
@@ -72,8 +70,8 @@ def _generated(count):
 def _old(tmp_path_factory):
   """A run whose rows are trained, all but one; the network is as it began."""
   workdir = tmp_path_factory.mktemp("old")
-  run = experiment.build(_old_config())
-  state = mesh_lib.create_state(run.init, run.mesh)
+  run = program.load(_old_config())
+  state = mesh_lib.create_state(run.program.init, run.program.mesh)
   rng = np.random.default_rng(0)
   table = np.zeros(state.puzzle_table.shape, np.float32)
   trained = slice(1, run.task.num_puzzle_ids)
@@ -81,11 +79,13 @@ def _old(tmp_path_factory):
   table[NEVER_TRAINED] = 0
   table = jax.device_put(table, state.puzzle_table.sharding)
   with checkpoints_lib.Checkpoints(
-    str(workdir), run.config.checkpoint
+    str(workdir), run.program.config.checkpoint
   ) as saved:
     saved.save(
       state.replace(puzzle_table=table),
-      checkpoint_metadata.make_metadata(run.config, run.task, "old data", 1),
+      checkpoint_metadata.make_metadata(
+        run.program.config, run.task, "old data", 1
+      ),
       step=1,
     )
   path = restore.identifiers_path(str(workdir))
@@ -127,9 +127,11 @@ def _config(files, old, text="", **groups):
 
 
 def _state(config, workdir, step):
-  run = experiment.build(config)
+  run = program.load(config)
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    return jax.device_get(checkpoints.restore(step, run.abstract_state()))
+    return jax.device_get(
+      checkpoints.restore(step, run.program.abstract_state())
+    )
 
 
 def _old_state(old):
@@ -185,7 +187,7 @@ def test_the_mean_of_a_table_that_was_never_trained():
 def _start(config, workdir):
   """The weights that training begins with."""
   return jax.device_get(
-    train._start(experiment.build(config), str(workdir)).weights
+    train._start(*program.load(config), str(workdir)).weights
   )
 
 
@@ -217,10 +219,8 @@ def test_another_number_of_devices_reads_the_same_rows(tmp_path, files, old):
   """A table is filled up so that it can be split, here and there."""
   config = _config(files, old)
   many = _start(config, tmp_path)
-  run = experiment.of_task(
-    config, experiment.build(config).task, mesh_lib.make_mesh(1)
-  )
-  one = jax.device_get(train._start(run, str(tmp_path)).weights)
+  run = tiny.load_task(config, program.load(config).task, mesh_lib.make_mesh(1))
+  one = jax.device_get(train._start(*run, str(tmp_path)).weights)
   num_rows = run.task.num_puzzle_ids
   assert one.puzzle_table.shape[0] == num_rows < many.puzzle_table.shape[0]
   np.testing.assert_allclose(

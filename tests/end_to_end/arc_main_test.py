@@ -19,7 +19,7 @@ from trm_jax import errors, train
 from trm_jax.data import tasks
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 SMOKE = "experiments/arc.py:smoke"
 
@@ -85,11 +85,8 @@ def test_kaggle_files_to_a_submission(tmp_path, kaggle):
     "--config.train.batch_size=2",
     "--config.eval.batch_size=2",
     "--config.eval.supervision_steps=1",
-    "--config.eval.report_steps=(1,)",
     "--config.model.recursion_cycles=1",
     "--config.model.compute_dtype=float32",
-    "--config.log.plots=False",
-    "--config.log.tensorboard=False",
     config=SMOKE,
     compiles_fast=True,
   )
@@ -156,12 +153,12 @@ def test_own_tasks_in_a_file_each(tmp_path):
   config = custom.get_config("arc")
   config.data.source = str(tmp_path / "mine")
   config.data.cache_dir = str(tmp_path / "cache")
-  run = experiment.build(config_lib.from_config_dict(config))
+  run = program.load(config_lib.from_config_dict(config))
   names = {task.name for task in run.task.augmentation_table.tasks}
   assert names == {"my evaluation0", "my evaluation1"}
   assert run.task.num_puzzle_ids == 1 + 5 * 101
-  assert run.test_puzzles().num_examples == 101 * (2 + 1)
-  batch = next(run.train_batches(first_batch=0))
+  assert run.program.test_puzzles(run.task).num_examples == 101 * (2 + 1)
+  batch = next(run.program.train_batches(run.task, first_batch=0))
   assert batch["inputs"].shape == (32, 900)
   assert batch["puzzle_ids"].min() > 0
   assert batch["puzzle_ids"].max() < run.task.num_puzzle_ids

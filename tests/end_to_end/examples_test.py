@@ -13,7 +13,7 @@ from flax import nnx
 
 from trm_jax.core import types
 from trm_jax.inference import solver as solver_lib
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -154,11 +154,11 @@ def test_an_equinox_network_has_gradients_of_the_last_cycle():
 
 
 def test_parameters_are_plain_dicts_and_answer_alike(tmp_path, capsys):
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   saved_run.save(run, tmp_path, {3: 0.5})
   answer = _load("plain_params").main(str(tmp_path))
   solver = solver_lib.load(str(tmp_path))
-  question = np.ones((1, run.sizes.seq_len), np.uint8)
+  question = np.ones((1, run.program.sizes.seq_len), np.uint8)
   trace = solver.trace_tokens(question, supervision_steps=1)
   np.testing.assert_array_equal(answer, trace.answers[0])
   assert len(np.unique(answer)) > 1

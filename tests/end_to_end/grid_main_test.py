@@ -13,7 +13,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax import train as train_lib
 from trm_jax.data import tasks
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 CUSTOM = "experiments/custom.py"
 # Two rows of three cells; the answer has its ends exchanged.
@@ -53,9 +53,6 @@ def test_own_grids_train_a_step(tmp_path):
     "--config.train.num_steps=1",
     "--config.eval.batch_size=1",
     "--config.eval.supervision_steps=1",
-    "--config.eval.report_steps=(1,)",
-    "--config.log.plots=False",
-    "--config.log.tensorboard=False",
     config=CUSTOM,
     compiles_fast=True,
   )
@@ -78,8 +75,6 @@ def test_maze_smoke(tmp_path):
     "--config.model.recursion_cycles=1",
     "--config.model.compute_dtype=float32",
     "--config.eval.supervision_steps=1",
-    "--config.eval.report_steps=(1,)",
-    "--config.log.tensorboard=False",
     config="experiments/maze.py:smoke",
     compiles_fast=True,
   )
@@ -103,7 +98,7 @@ def test_an_official_folder_of_mazes(tmp_path):
     config(task="generated_maze", num_train=3, num_test=2).data
   )
   folders.official(tmp_path, generated)
-  run = experiment.build(config(source=str(tmp_path)))
+  run = program.load(config(source=str(tmp_path)))
   for split in ("train", "test"):
     for actual, expected in zip(
       folders.everything(getattr(run.task, split)),
@@ -114,7 +109,12 @@ def test_an_official_folder_of_mazes(tmp_path):
   assert run.task.rules.is_valid(*folders.everything(run.task.test)).all()
   assert run.task.look == generated.look
   assert run.task.num_puzzle_ids == 1
-  assert next(run.train_batches(first_batch=0))["inputs"].shape == (768, 900)
+  assert next(run.program.train_batches(run.task, first_batch=0))[
+    "inputs"
+  ].shape == (
+    768,
+    900,
+  )
 
 
 # --- what is wrong -----------------------------------------------------------

@@ -12,7 +12,7 @@ from trm_jax import config as config_lib
 from trm_jax import train
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.interop import stablehlo
-from trm_jax.runtime import checkpoint_metadata, experiment, preemption
+from trm_jax.runtime import checkpoint_metadata, preemption, program
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 
@@ -74,10 +74,12 @@ def run(request, tmp_path_factory):
 
 
 def _last_state(name, workdir):
-  built = experiment.build(_config(name))
+  built = program.load(_config(name))
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     assert checkpoints.latest_step == 4
-    return jax.device_get(checkpoints.restore(4, built.abstract_state()))
+    return jax.device_get(
+      checkpoints.restore(4, built.program.abstract_state())
+    )
 
 
 def test_continued_on_other_devices_is_as_never_stopped(run, tmp_path):
@@ -135,10 +137,10 @@ def test_another_networks_weights_are_refused_by_name(run):
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.metadata(4)
   other = "single_latent" if name != "single_latent" else "hrm"
-  built = experiment.build(_config(other))
+  built = program.load(_config(other))
   with pytest.raises(trm_jax.errors.UserError) as refused:
     checkpoint_metadata.check_network_fits(
-      saved, built.config, built.task.look.symbols
+      saved, built.program.config, built.task.look.symbols
     )
   # Which calls had gradients does not matter to whoever only evaluates.
   own = config_lib.changed(_config(name), {"model.gradient_updates": 2})

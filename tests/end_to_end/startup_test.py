@@ -35,7 +35,6 @@ def tiny_config(num_steps: int) -> config_lib.Config:
   config.train.num_steps = num_steps
   config.eval.every_steps = 1
   config.checkpoint.every_steps = 1
-  config.log.tensorboard = False
   return config_lib.from_config_dict(config)
 
 
@@ -74,7 +73,6 @@ def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
       "--config.train.num_steps=2",
       "--config.eval.batch_size=4",
       "--config.log.every_steps=1",
-      "--config.log.plots=False",
       f"--workdir={tmp_path / name}",
       compiles_fast=True,
     )

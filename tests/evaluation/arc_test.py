@@ -10,6 +10,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from experiments import arc
@@ -22,7 +23,7 @@ from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
-from trm_jax.runtime import experiment, mesh
+from trm_jax.runtime import mesh, program
 
 STEP = 3
 
@@ -33,7 +34,6 @@ def _config(**evaluation):
   config.data.update(num_test=5, num_variants=4)
   config.eval.batch_size = 8
   config.eval.supervision_steps = 2
-  config.eval.report_steps = (1, 2)
   config.model.update(
     hidden_size=16,
     mlp_multiple=16,
@@ -48,7 +48,7 @@ def _config(**evaluation):
 
 def _build(config):
   task = tasks_lib.load(config.data)
-  return experiment.of_task(config, task, mesh.make_mesh(1))
+  return tiny.load_task(config, task, mesh.make_mesh(1))
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def _run(**evaluation):
 def _weights(seed=0):
   """Random weights whose answers are not all the same."""
   run = _run()
-  weights = jax.jit(run.init)().averaged_weights
+  weights = jax.jit(run.program.init)().averaged_weights
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda leaf: (
@@ -74,7 +74,7 @@ def _weights(seed=0):
 @functools.cache
 def _evaluate_batch(solver="fixed", **settings):
   """Solves what was not solved before; the rest of an evaluation is real."""
-  evaluate_batch = _run(solver=solver, **settings).evaluate_batch()
+  evaluate_batch = _run(solver=solver, **settings).program.evaluate_batch()
   solved = {}
 
   def remembered(weights, batch, rows):
@@ -89,7 +89,7 @@ def _evaluate_batch(solver="fixed", **settings):
 
 @functools.cache
 def _evaluator(**evaluation):
-  evaluator = evaluate.Evaluator(_run(**evaluation), "")
+  evaluator = evaluate.Evaluator(*_run(**evaluation), "")
   solver = evaluation if "solver" in evaluation else {}
   evaluator._evaluate_batch = _evaluate_batch(**solver)
   return evaluator
@@ -161,7 +161,7 @@ def test_pass_at_2_is_what_a_scorer_of_its_own_makes_of_the_submission(
   questions, answers = folders.everything(run.task.test)
   junk = rng.random(len(answers)) < 0.5
   answers = np.where(junk[:, None], rng.permutation(answers), answers)
-  size = run.config.eval.batch_size
+  size = run.program.config.eval.batch_size
   for number, start in enumerate(range(0, len(questions), size)):
     rows = slice(start, start + size)
     scored.observe(
@@ -270,7 +270,7 @@ def test_unknown_solutions_still_give_a_submission(tmp_path, monkeypatch):
     return subsets
 
   monkeypatch.setattr(arc_load, "generate", without_answers)
-  evaluator = evaluate.Evaluator(_build(_config()), str(tmp_path))
+  evaluator = evaluate.Evaluator(*_build(_config()), str(tmp_path))
   evaluator._evaluate_batch = _evaluate_batch()
   report = evaluator(_weights(), STEP)
   assert len(_submission(tmp_path)) == 5
@@ -286,14 +286,13 @@ def test_adaptive_halting_that_never_halts_early_votes_the_same(
   tmp_path, whole, monkeypatch, capsys
 ):
   """Its batches hold several puzzles for each slot; also after a kill."""
-  settings = {
-    "solver": "adaptive",
-    "halt_threshold": 1.0,
-    "puzzles_per_slot": 2,
-  }
-  assert _run(**settings).eval_batch_size() == 16
-  other = _run(**settings | {"halt_threshold": 0.5}).solving()
-  assert other.label != _run(**settings).solving().label == "adaptive_1"
+  monkeypatch.setattr(program, "PUZZLES_PER_SLOT", 2)
+  settings = {"solver": "adaptive", "halt_threshold": 1.0}
+  run = _run(**settings)
+  assert run.program.eval_batch_size(run.task) == 16
+  other = _run(**settings | {"halt_threshold": 0.5}).program.solver_config()
+  label = run.program.solver_config().label
+  assert other.label != label == "adaptive_1"
   _killed_after(tmp_path, monkeypatch, 1, **settings)
   _evaluate(tmp_path)  # with fixed steps: has votes of its own
   report = _evaluate(tmp_path, **settings)

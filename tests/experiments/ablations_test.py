@@ -4,7 +4,6 @@ Trained on generated 9x9 puzzles or, if TRM_SUDOKU_DIR names a folder with
 Sudoku-Extreme's train.csv and test.csv, on those.
 """
 
-import dataclasses
 import functools
 import os
 import warnings
@@ -13,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from experiments import ablations, arc, hrm, maze, sudoku
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import tasks
-from trm_jax.runtime import experiment, flops, program
+from trm_jax.runtime import flops, program
 from trm_jax.runtime import mesh as mesh_lib
 
 TRM, ATTENTION, HRM = 5_028_866, 6_828_034, 27_275_266
@@ -146,7 +146,6 @@ CHANGES = {
     "train.num_steps": 26041,
     "train.max_supervision_steps": 1,
     "eval.supervision_steps": 1,
-    "eval.report_steps": (1,),
   },
 }
 # The paper's, in %; None: out of memory. Table 3 by (k, T).
@@ -236,15 +235,19 @@ def test_one_row_at_a_time():
 
 
 def test_an_unknown_recurrence_is_named_with_the_known_ones():
-  model = dataclasses.replace(_config("trm").model, recurrence="three_latents")
+  config = config_lib.changed(
+    _config("trm"), {"model.recurrence": "three_latents"}
+  )
   with pytest.raises(errors.UserError, match="choose one of two_latents, "):
-    program.check_recurrence(model)
+    program.check_names(config)
 
 
 def test_a_second_network_without_work_is_refused():
-  model = dataclasses.replace(_config("direct").model, separate_networks=True)
+  config = config_lib.changed(
+    _config("direct"), {"model.separate_networks": True}
+  )
   with pytest.raises(errors.UserError, match="no use for a second network"):
-    program.check_recurrence(model)
+    program.check_names(config)
 
 
 # --- training ---------------------------------------------------------------
@@ -269,14 +272,14 @@ def test_a_row_trains_twenty_steps_without_a_warning(row, capfd):
   config.train.batch_size, config.train.num_steps = 4, 20
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    run = experiment.of_task(
+    run = tiny.load_task(
       config_lib.from_config_dict(config), _task(), mesh_lib.make_mesh(1)
     )
-    state = mesh_lib.create_state(run.init, run.mesh)
-    step, losses = run.train_step(), []
-    batches = run.train_batches(0)
+    state = mesh_lib.create_state(run.program.init, run.program.mesh)
+    step, losses = run.program.train_step(), []
+    batches = run.program.train_batches(run.task, 0)
     for _ in range(20):
-      batch = mesh_lib.put_batch(next(batches), run.mesh)
+      batch = mesh_lib.put_batch(next(batches), run.program.mesh)
       state, sums = step(state, batch)
       losses.append(sums["answer_loss"])
     losses = np.asarray(jax.device_get(losses))

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import base, sudoku_fast
 from trm_jax import config as config_lib
-from trm_jax.runtime import experiment, flops, mesh, program
+from trm_jax.runtime import flops, mesh, program
 
 
 def test_the_size_and_the_cost_are_those_of_the_lab_note():
@@ -38,12 +38,16 @@ def test_the_recipe_trains_without_a_warning(capfd):
   config.train.batch_size, config.train.num_steps = 8, 20
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    run = experiment.build(config_lib.from_config_dict(config))
-    state = mesh.create_state(run.init, run.mesh)
+    run = program.load(config_lib.from_config_dict(config))
+    state = mesh.create_state(run.program.init, run.program.mesh)
     begin = jax.device_get(state.params)
-    step, batches, losses = run.train_step(), run.train_batches(0), []
+    step, batches, losses = (
+      run.program.train_step(),
+      run.program.train_batches(run.task, 0),
+      [],
+    )
     for _ in range(20):
-      batch = mesh.put_batch(next(batches), run.mesh)
+      batch = mesh.put_batch(next(batches), run.program.mesh)
       state, sums = step(state, batch)
       losses.append(float(sums["answer_loss"]))
   assert np.mean(losses[-5:]) < np.mean(losses[:5])

@@ -4,7 +4,7 @@ import pytest
 import saved_run
 import tiny
 
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 STEP = 7
 
@@ -12,6 +12,6 @@ STEP = 7
 @pytest.fixture(scope="session", name="tiny_run")
 def _tiny_run(tmp_path_factory):
   """The tiny experiment, and a workdir with a checkpoint of random weights."""
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   folder = tmp_path_factory.mktemp("tiny_run")
   return run, str(saved_run.save(run, folder, {STEP: 0.5}))

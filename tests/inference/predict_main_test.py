@@ -18,7 +18,7 @@ from trm_jax import config as config_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs, predict, solver
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 BAD = "1..4"
@@ -107,14 +107,14 @@ def _arc_config():
     compute_dtype="float32",
     remat="none",
   )
-  config.eval.update(supervision_steps=2, report_steps=(1, 2))
+  config.eval.supervision_steps = 2
   return config_lib.from_config_dict(config)
 
 
 def test_arc_answers_are_those_of_an_evaluation(tmp_path):
   """From JSON without answers, in another order, in other batches."""
   config = _arc_config()
-  run = experiment.build(config)
+  run = program.load(config)
   workdir = tmp_path / "run"
   saved_run.save(run, workdir, {1: 0.5})
   evaluate.evaluate_workdir(config, str(workdir))

@@ -16,6 +16,7 @@ from trm_jax.data import kind
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import predict
+from trm_jax.runtime import program
 from trm_jax.visualization import animation
 
 HEADER = "question,answer,confidence,steps,valid,error"
@@ -88,12 +89,15 @@ def test_a_row_for_every_row_and_the_bad_ones_told(tmp_path, capfd):
 
 @pytest.mark.parametrize("solver", ["fixed", "adaptive"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_the_size_of_a_batch_makes_no_difference(tmp_path, batch_size, solver):
+def test_the_size_of_a_batch_makes_no_difference(
+  tmp_path, batch_size, solver, monkeypatch
+):
   rows = [*_questions(6), "12", "34", "56", *_questions(2)]
   source = _write(tmp_path, rows)
   outputs = []
   for size, number in ((batch_size, 2), (100, 1)):
-    settings = _solver(solver=solver, batch_size=size, puzzles_per_slot=number)
+    monkeypatch.setattr(program, "PUZZLES_PER_SLOT", number)
+    settings = _solver(solver=solver, batch_size=size)
     outputs.append(tmp_path / f"{size}.csv")
     _error(settings, source, outputs[-1])
   assert outputs[0].read_bytes() == outputs[1].read_bytes()

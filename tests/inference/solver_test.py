@@ -11,7 +11,7 @@ import tiny
 
 import trm_jax
 from trm_jax import errors
-from trm_jax.core import solve, types
+from trm_jax.core import rollouts, types
 from trm_jax.data import puzzle_set
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
@@ -60,13 +60,13 @@ def test_few_puzzles_are_solved_as_many_and_as_one(workdir, name):
 
 def test_it_answers_as_an_evaluation_does(tiny_run):
   run, workdir = tiny_run
-  weights = restore.averaged_weights(run, workdir).weights
+  weights = restore.averaged_weights(*run, workdir).weights
   batch = types.Batch(
     inputs=_inputs(16).astype(np.int32),
     labels=np.full((16, 16), types.IGNORED_LABEL, np.int32),
     puzzle_ids=np.zeros(16, np.int32),
   )
-  result = run.evaluate_batch()(weights, batch, np.ones(16, bool))
+  result = run.program.evaluate_batch()(weights, batch, np.ones(16, bool))
   trace = _load(workdir).trace_tokens(_inputs(16))
   np.testing.assert_array_equal(trace.answers, np.asarray(result.answers))
   np.testing.assert_allclose(
@@ -101,13 +101,13 @@ def test_the_solver_of_rollouts_takes_the_surest_attempt(workdir):
 
 def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
   at_once = []
-  solve_rollouts = solve.solve_rollouts
+  solve_rollouts = rollouts.solve_rollouts
 
   def spy(*args, **kwargs):
     at_once.append(kwargs["at_a_time"])
     return solve_rollouts(*args, **kwargs)
 
-  monkeypatch.setattr(solve, "solve_rollouts", spy)
+  monkeypatch.setattr(rollouts, "solve_rollouts", spy)
   loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
   for count in (1, 11, 2):  # on eight devices
     loaded.solve_tokens(_inputs(30)[:count])

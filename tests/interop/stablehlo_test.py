@@ -24,7 +24,7 @@ from trm_jax.core import train_state, types
 from trm_jax.core.kernels import attention, matmul, swiglu
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import stablehlo
-from trm_jax.runtime import array_digest, experiment
+from trm_jax.runtime import array_digest, model_factory, program
 
 LOADER = (
   pathlib.Path(__file__).resolve().parent.parent.parent
@@ -39,7 +39,6 @@ def _config(solver, **knobs):
   config = tiny.config_dict()
   config.eval.solver = solver
   config.eval.supervision_steps = NUM_STEPS
-  config.eval.report_steps = (NUM_STEPS,)
   config.eval.rollouts = 3
   config.eval.noise = 0.5
   for name, value in knobs.items():
@@ -50,7 +49,7 @@ def _config(solver, **knobs):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   path = tmp_path_factory.mktemp("run")
-  saved_run.save(experiment.build(_config("fixed")), path, {7: 0.5})
+  saved_run.save(program.load(_config("fixed")), path, {7: 0.5})
   return str(path)
 
 
@@ -203,7 +202,7 @@ def test_rows_of_the_table_are_chosen_and_none_is_made_up(load, tmp_path):
 def _model(**model):
   config = tiny.config_dict()
   config.model.update(model)
-  return train_state.build_model(
+  return model_factory.build_model(
     config_lib.from_config_dict(config).model, vocab_size=6, seq_len=16
   )
 
@@ -212,7 +211,7 @@ def _model(**model):
 @pytest.mark.parametrize(
   "model",
   [
-    _model(token_mixing="mlp", remat="none", unroll=True).clone(
+    _model(token_mixing="mlp", remat="none").with_network(
       token_multiple=8, multiply=matmul.widened, gated_product=swiglu.Triton()
     ),
     _model(
@@ -220,9 +219,8 @@ def _model(**model):
       positions="rope",
       num_heads=2,
       compute_dtype="bfloat16",
-      unroll=False,
       remat="full",
-    ).clone(attend=attention.Splash()),
+    ).with_network(attend=attention.Splash()),
   ],
   ids=["mlp", "attention"],
 )

@@ -16,7 +16,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors, train
 from trm_jax.interop import torch_names, torch_reader, torch_settings
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program, restore
 
 SAVED = pathlib.Path(__file__).parent.parent / "golden_torch"
 PREFIX = torch_names.PREFIX
@@ -157,7 +157,7 @@ def test_training_starts_with_an_import_but_does_not_go_on_in_it(
   assert "the training puzzles are not the same" in str(caught.value)
   assert "\n" not in str(caught.value)
   new = torch_files.config(checkpoint={"start_from": str(tmp_path / "run")})
-  start = train._start(experiment.build(new), str(tmp_path / "new"))
+  start = train._start(*program.load(new), str(tmp_path / "new"))
   torch_files.assert_same_weights(start.weights, solver.weights)
   slots = dataclasses.replace(config.train, batch_size=solver.program.mesh.size)
   smallest = dataclasses.replace(

@@ -19,7 +19,7 @@ from trm_jax import errors
 from trm_jax.core import types
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import torch_checkpoint, torch_names, torch_reader
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 HRM, DIRECT = torch_files.HRM, torch_files.DIRECT
 PREFIX = torch_names.PREFIX
@@ -31,7 +31,7 @@ def _run(tmp_path_factory):
   """A run of bfloat16 products; its initial latents have more digits."""
   workdir = tmp_path_factory.mktemp("run")
   config = torch_files.config(model={"compute_dtype": "bfloat16"})
-  saved_run.save(experiment.build(config), workdir, {2: 0.5})
+  saved_run.save(program.load(config), workdir, {2: 0.5})
   return solver_lib.load(str(workdir))
 
 

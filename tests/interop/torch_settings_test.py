@@ -120,7 +120,7 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
   """One that is neither would be lost without a word by an export."""
   in_shapes = {"num_layers", "mlp_multiple"}
   kernels = {"attention_kernel", "gate_kernel"}
-  of_speed = {"remat", "unroll", "token_multiple"} | kernels
+  of_speed = {"remat"} | kernels
   official = {
     ours.removeprefix("model.") for ours in torch_settings.SETTINGS.values()
   }

@@ -20,7 +20,6 @@ CHOICES = f'space={{"optimizer.learning_rate": Choice{RATES}}}'
 def test_dry_runs_write_nothing(tmp_path):
   """Flags of every type mean what the sweep file says."""
   fixed = {
-    "eval.report_steps": (1, 2),
     "data.relabel": "a'b c",
     "data.dihedral": True,
     "optimizer.beta2": 0.97,

@@ -126,13 +126,16 @@ def test_golden_block(name):
   }
   params = golden.params_of(state_dict)["network"]["layers_0"]
   module = layers.Block(
-    token_mixing="mlp" if config["mlp_t"] else "attention",
-    num_heads=config["num_heads"],
-    rope_base=None if config["mlp_t"] else config["rope_theta"],
-    mlp_expansion=config["expansion"],
-    mlp_multiple=256,
-    norm_epsilon=config["rms_norm_eps"],
-    dtype=jnp.float32,
+    layers.NetworkConfig(
+      num_layers=1,
+      token_mixing="mlp" if config["mlp_t"] else "attention",
+      positions="none" if config["mlp_t"] else "rope",
+      num_heads=config["num_heads"],
+      rope_base=config["rope_theta"],
+      mlp_expansion=config["expansion"],
+      mlp_multiple=256,
+      norm_epsilon=config["rms_norm_eps"],
+    )
   )
   x, expected = case["x"], case["y"]
   if config["mlp_t"]:  # ours has the tokens first
@@ -308,7 +311,7 @@ def _bfloat16_results(name, cycles, multiply):
     latent_updates=n,
     multiply=multiply,
   )
-  assert model.compute_dtype == "bfloat16"
+  assert model.dtype == jnp.bfloat16
   output = _forward(
     model,
     golden.under(golden.load("case02_inner"), f"{name}/sd/"),

@@ -224,7 +224,7 @@ def test_the_supervision_step_is_the_golden_one(name):
     initial_latents=golden.constants_of(golden.under(case, "sd/")),
     carry=golden.carry_of(case, "carry_in/"),
   )
-  settings = train_step.Settings(
+  settings = train_step.StepConfig(
     max_supervision_steps=config["halt_max_steps"],
     exploration_prob=config["halt_exploration_prob"],
     halt_rule=HALT_RULES[name],
@@ -242,7 +242,7 @@ def test_the_supervision_step_is_the_golden_one(name):
       draws,
       model=_model(name),
       optimizer=optimizer,
-      settings=settings,
+      config=settings,
     )
   )(state, golden.batch_of(golden.under(case, "batch/")), _draws(case))
   golden.assert_close(sums["loss"], case["out/loss"], noise["loss_abs"])

@@ -18,18 +18,18 @@ from trm_jax import errors
 from trm_jax.data import files, identifiers
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 
 def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
   """The limit of a file's size stands for a disk that is full."""
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   saved_run.save(run, tmp_path, {1: 0.5})
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   checkpoints = checkpoints_lib.Checkpoints(
-    str(tmp_path), run.config.checkpoint
+    str(tmp_path), run.program.config.checkpoint
   )
-  state = checkpoints.restore(1, run.abstract_state())
+  state = checkpoints.restore(1, run.program.abstract_state())
   described = checkpoints.metadata(1)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
   try:
@@ -45,32 +45,34 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
   assert capfd.readouterr().err == ""
   with checkpoints_lib.Checkpoints(str(tmp_path)) as read:
     assert read.all_steps() == [1]
-    chex.assert_trees_all_equal(read.restore(1, run.abstract_state()), state)
+    chex.assert_trees_all_equal(
+      read.restore(1, run.program.abstract_state()), state
+    )
 
 
 def test_what_a_save_has_left_half_done_is_cleaned_up(tmp_path):
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   saved_run.save(run, tmp_path, {1: 0.5})
   folder = tmp_path / "checkpoints"
   shutil.copytree(folder / "ckpt_1", folder / "ckpt_2.orbax-checkpoint-tmp")
   with checkpoints_lib.Checkpoints(
-    str(tmp_path), run.config.checkpoint
+    str(tmp_path), run.program.config.checkpoint
   ) as saved:
     assert saved.all_steps() == [1]
     assert saved.last_good() == (
       f"the last good checkpoint is {folder / 'ckpt_1'}"
     )
-    state = saved.restore(1, run.abstract_state())
+    state = saved.restore(1, run.program.abstract_state())
     saved.save(state, saved.metadata(1), step=2)
     saved.wait()
   assert sorted(p.name for p in folder.glob("ckpt_*")) == ["ckpt_1", "ckpt_2"]
 
 
 def test_a_save_that_fails_does_not_hide_the_error_before_it(tmp_path, capfd):
-  run = experiment.build(tiny.config())
-  state = jax.jit(run.init)()
+  run = program.load(tiny.config())
+  state = jax.jit(run.program.init)()
   checkpoints = checkpoints_lib.Checkpoints(
-    str(tmp_path), run.config.checkpoint
+    str(tmp_path), run.program.config.checkpoint
   )
 
   def fails():

@@ -16,7 +16,7 @@ from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import train
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, metric_writer, preemption
+from trm_jax.runtime import metric_writer, preemption, program
 
 
 class _StopAt(preemption.Stop):
@@ -51,10 +51,12 @@ def _whole(one_device, tmp_path_factory):
 
 
 def _state(workdir):
-  run = experiment.build(_config())
+  run = program.load(_config())
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     step = checkpoints.latest_step
-    return jax.device_get(checkpoints.restore(step, run.abstract_state()))
+    return jax.device_get(
+      checkpoints.restore(step, run.program.abstract_state())
+    )
 
 
 def _metrics(workdir):

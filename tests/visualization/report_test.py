@@ -20,7 +20,7 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
-from trm_jax.runtime import experiment, preemption
+from trm_jax.runtime import preemption, program
 from trm_jax.visualization import (
   animation,
   calibration,
@@ -326,7 +326,7 @@ def test_a_task_without_votes_has_no_attempts():
 
 @pytest.fixture(scope="module", name="workdir")
 def _workdir(tmp_path_factory):
-  run = experiment.build(_config())
+  run = program.load(_config())
   return saved_run.save(run, tmp_path_factory.mktemp("run"), {4: 0.5})
 
 
@@ -370,7 +370,7 @@ def test_other_solvers_have_a_report_too(workdir, tmp_path, solver):
 @pytest.mark.usefixtures("no_charts")
 def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   config = config_lib.from_config_dict(arc_experiment.get_config("smoke"))
-  run = experiment.build(config)
+  run = program.load(config)
   saved_run.save(run, tmp_path, {6: 0.5})
   report.write(config, str(tmp_path))
   page = html_page.Page((tmp_path / report.REPORT_FILE).read_text())

@@ -1,7 +1,6 @@
 """Evaluation on ARC: the variants of a task vote; resumes after a kill."""
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import io
@@ -16,7 +15,7 @@ from etils import epath
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import eval_step, metrics, solve, types
+from trm_jax.core import eval_step, metrics, solve_batch, types
 from trm_jax.data import files, puzzle_set
 from trm_jax.data import task as task_lib
 from trm_jax.evaluation import report, voting
@@ -44,7 +43,7 @@ def folder(
     step: Supervision step of the weights.
     tasks: `eval.tasks`; a partial evaluation has a folder of its own.
     variants: `eval.variants`.
-    solver: `Solving.label`.
+    solver: `SolverConfig.label`.
   """
   name = f"step_{step}"
   for part, value in (("_tasks", tasks), ("_variants", variants), ("", solver)):
@@ -66,7 +65,7 @@ class ArcEvaluator(report.Scorer):
     weights: types.Weights,
     *,
     config: config_lib.Config,
-    solving: solve.Solving,
+    solver: solve_batch.SolverConfig,
     batch_size: int,
     place: epath.Path,
   ):
@@ -77,7 +76,7 @@ class ArcEvaluator(report.Scorer):
       puzzles: The part of it to evaluate.
       weights: The weights to evaluate.
       config: The settings.
-      solving: How the puzzles are solved.
+      solver: How the puzzles are solved.
       batch_size: Rows of a batch, over all processes.
       place: As returned by `folder`.
 
@@ -97,7 +96,7 @@ class ArcEvaluator(report.Scorer):
       "compute dtype": config.model.compute_dtype,
       "answer loss": config.train.answer_loss,
       "halt loss weight": config.train.halt_loss_weight,
-      "solver": dataclasses.asdict(solving) if solving.label else None,
+      "solver": solver.used() if solver.label else None,
     }
     self._log: EvaluationLog | None = None  # in process 0
     entries = processes.from_first(lambda: self._open_log(header))

@@ -10,10 +10,12 @@ from jax.sharding import Mesh
 from trm_jax import config as config_lib
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import loader
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import report as report_lib
-from trm_jax.runtime import experiment, preemption, processes, restore
 from trm_jax.runtime import mesh as mesh_lib
+from trm_jax.runtime import preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 
 PROGRESS_SECONDS = 10.0
 
@@ -146,7 +148,8 @@ class Evaluator:
 
   def __init__(
     self,
-    run: experiment.Experiment,
+    program: program_lib.Program,
+    task: task_lib.Task,
     workdir: str,
     learned_before: Sequence[str] = (),
     *,
@@ -156,18 +159,19 @@ class Evaluator:
     """Sets up the evaluation and warns on stderr of contamination.
 
     Args:
-      run: Task and program.
+      program: Program of the run.
+      task: Task of the run.
       workdir: Folder for votes and submissions, if there are any.
       learned_before: Marks of the answers seen by an earlier run that the
         weights come from; see `data.arc.leakage`.
       stop: As for `evaluate`.
       observe: As for `evaluate`.
     """
-    self._task = run.task
-    self._program = run
-    self._puzzles = run.test_puzzles()
-    self._batch_size = run.eval_batch_size()
-    self._evaluate_batch = run.evaluate_batch()
+    self._task = task
+    self._program = program
+    self._puzzles = program.test_puzzles(task)
+    self._batch_size = program.eval_batch_size(task)
+    self._evaluate_batch = program.evaluate_batch()
     self._workdir = workdir
     self._stop = stop
     self._observe = observe
@@ -208,20 +212,20 @@ class Evaluator:
 
   def _scorer(self, weights: types.Weights, step: int) -> report_lib.Scorer:
     if self._task.augmentation_table is not None:
-      config, solving = self._program.config, self._program.solving()
+      config, solver = self._program.config, self._program.solver_config()
       return arc_evaluation.ArcEvaluator(
         self._task.augmentation_table,
         self._puzzles,
         weights,
         config=config,
-        solving=solving,
+        solver=solver,
         batch_size=self._batch_size,
         place=arc_evaluation.folder(
           self._workdir,
           step,
           tasks=config.eval.tasks,
           variants=config.eval.variants,
-          solver=solving.label,
+          solver=solver.label,
         ),
       )
     if self._task.rules is not None:
@@ -234,12 +238,14 @@ class Evaluation:
   """A checkpoint and its evaluation.
 
   Attributes:
-    run: Task and program.
+    program: Program of the evaluation.
+    task: Task of the evaluation.
     trained: The weights and where they come from.
     report: The result.
   """
 
-  run: experiment.Experiment
+  program: program_lib.Program
+  task: task_lib.Task
   trained: restore.Trained
   report: report_lib.EvalResult
 
@@ -262,23 +268,23 @@ def restore_and_evaluate(
     UserError: there is no checkpoint, or it is of another network.
     Stopped: as `evaluate`.
   """
-  run = experiment.build(config)
-  run.announce_task()
-  trained = restore.averaged_weights(run, workdir)
+  program, task = program_lib.load(config)
+  program_lib.announce_task(task)
+  trained = restore.averaged_weights(program, task, workdir)
   processes.tell(f"evaluating {trained.path}")
   evaluator = Evaluator(
-    run, workdir, trained.learned, stop=stop, observe=observe
+    program, task, workdir, trained.learned, stop=stop, observe=observe
   )
   try:
     result = evaluator(trained.weights, trained.step)
   except preemption.Stopped as stopped:
-    does = "resumes it" if run.task.augmentation_table else "begins it anew"
+    does = "resumes it" if task.augmentation_table else "begins it anew"
     raise preemption.Stopped(f"{stopped}; the same command {does}") from stopped
   processes.tell(
     f"{report_lib.format_head(result)}\n"
     + report_lib.format_report(result, config.eval.report_steps)
   )
-  return Evaluation(run=run, trained=trained, report=result)
+  return Evaluation(program=program, task=task, trained=trained, report=result)
 
 
 def evaluate_workdir(

@@ -224,7 +224,6 @@ class Solver:
       self.config.eval,
       solver="fixed",
       supervision_steps=supervision_steps or self.config.eval.supervision_steps,
-      report_steps=(),
     )
     results = jax.device_get(
       [
@@ -253,17 +252,17 @@ class Solver:
     mesh = self.program.mesh
     size = batch_size(settings, puzzles.num_examples, mesh.size)
     solved = evaluate.solve_batches(
-      self._evaluate_batch(settings, size),
+      self._solve_batch(settings, size),
       self.weights,
       loader.eval_batches(puzzles, batch_size=size),
       mesh,
     )
     return (result for _, result in solved)
 
-  def _evaluate_batch(
+  def _solve_batch(
     self, settings: config_lib.EvalConfig, size: int
   ) -> eval_step.EvaluateBatch:
-    """Returns the compiled function that an evaluation uses, too."""
+    """Returns the compiled function that solves batches of `size`."""
     if settings.solver == "adaptive":
       # With fewer puzzles than slots, as many slots as puzzles.
       slots = min(size, settings.batch_size)
@@ -271,7 +270,7 @@ class Solver:
     if settings not in self._compiled:
       config = dataclasses.replace(self.config, eval=settings)
       built = dataclasses.replace(self.program, config=config)
-      self._compiled[settings] = built.evaluate_batch()
+      self._compiled[settings] = built.predict_batch()
     return self._compiled[settings]
 
 
@@ -328,8 +327,6 @@ def load(
       setting is misspelt or impossible.
   """
   if settings:
-    if "supervision_steps" in settings:
-      settings = {"report_steps": (), **settings}
     config = config_lib.changed(
       config or restore.saved_config(workdir),
       {f"eval.{name}": value for name, value in settings.items()},

@@ -31,11 +31,12 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import model as model_lib
-from trm_jax.core import solve, types
+from trm_jax.core import solve, solve_batch, types
 from trm_jax.core.kernels import attention, matmul
 from trm_jax.data import files, identifiers
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import array_digest, processes
+from trm_jax.runtime import program as program_lib
 
 PROGRAM_FILE = "solver.stablehlo"
 WEIGHTS_FILE = "weights.npz"
@@ -116,14 +117,12 @@ def export_program(
   Returns:
     The program; its signature is that of `Solve`.
   """
-  portable = model.clone(
+  portable = model.with_network(
     attend=attention.plain,
     multiply=matmul.plain,
     gated_product=None,
     token_multiple=1,
-    remat="none",
-    unroll=False,
-  )
+  ).clone(remat="none", unroll=False)
   (count,) = export.symbolic_shape("b")
   return export.export(
     jax.jit(solve_function(portable, config)), platforms=PLATFORMS
@@ -143,14 +142,14 @@ def solve_function(
   """Returns the config's solver as a pure function of plain arrays."""
   settings = config.eval
 
-  def see(output, _):
+  def observe(output, _):
     return {
       "answers": solve.answers_of(output),
       "halt_logits": output.halt_logits,
     }
 
   def function(weights, questions, puzzle_ids):
-    seen, steps = solve.solve_batch(
+    seen, steps = solve_batch.solve_batch(
       model,
       _from_names(weights),
       types.Batch(
@@ -160,12 +159,11 @@ def solve_function(
       ),
       jnp.ones_like(puzzle_ids, bool),
       supervision_steps=settings.supervision_steps,
-      solving=solve.of(
-        settings,
-        seed=config.seed,
+      solver=program_lib.solver_config(
+        config,
         slots=puzzle_ids.shape[0],  # one for each puzzle
       ),
-      see=see,
+      observe=observe,
     )
     confidence = jax.nn.sigmoid(seen["halt_logits"][-1])
     return seen["answers"][-1], confidence, steps[-1]

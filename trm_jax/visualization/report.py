@@ -21,18 +21,14 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import files, kind
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.inference import outputs
-from trm_jax.runtime import (
-  experiment,
-  metric_writer,
-  preemption,
-  processes,
-  restore,
-)
+from trm_jax.runtime import metric_writer, preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 from trm_jax.visualization import (
   animation,
   calibration,
@@ -88,16 +84,16 @@ def write(
   found = evaluate.restore_and_evaluate(
     config, workdir, stop, collector.observe
   )
-  run, trained = found.run, found.trained
+  program, task, trained = found.program, found.task, found.trained
   page = render(
     config,
     found.report,
     workdir=str(files.folder(workdir)),
     step=trained.step,
-    setup=_setup(trained, run),
+    setup=_setup(trained, program),
     stats=collector.stats,
-    puzzles=report_puzzles.select(run, trained, collector),
-    votes=_votes(run, found.report),
+    puzzles=report_puzzles.select(program, task, trained, collector),
+    votes=_votes(task, found.report),
     rows=metric_writer.read_metrics(workdir),
   )
   with files.writing(path) as file:
@@ -301,7 +297,7 @@ def _outcome(result: voting.TaskResult) -> str:
 
 
 def _setup(
-  trained: restore.Trained, run: experiment.Experiment
+  trained: restore.Trained, program: program_lib.Program
 ) -> dict[str, str]:
   weights = trained.weights
   num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
@@ -311,22 +307,22 @@ def _setup(
     versions[name] = importlib.metadata.version(name)
   versions["Python"] = platform.python_version()
   # The table may be padded to divide evenly over the devices.
-  shape = (run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1])
+  shape = (program.sizes.num_puzzle_ids, weights.puzzle_table.shape[1])
   return {
     "checkpoint": str(trained.path),
     "parameters": f"{num_parameters:,}",
     "puzzle embeddings": f"{shape[0]:,} x {shape[1]}",
-    "device": f"{run.mesh.size} x {device.device_kind} ({device.platform})",
+    "device": f"{program.mesh.size} x {device.device_kind} ({device.platform})",
     "versions": ", ".join(f"{name} {v}" for name, v in versions.items()),
   }
 
 
 def _votes(
-  run: experiment.Experiment, report: report_lib.EvalResult
+  task: task_lib.Task, report: report_lib.EvalResult
 ) -> list[TaskVotes]:
   """Returns the tasks of ARC with the votes of the evaluation, if any."""
-  table = run.task.augmentation_table
-  tasks = {task.name: task for task in table.tasks} if table else {}
+  table = task.augmentation_table
+  tasks = {each.name: each for each in table.tasks} if table else {}
   return [
     (tasks[result.name], result) for result in report.summary.task_results
   ]

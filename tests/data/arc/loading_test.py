@@ -11,7 +11,7 @@ from trm_jax.data import identifiers, tasks
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.runtime import experiment
+from trm_jax.runtime import program
 
 DATA = {
   "subsets": ("training", "evaluation"),
@@ -172,7 +172,7 @@ def _same_question_only(subsets):
 @pytest.mark.parametrize("change", [_leaked_by_name, _leaked_by_grids])
 def test_leaked_answers_are_a_reason_to_doubt(monkeypatch, change):
   _replaced(monkeypatch, change)
-  run = experiment.build(_config())
+  run = program.load(_config())
   (warning,) = run.task.warnings
   assert warning.startswith(
     "training saw the test answers of 1 of the 2 evaluation tasks"
@@ -182,5 +182,5 @@ def test_leaked_answers_are_a_reason_to_doubt(monkeypatch, change):
 
 def test_no_leak_no_warning(monkeypatch):
   _replaced(monkeypatch, _same_question_only)
-  run = experiment.build(_config())
+  run = program.load(_config())
   assert run.task.warnings == ()

@@ -32,7 +32,9 @@ def test_the_answer_given_most_often_is_chosen():
 
 def test_answers_that_differ_in_one_cell_are_others():
   answers = np.array([[[1, 2, 3]], [[1, 2, 4]], [[1, 2, 4]]])
-  chosen = rollouts.by_vote(answers, np.array([[9.0], [0], [0]], np.float32))
+  chosen = rollouts.majority_vote(
+    answers, np.array([[9.0], [0], [0]], np.float32)
+  )
   assert chosen.tolist() == [[0], [0], [1]]
 
 
@@ -45,15 +47,15 @@ def test_equal_attempts_leave_the_first():
 def test_votes_beat_any_confidence():
   answers = np.array([[[1]], [[2]], [[2]]])
   logits = np.array([[50.0], [-50], [-50]], np.float32)
-  assert rollouts.by_vote(answers, logits)[-1].tolist() == [1]
-  assert rollouts.by_confidence(logits)[-1].tolist() == [0]
+  assert rollouts.majority_vote(answers, logits)[-1].tolist() == [1]
+  assert rollouts.most_confident(answers, logits)[-1].tolist() == [0]
 
 
 def test_many_votes_leave_the_tie_to_the_confidence():
   """Of 600 votes each, the answer is given that is surer by a little."""
   answers = np.repeat(np.array([[[1]], [[2]]]), 600, axis=0)
   logits = np.repeat(np.array([[1.0], [1.0002]], np.float32), 600, axis=0)
-  assert rollouts.by_vote(answers, logits)[-1].tolist() == [600]
+  assert rollouts.majority_vote(answers, logits)[-1].tolist() == [600]
 
 
 def test_means_of_the_same_numbers_are_a_tie_in_any_order():
@@ -62,7 +64,7 @@ def test_means_of_the_same_numbers_are_a_tie_in_any_order():
     logits = rng.standard_normal(8).astype(np.float32)
     answers = np.array([1] * 8 + [2] * 8).reshape(16, 1, 1)
     both = np.concatenate([logits, rng.permutation(logits)])[:, None]
-    assert rollouts.by_vote(answers, both)[-1].tolist() == [0]
+    assert rollouts.majority_vote(answers, both)[-1].tolist() == [0]
 
 
 def test_an_unknown_choice_is_refused():

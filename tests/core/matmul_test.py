@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from trm_jax.core import model as model_lib
 from trm_jax.core import parallel
 from trm_jax.core.kernels import matmul
-from trm_jax.runtime import devices
+from trm_jax.runtime import devices, model_factory
 from trm_jax.runtime import mesh as mesh_lib
 
 R, N, M = 7, 24, 40
@@ -141,11 +141,11 @@ def test_the_widened_product_of_several_batches(axis):
 
 def test_where_it_is_chosen():
   multiplies = devices.Chip("cpu", cpu_has_bfloat16=True)
-  assert matmul.choose("bfloat16", multiplies) is matmul.widened
-  assert matmul.choose("float32", multiplies) is matmul.plain
+  assert model_factory.choose_matmul("bfloat16", multiplies) is matmul.widened
+  assert model_factory.choose_matmul("float32", multiplies) is matmul.plain
   for other in (
     devices.Chip("cpu"),
     devices.Chip("gpu", 9.0),
     devices.Chip("tpu"),
   ):
-    assert matmul.choose("bfloat16", other) is matmul.plain
+    assert model_factory.choose_matmul("bfloat16", other) is matmul.plain

@@ -1,28 +1,27 @@
 """What is kept for the backward pass where the settings leave it open."""
 
-import dataclasses
-
 import pytest
 
 from experiments import sudoku
 from tests import small_model, tiny
 from trm_jax import config as config_lib
-from trm_jax.core import recomputation
-from trm_jax.runtime import devices, mesh, program
+from trm_jax.runtime import devices, mesh, model_factory, program
 
 CPU, GPU, TPU = (devices.Chip(name) for name in ("cpu", "gpu", "tpu"))
 GIB = 2**30
 
 
 def _choose(model, *, room, chip=CPU, slots=4):
-  return recomputation.choose(model, calls=3, slots=slots, room=room, chip=chip)
+  return model_factory.choose_remat(
+    model, calls=3, slots=slots, room=room, chip=chip
+  )
 
 
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
 def test_all_is_kept_where_it_fits(token_mixing):
   model = small_model.model(token_mixing)
   # (A small model computes in float32, as all are expected to on a CPU.)
-  needed = 3 * recomputation.bytes_of_call(model, 4) / 0.8
+  needed = 3 * model_factory.bytes_of_call(model, 4) / 0.8
   for chip in (CPU, GPU):
     assert _choose(model, room=needed + 1, chip=chip) == ("none", True)
     assert _choose(model, room=needed - 1, chip=chip) == ("full", False)
@@ -52,7 +51,6 @@ def test_what_is_expected_is_what_xla_needs(token_mixing, dtype, least, most):
       latent_updates=1,
       recursion_cycles=1,
       remat="none",
-      unroll=True,
     )
     config.train.batch_size = config.eval.batch_size = 6
   built = program.build(
@@ -64,12 +62,12 @@ def test_what_is_expected_is_what_xla_needs(token_mixing, dtype, least, most):
     built.abstract_state(), built.abstract_batch(6)
   )
   needed = step.compile().memory_analysis().temp_size_in_bytes
-  model = built.model.clone(compute_dtype="float32")
-  expected = 2 * recomputation.bytes_of_call(model, 6)
+  model = built.model.with_network(compute_dtype="float32")
+  expected = 2 * model_factory.bytes_of_call(model, 6)
   assert least * expected < needed < most * expected
   # And so it is decided.
   for spare, decided in ((1, ("none", True)), (-1, ("full", False))):
-    found = recomputation.choose(
+    found = model_factory.choose_remat(
       built.model, calls=2, slots=6, room=expected / 0.8 + spare, chip=CPU
     )
     assert found == decided
@@ -98,11 +96,6 @@ def test_a_program_follows_the_memory_of_its_devices():
 
 
 def test_what_the_settings_say_is_done():
-  for knobs in (
-    {"remat": "dots"},
-    {"remat": "full"},
-    {"remat": "none", "unroll": False},
-    {"remat": "none", "unroll": True},
-  ):
-    model = _built(GIB, **knobs)
-    assert dataclasses.asdict(model) | knobs == dataclasses.asdict(model)
+  for remat in ("dots", "full", "none"):
+    model = _built(GIB, remat=remat)
+    assert (model.remat, model.unroll) == (remat, remat == "none")

@@ -12,7 +12,7 @@ from tests import small_model
 from trm_jax import errors
 from trm_jax.core import model as model_lib
 from trm_jax.core.kernels import matmul, swiglu
-from trm_jax.runtime import devices
+from trm_jax.runtime import devices, model_factory
 
 # Small blocks: several of them, and edges that no block ends at.
 TRITON = swiglu.Triton(rows=16, width=32, depth=16, interpret=True)
@@ -147,7 +147,7 @@ def test_dots_keeps_what_the_kernel_makes(axis, remat, more):
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
 def test_a_whole_model(token_mixing):
   """All calls of a supervision step, with the parameters of the plain way."""
-  model = small_model.model(token_mixing).clone(compute_dtype="bfloat16")
+  model = small_model.model(token_mixing).with_network(compute_dtype="bfloat16")
   weights = small_model.weights(token_mixing=token_mixing)
   rng = np.random.default_rng(1)
   batch, size = 3, model.hidden_size
@@ -162,7 +162,7 @@ def test_a_whole_model(token_mixing):
     vectors = weights.puzzle_table[:batch]
     return model.apply({"params": weights.params}, inputs, vectors, latents)
 
-  found = logits(model.clone(gated_product=TRITON)).logits
+  found = logits(model.with_network(gated_product=TRITON)).logits
   np.testing.assert_allclose(
     np.float32(found), np.float32(logits(model).logits), rtol=0.1, atol=0.1
   )
@@ -172,7 +172,9 @@ AMPERE, VOLTA = devices.Chip("gpu", 8.0), devices.Chip("gpu", 7.0)
 
 
 def _chosen(kernel, on, *, gate="silu", dtype="bfloat16"):
-  return swiglu.choose(kernel, gate=gate, dtype=dtype, chip=on)
+  return model_factory.choose_gated_product(
+    kernel, gate=gate, dtype=dtype, chip=on
+  )
 
 
 def test_where_it_is_chosen():
