@@ -26,6 +26,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import pytest
 
+from trm_jax.runtime import mesh
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators float32 products would otherwise run in lower precision.
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -49,8 +51,27 @@ def _no_pictures(monkeypatch):
 
 # Files that take minutes, most of them in few tests: begun last, one of them
 # would keep one worker busy when the others have nothing left.
-_FIRST = ("two_processes_test.py", "ablations_test.py", "kills_test.py")
+_FIRST = (
+  "two_processes_test.py",
+  "ablations_test.py",
+  "kills_test.py",
+  "recurrence_run_test.py",
+)
 
 
 def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
+@pytest.fixture(scope="module")
+def make_mesh():
+  """The function that runs make their mesh with, unchanged."""
+  return mesh.make_mesh
+
+
+@pytest.fixture(scope="module")
+def one_device(make_mesh):
+  """Runs of the module use one device by default: they compile faster."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mesh, "make_mesh", lambda count=1: make_mesh(count))
+    yield

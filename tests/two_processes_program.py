@@ -1,4 +1,4 @@
-"""What tests/two_processes_test.py runs: in one process, or in one of two.
+"""The program of two_processes_test.py: runs in one process or as one of two.
 
 python -m tests.two_processes_program PART PORT PROCESS FOLDER
 """

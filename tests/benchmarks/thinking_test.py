@@ -13,9 +13,11 @@ from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.data.sudoku import rules as sudoku_rules
 from trm_jax.runtime import program, restore
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(one_device, tmp_path_factory):
   run = program.load(tiny.config())
   folder = tmp_path_factory.mktemp("run")
   return str(saved_run.save(run, folder, {1: 0.5}))

@@ -96,6 +96,7 @@ def test_what_pytorch_saved_is_imported_and_answers_as_the_official_code(
   _evaluated(case, SAVED, tmp_path)
 
 
+@pytest.mark.slow
 def test_golden_evaluation_of_an_import(tmp_path):
   case = golden.load("case09_eval")
   config = golden.json_of(case, "config")
@@ -105,6 +106,7 @@ def test_golden_evaluation_of_an_import(tmp_path):
   _evaluated(case, path, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["att_rope", "mlp_t"])
 def test_golden_answers_of_imported_networks_of_two_blocks(tmp_path, name):
   """The first row of the golden batch begins with the initial latents."""
@@ -132,11 +134,11 @@ def test_golden_answers_of_imported_networks_of_two_blocks(tmp_path, name):
   [
     (0, "att_rope"),
     (1, "mlp_t"),
-    (2, "att_learned"),
+    pytest.param(2, "att_learned", marks=pytest.mark.slow),
     (3, "att_ndim0"),
-    (0, "att_len0"),
-    (1, "mlp_t_len0"),
-    (2, "att_pad"),
+    pytest.param(0, "att_len0", marks=pytest.mark.slow),
+    pytest.param(1, "mlp_t_len0", marks=pytest.mark.slow),
+    pytest.param(2, "att_pad", marks=pytest.mark.slow),
   ],
 )
 def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
@@ -203,7 +205,13 @@ def _assert_golden_inner_outputs(model, weights, case):
   golden.assert_close(output.continue_logits, case["inner/q_continue"], noise)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    "hrm",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("singlez", "hier6")),
+  ],
+)
 def test_golden_answers_of_an_imported_variant(tmp_path, name):
   """Free slots begin with the initial latents: their answers are known."""
   case = golden.under(golden.load("case08_variants"), f"{name}/")

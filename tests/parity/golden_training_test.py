@@ -51,7 +51,13 @@ def _count_checked_gradients(tree, official, noise):
   return checked
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize(
+  "remat",
+  [
+    "none",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("dots", "full")),
+  ],
+)
 @pytest.mark.parametrize(
   "name", ["att", "mlp_t", "att_learned_pad_continue_fixed"]
 )

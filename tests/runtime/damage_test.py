@@ -14,7 +14,7 @@ import tiny
 
 from trm_jax import errors, train
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import program, restore
+from trm_jax.runtime import mesh, program, restore
 
 OLD, NEW = 2, 4
 SCORES = {OLD: 0.9, NEW: 0.1}
@@ -256,7 +256,10 @@ def test_one_that_does_not_fit_is_not_passed_over(workdir):
   assert _content(workdir) == before
 
 
-def test_a_training_goes_on_from_the_one_before(tmp_path, capfd):
+def test_a_training_goes_on_from_the_one_before(
+  tmp_path, capfd, make_mesh, monkeypatch
+):
+  monkeypatch.setattr(mesh, "make_mesh", lambda: make_mesh(1))
   config = tiny.config()
   config = dataclasses.replace(
     config,

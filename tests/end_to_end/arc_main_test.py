@@ -15,7 +15,7 @@ import scorer
 
 from experiments import arc, custom
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import errors, train
 from trm_jax.data import tasks
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
@@ -60,6 +60,7 @@ def _flags(tmp_path, source, **changes):
 def _config(tmp_path, source, **changes):
   config = arc.get_config("smoke")
   config.data.update(_settings(tmp_path, source, **changes))
+  config.train.batch_size = config.eval.batch_size = 8  # there are 8 devices
   return config_lib.from_config_dict(config)
 
 
@@ -76,6 +77,7 @@ def _official(tmp_path, kaggle):
 # --- what a user wants -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kaggle_files_to_a_submission(tmp_path, kaggle):
   result = command_line.run(
     *_flags(tmp_path, kaggle, num_variants=1),
@@ -165,15 +167,19 @@ def test_own_tasks_in_a_file_each(tmp_path):
 # --- what is wrong in a folder -----------------------------------------------
 
 
-def _error(tmp_path, source, **changes) -> str:
-  """The error's line; nothing half-written lies around."""
-  message = command_line.error_of(
-    *_flags(tmp_path, source, **changes), config=SMOKE
-  )
+def _assert_nothing_half_written(tmp_path):
   assert not (tmp_path / "run").exists()
   assert not list((tmp_path / "cache").rglob("*array_record*"))
   assert not list((tmp_path / "cache").rglob("*.npz"))
-  return message
+
+
+def _error(tmp_path, source, **changes) -> str:
+  """The error's line; nothing half-written lies around."""
+  with pytest.raises(errors.UserError) as caught:
+    train.train(_config(tmp_path, source, **changes), str(tmp_path / "run"))
+  _assert_nothing_half_written(tmp_path)
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
 
 
 def _change(path, change):
@@ -222,8 +228,11 @@ def test_faults_in_a_file(tmp_path, kaggle, change, text):
   assert re.search(text, _error(tmp_path, kaggle))
 
 
-def test_a_missing_folder(tmp_path):
-  message = _error(tmp_path, tmp_path / "nowhere")
+def test_a_missing_folder_through_main(tmp_path):
+  message = command_line.error_of(
+    *_flags(tmp_path, tmp_path / "nowhere"), config=SMOKE
+  )
+  _assert_nothing_half_written(tmp_path)
   assert f"config.data.source is '{tmp_path / 'nowhere'}', which is" in message
 
 
@@ -234,7 +243,7 @@ def test_a_missing_subset(tmp_path, kaggle):
 
 
 def test_subsets_without_the_one_to_test(tmp_path, kaggle):
-  message = _error(tmp_path, kaggle, subsets="('training',)")
+  message = _error(tmp_path, kaggle, subsets=("training",))
   assert "config.data.test_subset is 'evaluation'; it must be one" in message
 
 
@@ -242,9 +251,10 @@ def test_identifiers_of_another_data_set(tmp_path, kaggle):
   """As another checkpoint has them; the tasks are prepared by then."""
   path = tmp_path / "identifiers.json"
   folders.write_json(path, ["<blank>", "training0", "00576224"])
-  message = command_line.error_of(
-    *_flags(tmp_path, kaggle, identifiers=path), config=SMOKE
-  )
+  config = _config(tmp_path, kaggle, identifiers=str(path))
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path / "run"))
+  message = str(caught.value)
   assert f"{path} has the identifiers of another data set" in message
   assert "the originals of 4 of 5 tasks are missing" in message
   assert "first 'training1' of the subset 'training'" in message

@@ -319,6 +319,7 @@ def test_going_on_needs_no_old_run(adapted, tmp_path, capsys):
   np.testing.assert_equal(report.final, adapted.report.final)
 
 
+@pytest.mark.slow
 def test_everything_is_learned(tmp_path, files, old):
   config = _config(files, old, "all", train={"num_steps": 1})
   train.train(config, str(tmp_path))

@@ -57,6 +57,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch, compiled):
   assert "jit(train_step)" in compiled
 
 
+@pytest.mark.slow
 def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

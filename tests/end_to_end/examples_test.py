@@ -15,7 +15,9 @@ from trm_jax.core import types
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import program
 
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+pytestmark = pytest.mark.usefixtures("one_device")
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 CYCLES, UPDATES = 3, 6  # as the examples have them
 
 
@@ -97,6 +99,7 @@ def test_networks_of_other_libraries_learn(name, rounds):
   assert np.mean(losses[-3:]) < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_an_nnx_network_has_gradients_of_the_last_cycle():
   example = _load("nnx_network")
   x, _ = _question(example)
@@ -129,6 +132,7 @@ def test_an_nnx_network_has_gradients_of_the_last_cycle():
   _assert_gradient_of_last_cycle(gradient, make_network, params, x, zeros)
 
 
+@pytest.mark.slow
 def test_an_equinox_network_has_gradients_of_the_last_cycle():
   example = _load("equinox_network")
   x, start = _question(example)

@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import base, sudoku_fast
 from trm_jax import config as config_lib
@@ -28,6 +29,7 @@ def test_the_recipe_is_off_unless_it_is_asked_for():
     assert plain[knob] == 0.0
 
 
+@pytest.mark.usefixtures("one_device")
 def test_the_recipe_trains_without_a_warning(capfd):
   config = sudoku_fast.get_config("smoke")
   config.model.hidden_size = config.model.puzzle_vector_size = 16

@@ -19,7 +19,9 @@ from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import metric_writer, restore
 
-ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
 TIMEOUT = 300  # seconds; two processes that disagree wait for each other
 
 

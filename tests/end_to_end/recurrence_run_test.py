@@ -49,9 +49,18 @@ class _StopAtStep2(preemption.Stop):
     return super().now(mesh)
 
 
-@pytest.fixture(scope="module", params=RECURRENCES)
+@pytest.fixture(
+  scope="module",
+  params=[
+    "single_latent",
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ("hrm", "latent_per_update", "direct")
+    ),
+  ],
+)
 def run(request, tmp_path_factory):
-  """(name, workdir) of a run that was ended and then went on."""
+  """(name, workdir) of a run that was stopped and then continued."""
   workdir = tmp_path_factory.mktemp(request.param)
   make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:

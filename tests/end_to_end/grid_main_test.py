@@ -65,6 +65,7 @@ def test_own_grids_train_a_step(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_maze_smoke(tmp_path):
   result = command_line.run(
     f"--workdir={tmp_path / 'run'}",
@@ -157,6 +158,12 @@ def _error(tmp_path, source, **data) -> str:
       SHAPE,
       "test.csv line 3: question has 3 characters, expected 6 (2 x 3",
     ),
+    (
+      {"train": (("ab.!", "ba!."), ("abc", "cba"))},
+      {},
+      "train.csv line 3: question has 3 characters, expected 4 (2 x 2, as in"
+      " train.csv line 2)",
+    ),
     ({}, {"grid_rows": 2}, "grid_rows is 2 and config.data.grid_cols 0"),
     ({}, SHAPE | {"relabel": "abca"}, "config.data.relabel has 'a' twice"),
     ({}, SHAPE | {"num_train": 4}, "num_train asks for 4 puzzles, but the"),
@@ -166,6 +173,7 @@ def _error(tmp_path, source, **data) -> str:
     "charset",
     "column",
     "size of a test puzzle",
+    "two sizes",
     "one side",
     "twice",
     "too many",
@@ -174,16 +182,6 @@ def _error(tmp_path, source, **data) -> str:
 def test_faults(tmp_path, files, data, text):
   source = _write(tmp_path / "mine", **files)
   assert text in _error(tmp_path, source, **data)
-
-
-def test_two_sizes_through_main(tmp_path):
-  source = _write(tmp_path / "mine", train=(("ab.!", "ba!."), ("abc", "cba")))
-  message = command_line.error_of(*_flags(tmp_path, source), config=CUSTOM)
-  assert (
-    "train.csv line 3: question has 3 characters, expected 4 (2 x 2, as in"
-    " train.csv line 2)"
-  ) in message
-  assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_character_through_main(tmp_path):

@@ -261,6 +261,7 @@ def _task():
   return tasks.load(config_lib.from_config_dict(config).data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ablations.ROWS)
 def test_a_row_trains_twenty_steps_without_a_warning(row, capfd):
   config = ablations.get_config(f"{row},smoke")
