@@ -134,11 +134,11 @@ def test_golden_answers_of_imported_networks_of_two_blocks(tmp_path, name):
   [
     (0, "att_rope"),
     (1, "mlp_t"),
-    pytest.param(2, "att_learned", marks=pytest.mark.slow),
+    (2, "att_learned"),
     (3, "att_ndim0"),
-    pytest.param(0, "att_len0", marks=pytest.mark.slow),
-    pytest.param(1, "mlp_t_len0", marks=pytest.mark.slow),
-    pytest.param(2, "att_pad", marks=pytest.mark.slow),
+    (0, "att_len0"),
+    (1, "mlp_t_len0"),
+    (2, "att_pad"),
   ],
 )
 def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):

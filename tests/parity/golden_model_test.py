@@ -226,17 +226,15 @@ def test_golden_input_embeddings(name):
   golden.assert_close(x, case["input_embeddings"])
 
 
-def _forward_cases():
-  """Every network at one depth, and (slow) the other depth and all of remat."""
-  for name in FORWARD_NAMES:
-    for cycles in CYCLES:
-      for remat in ("none", "dots", "full"):
-        is_fast = (cycles, remat) == ("H3L6", "none")
-        marks = () if is_fast else pytest.mark.slow
-        yield pytest.param(name, cycles, remat, marks=marks)
-
-
-@pytest.mark.parametrize(("name", "cycles", "remat"), _forward_cases())
+@pytest.mark.parametrize(
+  "remat",
+  [
+    "none",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("dots", "full")),
+  ],
+)
+@pytest.mark.parametrize("cycles", ["H3L6", "H2L4"])
+@pytest.mark.parametrize("name", FORWARD_NAMES)
 def test_golden_forward(name, cycles, remat):
   case = golden.under(golden.load("case02_inner"), f"{name}/")
   t, n = CYCLES[cycles]
