@@ -24,7 +24,7 @@ Value = bool | int | float | str
 Point = Mapping[str, Value]
 
 # Settings that change neither a trial's result nor its comparison with others.
-_FREE = ("name", "data.source", "data.cache_dir", "train.max_minutes")
+_FREE = ("name", "data.source", "data.cache_dir", "train.time_limit_minutes")
 _FREE_GROUPS = ("checkpoint.", "log.")
 
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

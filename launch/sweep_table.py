@@ -21,7 +21,7 @@ _HARMLESS = frozenset(
   (
     *("eval.batch_size", "eval.every_steps"),
     *("model.attention_kernel", "model.gate_kernel", "model.remat"),
-    "train.microbatches",
+    "train.gradient_accumulation_steps",
   )
 )
 _HEADER = (
@@ -311,7 +311,7 @@ def _recipe(
   for name in begun:
     row = plan.rows[name]
     data = row.config.data
-    tested = [f"{n:,}" for n in (data.num_test, row.config.eval.tasks) if n]
+    tested = [f"{n:,}" for n in (data.num_test, row.config.eval.max_tasks) if n]
     task = data.task.replace("_", " ")
     if not data.task.startswith("generated"):
       task += f" from {data.source or 'the public download'}"
@@ -355,7 +355,7 @@ def network_facts(config: config_lib.Config) -> tuple[int, int, int]:
     lambda: train_state.init_params(
       model,
       jax.random.key(0),
-      puzzle_vector_size=config.model.puzzle_vector_size,
+      puzzle_embed_dim=config.model.puzzle_embed_dim,
     )
   )
   return (

@@ -49,11 +49,11 @@ def test_what_is_typed_has_the_type_of_what_was_there():
     "--config.eval.halt_threshold=0.9",
     "--config.eval.batch_size",
     "3",
-    "--config.train.frozen_network=False",
+    "--config.train.freeze_network=False",
     "--config.name=two words = one name",
   )
   assert changed.name == "two words = one name"
-  assert changed.train.frozen_network is False
+  assert changed.train.freeze_network is False
   assert changed.eval == dataclasses.replace(
     tiny.config().eval, solver="adaptive", halt_threshold=0.9, batch_size=3
   )
@@ -82,8 +82,8 @@ def test_settings_change_an_experiment_that_is_named_after_them(monkeypatch):
     ("config.eval.rollouts", "config.eval.rollouts has no value"),
     ("config.eval.solver=slow", "choose one of fixed, adaptive, rollouts"),
     (
-      "config.train.frozen_network=2",
-      "config.train.frozen_network is '2'; it must be True or False",
+      "config.train.freeze_network=2",
+      "config.train.freeze_network is '2'; it must be True or False",
     ),
   ],
 )
