@@ -349,7 +349,7 @@ def test_rows_of_puzzles_are_never_cut_off():
     )
     | {
       "num_puzzle_ids": 5,
-      "arrays": {"puzzle_table": array_digest.ArrayInfo("float32", (8, 4))},
+      "arrays": {"puzzle_table": array_digest.ArrayInfo("float32", (8, 4), 0)},
     }
   )
   for num_rows, fits in (
