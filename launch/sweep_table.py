@@ -342,10 +342,10 @@ def network_facts(config: config_lib.Config) -> tuple[int, int, int]:
 
   jax.config.update("jax_platforms", "cpu")
   from trm_jax.core import train_state
-  from trm_jax.data import kind
+  from trm_jax.data import tasks
   from trm_jax.runtime import flops, model_factory
 
-  look = kind.look_of(config.data, (), 0)
+  look = tasks.look(config.data)
   model = model_factory.build_model(
     config.model,
     vocab_size=len(look.symbols),

@@ -114,7 +114,6 @@ def test_whole_numbers_serve_as_floats():
     ("model.positions", "sinusoidal"),
     ("model.compute_dtype", "float16"),
     ("model.remat", "some"),
-    ("data.task", "chess"),
     ("data.augmentation", "mirror"),
     ("train.halt_rule", "never"),
     ("eval.checkpoint", "oldest"),

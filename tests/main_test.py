@@ -184,7 +184,12 @@ def test_missing_folder(tmp_path):
 @pytest.mark.parametrize(
   ("header", "question", "text"),
   [
-    ("question,answer\n", QUESTION, "train.csv line 1"),
+    (
+      "a,b,puzzle,answer\n",
+      QUESTION,
+      "train.csv line 1: the header is 'a,b,puzzle,answer', expected one"
+      " 'question' and one 'answer'",
+    ),
     (HEADER, f"x{QUESTION[1:]}", "train.csv line 2: question has 'x'"),
     (HEADER, f"{QUESTION[:2]}1{QUESTION[3:]}", "train.csv line 2"),
   ],
@@ -198,8 +203,6 @@ def test_faults_of_a_file(tmp_path, header, question, text):
   message = str(caught.value)
   assert text in message
   assert "\n" not in message
-  if header != HEADER:
-    assert HEADER.strip() in message
   assert_nothing_half_written(tmp_path)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax.data import kind, puzzle_set
+from trm_jax.data import puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.data.sudoku import rules as sudoku_rules
@@ -99,8 +99,8 @@ def of(cls, config: config_lib.Config, *, look=None, identifiers=("<blank>",)):
   """Builds a stand-in for the puzzles of the settings."""
   return cls(
     config=config,
-    look=look or kind.look_of(config.data, (), 0),
-    rules=kind.rules_of(config.data),
+    look=look or tasks.look(config.data),
+    rules=tasks.rules(config.data),
     identifiers=list(identifiers),
     path=epath.Path("runs/stand_in"),
   )

@@ -18,16 +18,6 @@ import ml_collections
 
 from trm_jax import errors
 
-TASKS = (
-  "sudoku",
-  "generated_sudoku",
-  "maze",
-  "generated_maze",
-  "arc",
-  "generated_arc",
-  "grid",
-)
-
 SOLVERS = ("fixed", "adaptive", "rollouts")  # see core/solve_batch.py
 
 _T = TypeVar("_T")
@@ -177,11 +167,9 @@ class DataConfig:
   num_variants: int
 
   def __post_init__(self):
-    one_of("data.task", self.task, TASKS)
     one_of("data.augmentation", self.augmentation, ("none", "fixed", "endless"))
     if self.new_rows:
       one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
-      one_of("data.task (new_rows)", self.task, ("arc", "generated_arc"))
     for name in ("num_train", "num_test", "num_variants"):
       at_least(f"data.{name}", getattr(self, name), 0)
     for name in ("grid_rows", "grid_cols"):

@@ -293,7 +293,7 @@ def test_new_tasks_alone_are_answered_and_so_they_are_again(adapted, tmp_path):
   missing = tmp_path / "missing"
   data = dataclasses.replace(adapted.config.data, identifiers=str(missing))
   gone = dataclasses.replace(adapted.config, data=data)
-  with pytest.raises(errors.UserError, match=f"there is no {missing}; expect"):
+  with pytest.raises(errors.UserError, match=f"{missing} does not exist; ex"):
     evaluate.evaluate_workdir(gone, str(copy))
   # The line's own advice.
   data = dataclasses.replace(data, identifiers=str(copy))
@@ -426,5 +426,5 @@ def test_a_misspelt_run_is_one_line(tmp_path):
     f"--workdir={tmp_path / 'new'}",
     config="experiments/arc_adapt.py:smoke",
   )
-  assert f"there is no {missing}; expected the workdir of a run" in message
+  assert f"{missing} does not exist; expected the workdir of a run" in message
   assert not (tmp_path / "new").exists()

@@ -219,7 +219,7 @@ GRID = f"{PLACE} train pair 3: output"
       _with_grid([[0, 1], [2]]),
       f"{GRID} row 2 has 1 cells, but row 1 has 2",
     ),
-    (_without_test, f"{PLACE}: is a task without test pairs"),
+    (_without_test, f"{PLACE}: has no test pairs"),
   ],
   ids=["broken", "31 columns", "colour 10", "ragged", "no test"],
 )
@@ -239,7 +239,7 @@ def test_a_missing_folder_through_main(tmp_path):
 def test_a_missing_subset(tmp_path, kaggle):
   (kaggle / "arc-agi_evaluation_challenges.json.gz").unlink()
   message = _error(tmp_path, kaggle)
-  assert f"there is no ARC subset 'evaluation' in {kaggle}" in message
+  assert f"{kaggle} has no ARC subset 'evaluation'" in message
 
 
 def test_subsets_without_the_one_to_test(tmp_path, kaggle):
@@ -255,7 +255,8 @@ def test_identifiers_of_another_data_set(tmp_path, kaggle):
   with pytest.raises(errors.UserError) as caught:
     train.train(config, str(tmp_path / "run"))
   message = str(caught.value)
-  assert f"{path} has the identifiers of another data set: 4 of 5" in message
+  assert f"{path} has the identifiers of another data set" in message
+  assert "the originals of 4 of 5 tasks are missing" in message
   assert "first 'training1' of the subset 'training'" in message
   assert not (tmp_path / "run").exists()
 
@@ -273,7 +274,7 @@ def _without_last(path):
   [
     ("test_puzzles.json", pathlib.Path.unlink, "cannot be read: No such file"),
     ("train/all__inputs.npy", _cut, "cannot be read, the file is damaged"),
-    ("identifiers.json", _without_last, "has 20 entries, but by num_puzzle"),
+    ("identifiers.json", _without_last, "has 20 entries, but num_puzzle"),
   ],
   ids=["missing", "truncated", "length"],
 )
@@ -307,15 +308,15 @@ def _exchanged(names):
     (
       "test_puzzles.json",
       _task_twice,
-      "test_puzzles.json does not fit the test set: the task 'evaluation0' has"
-      " 4 test inputs there, 2 here",
+      "test_puzzles.json does not match the test set: the task 'evaluation0'"
+      " has 4 test inputs there, 2 here",
     ),
     (
       "test_puzzles.json",
       _without_task,
       "test_puzzles.json has no task 'evaluation0', which is in the test set",
     ),
-    ("test_puzzles.json", list, "is not an object of tasks by name"),
+    ("test_puzzles.json", list, "is not a JSON object"),
     (
       "identifiers.json",
       _exchanged,

@@ -138,7 +138,7 @@ def _error(tmp_path, source, **data) -> str:
     (
       {},
       {},
-      "train.csv line 2: question has 6 characters, which make no square of"
+      "train.csv line 2: question has 6 characters, which is no square of"
       " 1 x 1 to 30 x 30 cells: set config.data.grid_rows and",
     ),
     (
@@ -150,8 +150,8 @@ def _error(tmp_path, source, **data) -> str:
     (
       {"header": ("question", "solution")},
       SHAPE,
-      "train.csv line 1: the header is 'question,solution', expected one"
-      " column 'question' and one column 'answer'",
+      "train.csv line 1: the columns are 'question', 'solution'; expected one"
+      " 'question' and one 'answer'",
     ),
     (
       {"test": [*TEST, ("abc", "cba")]},

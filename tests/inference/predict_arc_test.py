@@ -17,7 +17,7 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.inference import arc_questions, predict
+from trm_jax.inference import inputs, predict
 
 CONFIG = solver_stand_in.changed(tiny.config(), "data", task="arc")
 
@@ -198,7 +198,7 @@ def test_a_task_that_the_table_does_not_know(tmp_path, capfd):
 
 
 def _names(source):
-  given = arc_questions.read(str(source))
+  given = inputs.read_tasks(str(source))
   return [task.name for task in given.tasks], given.faults
 
 
@@ -253,13 +253,13 @@ def test_bad_tasks_are_named_and_the_others_solved(tmp_path):
   message = _error(_solver(), _write(tmp_path, value), output)
   assert message == (
     "3 of 4 tasks were invalid: bad, <blank>, a|||b (first tasks.json task"
-    " 'bad': is a task without train pairs); the answers to the others are in"
+    " 'bad': has no train pairs); the answers to the others are in"
     f" {output}"
   )
   assert list(json.loads(output.read_text())) == NAMES[:1]
   details = json.loads((tmp_path / "answers_details.json").read_text())
   assert list(details) == [NAMES[0], "bad", "<blank>", "a|||b"]
-  assert "without train pairs" in details["bad"]["error"]
+  assert "has no train pairs" in details["bad"]["error"]
 
 
 @pytest.mark.parametrize(
@@ -267,10 +267,10 @@ def test_bad_tasks_are_named_and_the_others_solved(tmp_path):
   [
     (b"", "tasks.json line 1, column 1: is not JSON"),
     (b"\xff", "tasks.json: not UTF-8 text"),
-    ([], "tasks.json: is not an object at its top level"),
+    ([], "tasks.json: the top level is not an object"),
     ({}, "tasks.json has no tasks"),
     ({"a": []}, "tasks.json task 'a': is a list, expected an object"),
-    ({"train": []}, "tasks.json task 'tasks': is a task without train pairs"),
+    ({"train": []}, "tasks.json task 'tasks': has no train pairs"),
     (
       {"a": 1, "b": {}},
       "2 of 2 tasks were invalid: a, b (first tasks.json task 'a': is 1",
@@ -294,7 +294,7 @@ def test_inputs_that_are_not_there(tmp_path):
   )
   folder = tmp_path / "empty"
   folder.mkdir()
-  assert "there is no .json file in" in _error(_solver(), folder, output)
+  assert "has no .json files" in _error(_solver(), folder, output)
   path = tmp_path / "tasks.json.gz"
   path.write_bytes(b"no gzip")
   assert "tasks.json.gz cannot be read: " in _error(_solver(), path, output)

@@ -12,7 +12,7 @@ import solver_stand_in
 import tiny
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import pictures as prediction_pictures
 from trm_jax.inference import predict
@@ -149,7 +149,7 @@ def test_own_grids_have_no_rules(tmp_path, capfd):
   config = solver_stand_in.changed(
     tiny.config(), "data", task="grid", grid_rows=1, grid_cols=2
   )
-  look = kind.look_of(config.data, ("?", *'",'), 2)
+  look = tasks.look(config.data, ("?", *'",'), 2)
   solver = solver_stand_in.of(solver_stand_in.Echo, config, look=look)
   path = tmp_path / "answers.csv"
   predict.predict_file(solver, '",', str(path), "")
@@ -275,7 +275,7 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
   source = _write(tmp_path, [QUESTION])
   message = _error(solver, source, tmp_path / "nowhere" / "answers.csv")
   assert f"there is no folder {tmp_path / 'nowhere'}" in message
-  assert "which is no file" in _error(solver, source, tmp_path)
+  assert "which is not a file" in _error(solver, source, tmp_path)
   assert "which is the --input" in _error(solver, source, source)
   monkeypatch.setenv("HOME", str(tmp_path))
   message = _error(solver, "~/puzzles.csv", "~/puzzles.csv")

@@ -393,7 +393,7 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   ("output", "text"),
   [
     ("-", "a report cannot be printed: name a file"),
-    (".", "which is no file; name a file"),
+    (".", "which is not a file; name a file"),
     ("nowhere/page.html", "but there is no folder nowhere"),
   ],
 )

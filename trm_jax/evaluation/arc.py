@@ -61,7 +61,7 @@ class ArcEvaluator(report.Scorer):
   def __init__(
     self,
     table: task_lib.AugmentationTable,
-    puzzles: puzzle_set.Selection,
+    puzzles: puzzle_set.Subset,
     weights: types.Weights,
     *,
     config: config_lib.Config,

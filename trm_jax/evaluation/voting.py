@@ -222,7 +222,7 @@ class VoteCounter:
   def __init__(
     self,
     table: task_lib.AugmentationTable,
-    puzzles: puzzle_set.Selection,
+    puzzles: puzzle_set.Subset,
     *,
     first_task: int = 0,
     first_example: int = 0,

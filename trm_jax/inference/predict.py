@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs, outputs, predict_arc
 from trm_jax.inference import pictures as pictures_lib
@@ -37,7 +37,7 @@ def predict_file(
 
   Args:
     solver: The trained network.
-    input_path: As `inputs.read_blocks` or `arc_questions.read` takes it.
+    input_path: As `inputs.read_blocks` or `inputs.read_tasks` takes it.
     output_path: As for `outputs.writing`.
     pictures: Folder for pictures of the first puzzles (see `pictures.draw`), or
       "".
@@ -46,7 +46,7 @@ def predict_file(
     UserError: nothing can be read or written; or, after the answers have been
       written, some rows were invalid.
   """
-  if kind.of(solver.config.data) == "arc":
+  if tasks.get(solver.config.data).is_arc:
     predict_arc.predict_tasks(solver, input_path, output_path, pictures)
     return
   summary = _Summary()

@@ -21,7 +21,7 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
-from trm_jax.inference import arc_questions, outputs
+from trm_jax.inference import inputs, outputs
 from trm_jax.inference import pictures as pictures_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
@@ -52,7 +52,7 @@ def predict_tasks(
 
   Args:
     solver: The trained network.
-    input_path: As for `arc_questions.read`.
+    input_path: As for `inputs.read_tasks`.
     output_path: As for `outputs.writing`; only the submission is printed.
     pictures: As for `predict.predict_file`; the test inputs of the first
       original tasks are drawn.
@@ -63,7 +63,7 @@ def predict_tasks(
   """
   details_path = _details_path(output_path, input_path)
   with outputs.writing(output_path, input_path=input_path) as file:
-    given = arc_questions.read(input_path)
+    given = inputs.read_tasks(input_path)
     if not given.tasks:
       raise errors.UserError(_faults(given))
     variants = _Variants.of(given.tasks, solver.identifiers)
@@ -128,7 +128,7 @@ class _Variants:
 
   def test_set(
     self, num_variants: int
-  ) -> tuple[task_lib.AugmentationTable, puzzle_set.Selection]:
+  ) -> tuple[task_lib.AugmentationTable, puzzle_set.Subset]:
     """Returns the variants' test inputs as in a data set.
 
     Args:
@@ -259,7 +259,7 @@ def _has_details(path: epath.Path) -> bool:
   )
 
 
-def _faults(given: arc_questions.Tasks) -> str:
+def _faults(given: inputs.Tasks) -> str:
   faults = list(given.faults.values())
   total = len(faults) + len(given.tasks)
   if total == 1:

@@ -18,7 +18,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import eval_step, types
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.data import kind, loader, puzzle_set
+from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs as inputs_lib
@@ -123,7 +123,7 @@ class Solver:
       UserError: a puzzle is malformed, or of ARC, where a grid means nothing
         without its task.
     """
-    if kind.of(self.config.data) == "arc":
+    if tasks.get(self.config.data).is_arc:
       raise errors.UserError(
         "an ARC grid means nothing without its task: use --mode=predict with"
         " the task's JSON"
@@ -351,7 +351,7 @@ def _read(
   saved = checkpoints.metadata(step)
   used = config or restore.settings_of(saved, workdir)
   seq_len = saved.arrays[_TOKENS].shape[1]
-  look = kind.look_of(used.data, saved.vocabulary, seq_len)
+  look = tasks.look(used.data, saved.vocabulary, seq_len)
   checkpoint_metadata.check_network_fits(saved, used, look.symbols)
   program = program_lib.build(
     used,
@@ -371,7 +371,7 @@ def _read(
   return Solver(
     config=used,
     look=look,
-    rules=kind.rules_of(used.data),
+    rules=tasks.rules(used.data),
     identifiers=names,
     step=step,
     path=checkpoints.path(step),

@@ -24,8 +24,7 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import train_state, types
-from trm_jax.data import files, identifiers, official
-from trm_jax.data import kind as kind_lib
+from trm_jax.data import files, identifiers, official, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
@@ -127,7 +126,7 @@ def import_checkpoint(
     checkpoints.wait()
     path = checkpoints.path(step)
   processes.tell(f"took {taken} of {located.weights}")
-  if kind_lib.of(config.data) == "arc":
+  if tasks.get(config.data).is_arc:
     processes.note(
       "which ARC test answers these weights were trained on is unknown, so"
       " evaluation cannot warn of leaked tasks"
@@ -139,14 +138,15 @@ def import_checkpoint(
 
 def _look(data: config_lib.DataConfig) -> task_lib.Look:
   """Returns the puzzles' grid and symbols from the settings alone."""
-  if kind_lib.of(data) != "grid":
-    return kind_lib.look_of(data, (), 0)
+  if data.task != "grid":
+    return tasks.look(data)
   if not data.charset or not data.grid_rows or not data.grid_cols:
     raise errors.UserError(
       "a checkpoint does not say what the tokens of your own grids are: set"
       " config.data.charset, config.data.grid_rows and config.data.grid_cols"
     )
-  return kind_lib.grid_look(data.grid_rows, data.grid_cols, data.charset)
+  vocabulary = ("", *data.charset)
+  return tasks.look(data, vocabulary, data.grid_rows * data.grid_cols)
 
 
 def _identifiers(
@@ -162,7 +162,7 @@ def _identifiers(
     names = identifiers.read(path)
     identifiers.check(names, where=str(path))
     return names, str(path)
-  if kind_lib.of(data) == "arc":
+  if tasks.get(data).is_arc:
     raise errors.UserError(
       "an ARC checkpoint needs the identifiers of its puzzle table's rows,"
       f" which are in {identifiers.FILE} of the data set it was trained on: put"
@@ -231,7 +231,7 @@ def _raise_differences(
 def _settled(config: config_lib.Config, workdir: str) -> config_lib.Config:
   """Returns the settings to save; ARC's variants are those of the table."""
   data = config.data
-  if kind_lib.of(data) == "arc" and not official.is_official(data.source):
+  if tasks.get(data).is_arc and not official.is_official(data.source):
     path = str(restore.identifiers_path(workdir))
     data = dataclasses.replace(data, identifiers=path)
   return dataclasses.replace(config, data=data)

@@ -198,7 +198,7 @@ class Program:
       first_batch=first_batch,
     )
 
-  def test_puzzles(self, task: task_lib.Task) -> puzzle_set.Selection:
+  def test_puzzles(self, task: task_lib.Task) -> puzzle_set.Subset:
     """Returns the puzzles to evaluate on."""
     return puzzle_set.select(
       task.test,

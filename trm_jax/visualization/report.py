@@ -20,9 +20,10 @@ from PIL import Image
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import files, kind
+from trm_jax.data import files
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
@@ -269,7 +270,7 @@ def _attempts(
     for grid in result.attempts[: len(leaders)]
   ]
   trace = animation.AnswerTrace(
-    look=kind.ARC_LOOK,
+    look=arc_load.LOOK,
     question=arc_grids.encode(pair.input),
     answers=np.stack([arc_grids.encode(grid) for grid in grids]),
     confidence=np.array([mean for _, mean in leaders]),

@@ -136,8 +136,8 @@ def test_unknown_answers_and_unused_rows_are_told(tmp_path, monkeypatch):
   task = _load(identifiers=str(path))
   assert task.identifiers == names
   assert task.notes[1:] == (
-    "2 rows of the puzzle table belong to tasks that the data do not have; they"
-    " are kept as they are",
+    "2 rows of the puzzle table belong to tasks that are not in the data; they"
+    " stay unchanged",
     "1 test pairs of training tasks have no known answer and are left out",
   )
   assert task.train.num_examples == plain.train.num_examples - 5
@@ -184,3 +184,57 @@ def test_no_leak_no_warning(monkeypatch):
   _replaced(monkeypatch, _same_question_only)
   run = program.load(_config())
   assert run.task.warnings == ()
+
+
+# --- generated tasks ---------------------------------------------------------
+
+
+def _rules(task):
+  """Each transform, with its colours, that turns all inputs into outputs."""
+  found = []
+  pairs = (*task.train, *task.test)
+  for transform in range(arc_grids.NUM_TRANSFORMS):
+    colours: dict[int, set[int]] = {}
+    fits = True
+    for pair in pairs:
+      turned = arc_grids.dihedral(pair.input, transform)
+      fits &= turned.shape == pair.output.shape
+      if fits:
+        for old, new in zip(turned.flat, pair.output.flat, strict=True):
+          colours.setdefault(int(old), set()).add(int(new))
+    if fits and all(len(new) == 1 for new in colours.values()):
+      values = [new for (new,) in colours.values()]
+      if len(set(values)) == len(values):
+        found.append((transform, colours))
+  return found
+
+
+def test_a_rule_explains_every_pair_of_a_generated_task():
+  subsets = arc_load.generate(20, 10, seed=0)
+  assert list(subsets) == ["training", "evaluation"]
+  transforms = set()
+  for subset, members in subsets.items():
+    assert [task.name for task in members] == [
+      f"{subset}{i}" for i in range(20 if subset == "training" else 10)
+    ]
+    for task in members:
+      assert (len(task.train), len(task.test)) == (3, 1)
+      rules = _rules(task)
+      assert rules
+      transforms |= {transform for transform, _ in rules}
+      for pair in (*task.train, *task.test):
+        assert all(2 <= side <= 5 for side in pair.input.shape)
+        assert pair.input.dtype == pair.output.dtype == np.uint8
+  assert transforms == set(range(arc_grids.NUM_TRANSFORMS))
+
+
+def test_generated_tasks_by_seed():
+  def texts(seed):
+    subsets = arc_load.generate(4, 2, seed=seed)
+    return [
+      arc_tasks.to_json(task) for tasks in subsets.values() for task in tasks
+    ]
+
+  assert texts(0) == texts(0)
+  assert not set(texts(0)) & set(texts(1))
+  assert len(set(texts(0))) == 6

@@ -1,5 +1,7 @@
 """Sudoku tokens and rules."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ ANSWER = "1234" + "3412" + "2143" + "4321"
 
 
 def _parse(question=QUESTION, answer=ANSWER):
-  return sudoku_rules.parse_pair(question, answer, **BOX, where="a.csv line 2")
+  pairs, found = sudoku_rules.parse_pairs([question], [answer], **BOX)
+  return found or pairs[0]
 
 
 def test_tokens_are_digit_plus_one_and_blank_one():
@@ -23,8 +26,7 @@ def test_tokens_are_digit_plus_one_and_blank_one():
   np.testing.assert_array_equal(_parse(QUESTION.replace(".", "0"))[0], x)
 
 
-def test_vocabulary_and_units_of_rectangular_boxes():
-  assert sudoku_rules.vocab_size(2, 3) == 8
+def test_units_of_rectangular_boxes():
   units = sudoku_rules.units(2, 3)
   assert units.shape == (18, 6)
   assert units[1].tolist() == [6, 7, 8, 9, 10, 11]
@@ -65,15 +67,23 @@ def test_vocabulary_and_units_of_rectangular_boxes():
   ],
 )
 def test_bad_pairs_name_the_fault(question, answer, text):
-  with pytest.raises(errors.UserError, match="^a.csv line 2: " + text):
-    _parse(question, answer)
+  found = _parse(question, answer)
+  assert re.match(text, found[0])
+  # In the company of others.
+  pairs, found = sudoku_rules.parse_pairs(
+    [QUESTION, question, QUESTION, question], [ANSWER, answer] * 2, **BOX
+  )
+  assert list(found) == [1, 3]
+  assert re.match(text, found[1])
+  np.testing.assert_array_equal(pairs[2], _parse())
 
 
 def test_question_alone_with_repeated_clue_is_refused():
-  with pytest.raises(errors.UserError, match="digit 1 more than once in row 1"):
-    sudoku_rules.parse_question("1..1" + "." * 12, **BOX, where="p")
-  tokens = sudoku_rules.parse_question(QUESTION, **BOX, where="p")
-  np.testing.assert_array_equal(tokens, _parse()[0])
+  tokens, found = sudoku_rules.parse_questions(
+    ["1..1" + "." * 12, QUESTION], **BOX
+  )
+  assert found == {0: "question has the digit 1 more than once in row 1"}
+  np.testing.assert_array_equal(tokens[1], _parse()[0])
 
 
 def test_only_sides_of_two_to_nine():

@@ -1,11 +1,11 @@
 """Mazes: characters, routes and shortest paths."""
 
 import collections
+import re
 
 import numpy as np
 import pytest
 
-from trm_jax import errors
 from trm_jax.data.maze import rules as maze_rules
 
 # The shortest path has 5 moves; the way around the other side has 9.
@@ -33,9 +33,11 @@ DOWN_LEFT_RIGHT_UP = ((1, 0), (0, -1), (0, 1), (-1, 0))
 
 
 def _parse(question, answer, shape=SHAPE):
-  return maze_rules.parse_pair(
-    "".join(question), "".join(answer), where="a.csv line 2", **shape
+  pairs, found = maze_rules.parse_pairs(
+    ["".join(question)], ["".join(answer)], **shape
   )
+  assert not found
+  return pairs[0]
 
 
 def _is_shortest(question, *answers):
@@ -113,9 +115,10 @@ def test_spaces_at_the_ends_are_cells():
 
 def test_maze_hard_is_30_by_30():
   text = "S" + " " * 898 + "G"
-  assert maze_rules.parse_question(text, where="a").shape == (900,)
-  with pytest.raises(errors.UserError, match="899 characters, expected 900"):
-    maze_rules.parse_question(text[1:], where="a")
+  tokens, found = maze_rules.parse_questions([text, text[1:], text])
+  assert tokens.shape == (3, 900)
+  assert list(found) == [1]
+  assert "899 characters, expected 900 (open cells are spaces" in found[1]
 
 
 def test_any_route_will_do_as_long_as_it_is_one():
@@ -175,10 +178,12 @@ def test_any_route_will_do_as_long_as_it_is_one():
 )
 def test_faults_are_named(question, answer, text):
   shape = {"rows": 2, "cols": 3} if len(question) == 2 else SHAPE
-  with pytest.raises(errors.UserError, match=text) as caught:
-    _parse(question, answer, shape)
-  assert str(caught.value).startswith("a.csv line 2: ")
-  assert "\n" not in str(caught.value)
+  _, found = maze_rules.parse_pairs(
+    ["".join(question)] * 2, ["".join(answer)] * 2, **shape
+  )
+  assert list(found) == [0, 1]
+  assert re.search(text, found[0])
+  assert "\n" not in found[0]
 
 
 def test_only_shortest_paths_count():

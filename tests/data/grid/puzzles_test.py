@@ -3,12 +3,14 @@
 import csv
 import gzip
 import io
+import types
 
+import folders
 import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.grid import puzzles as grid_puzzles
+from trm_jax.data import tasks
 
 TEST = "question,answer\nabab,bbbb\n"
 
@@ -19,15 +21,18 @@ def _write(folder, train, test=TEST):
 
 
 def _load(folder, **changes):
-  arguments = {
-    "grid_rows": 0,
-    "grid_cols": 0,
-    "charset": "",
-    "num_train": 0,
-    "num_test": 0,
-    "seed": 0,
-  }
-  return grid_puzzles.load(str(folder), **(arguments | changes))
+  """Loads a task; adds what the look and the warnings say."""
+  settings = {"task": "grid", "num_train": 0, "num_test": 0} | changes
+  task = tasks.load(folders.data(source=str(folder), **settings))
+  num_shared = int(task.warnings[0].split()[0]) if task.warnings else 0
+  return types.SimpleNamespace(
+    train=task.train,
+    test=task.test,
+    charset="".join(task.look.symbols[1:]),
+    rows=task.look.rows,
+    cols=task.look.cols,
+    num_shared=num_shared,
+  )
 
 
 def _error(folder, **changes) -> str:
@@ -155,7 +160,7 @@ def test_too_many_characters(tmp_path):
   _write(tmp_path, "\n".join(["question,answer", *rows, "zzzz,zzaa"]), test)
   assert _error(tmp_path) == (
     "train.csv line 256: question has 'z' at position 1 (row 1, column 1), "
-    "beside 254 others, and no more are supported"
+    "in addition to 254 others, the most supported"
   )
 
 
@@ -187,7 +192,7 @@ def test_too_many_characters(tmp_path):
       "ababab,bbbbbb",
       "",
       {},
-      "train.csv line 2: question has 6 characters, which make no square of "
+      "train.csv line 2: question has 6 characters, which is no square of "
       "1 x 1 to 30 x 30 cells: set config.data.grid_rows and "
       "config.data.grid_cols",
     ),
@@ -195,9 +200,9 @@ def test_too_many_characters(tmp_path):
       f"{'a' * 961},{'b' * 961}",
       "",
       {},
-      "train.csv line 2: question has 961 characters, which make no square",
+      "train.csv line 2: question has 961 characters, which is no square",
     ),
-    (",", "", {}, "train.csv line 2: question has 0 characters, which make no"),
+    (",", "", {}, "train.csv line 2: question has 0 characters, which is no"),
     (
       "abab,bbbb",
       "",
@@ -209,7 +214,7 @@ def test_too_many_characters(tmp_path):
       "abab,bbbb",
       "",
       {"grid_rows": 31, "grid_cols": 1},
-      "config.data.grid_rows is 31 and config.data.grid_cols 1",
+      "config.data.grid_rows is 31; it must lie between 0 and 30",
     ),
     ("ab ,bbbb", "", {}, "train.csv line 2: question has 3 characters, which"),
   ],
@@ -274,38 +279,3 @@ def test_draws(tmp_path):
     "config.data.num_test asks for 31 puzzles, but the test set has 30; ask for"
     " fewer, or 0 for all"
   )
-  assert "num_train asks for -1 puzzles" in _error(tmp_path, num_train=-1)
-
-
-@pytest.mark.parametrize(
-  ("train", "text"),
-  [
-    (b"", "train.csv line 1: the header is '', expected one column 'question'"),
-    (b"question\nabab\n", "train.csv line 1: the header is 'question', expect"),
-    (b"Question,answer\nabab,bbbb\n", "train.csv line 1: the header is 'Quest"),
-    (b"question,question,answer\na,b,c\n", "train.csv line 1: the header is "),
-    (b"question,answer\n\n", "train.csv has a header but no puzzles"),
-    (
-      b"question,answer,x\nabab,bbbb,1\n\nabab,bbbb\n",
-      "train.csv line 4: has 2 columns, the header 3",
-    ),
-    (b"question,answer\nabab,bbbb\n    \n", "train.csv line 3: has 1 columns"),
-    (b'question,answer\n"abab"a,bbbb\n', "train.csv line 2: is not CSV ("),
-    (b'question,answer\nabab,"bbbb\n', "train.csv line 2: is not CSV ("),
-    (b"question,answer\nabab,bb\xffb\n", "train.csv line 2: not UTF-8 text"),
-  ],
-)
-def test_malformed_files(tmp_path, train, text):
-  _write(tmp_path, TEST)
-  (tmp_path / "train.csv").write_bytes(train)
-  assert _error(tmp_path).startswith(text)
-
-
-def test_missing_and_damaged_files(tmp_path):
-  assert "nowhere', which is not a folder" in _error(tmp_path / "nowhere")
-  assert "neither train.csv nor train.csv.gz" in _error(tmp_path)
-  _write(tmp_path, TEST)
-  (tmp_path / "test.csv").unlink()
-  damaged = gzip.compress(TEST.encode() * 200)[:-20]
-  (tmp_path / "test.csv.gz").write_bytes(damaged)
-  assert "test.csv.gz line" in _error(tmp_path)

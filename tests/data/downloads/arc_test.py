@@ -1,4 +1,4 @@
-"""ARC tasks that are prepared once, from a folder or the public archives."""
+"""The public ARC archives: downloaded and prepared once."""
 
 import io
 import json
@@ -11,7 +11,6 @@ import pytest
 import tensorflow_datasets as tfds
 
 from trm_jax import errors
-from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.data.downloads import arc as download_arc
 
 
@@ -25,94 +24,13 @@ def _colours(tasks):
   return {task.name: int(task.train[0].input[0, 0]) for task in tasks}
 
 
-@pytest.fixture(name="folder")
-def _folder(tmp_path):
-  folder = tmp_path / "raw"
-  (folder / "own puzzles").mkdir(parents=True)
-  challenges = {"z": _task(1), "a": dict(reversed(_task(2).items()))}
-  (folder / "arc-agi_training_challenges.json").write_text(
-    json.dumps(challenges)
-  )
-  for name, colour in (("q", 3), ("p", 4)):
-    path = folder / "own puzzles" / f"{name}.json"
-    path.write_text(json.dumps(_task(colour)))
-  return folder
-
-
 @pytest.fixture(name="cache")
 def _cache(tmp_path):
   return tmp_path / "cache"
 
 
-def _load(folder, cache, *subsets):
-  return download_arc.load_arc(str(folder), subsets, cache_dir=str(cache))
-
-
 def _prepared(cache):
   return [path for path in cache.rglob("*array_record*") if path.is_file()]
-
-
-def test_folder_of_both_layouts(folder, cache):
-  tasks = _load(folder, cache, "training", "own puzzles")
-  assert list(tasks) == ["training", "own puzzles"]
-  assert list(_colours(tasks["training"]).items()) == [("z", 1), ("a", 2)]
-  assert list(_colours(tasks["own puzzles"]).items()) == [("p", 4), ("q", 3)]
-  assert [task.test_first for task in tasks["training"]] == [False, True]
-  assert tasks["training"][0].test[1].output.tolist() == [[1], [1]]
-
-
-def test_prepared_once_and_quietly(folder, cache, capfd):
-  first = _load(folder, cache, "training", "own puzzles")
-  shown = capfd.readouterr()
-  assert shown.out == ""
-  assert shown.err == f"preparing ARC tasks, once, from {folder}\n"
-  with mock.patch.object(
-    download_arc.ArcFolder,
-    "download_and_prepare",
-    side_effect=AssertionError("prepared twice"),
-  ):
-    again = _load(folder, cache, "own puzzles", "training")  # in any order
-  assert capfd.readouterr() == ("", "")
-  assert list(again) == ["own puzzles", "training"]
-  for subset, tasks in first.items():
-    texts = [arc_tasks.to_json(task) for task in tasks]
-    assert texts == [arc_tasks.to_json(task) for task in again[subset]]
-
-
-def test_changed_or_renamed_files_are_prepared_again(folder, cache):
-  _load(folder, cache, "own puzzles")
-  path = folder / "own puzzles" / "q.json"
-  path.write_text(json.dumps(_task(5)))
-  assert _colours(_load(folder, cache, "own puzzles")["own puzzles"])["q"] == 5
-  path.rename(path.with_name("r.json"))
-  names = _colours(_load(folder, cache, "own puzzles")["own puzzles"])
-  assert list(names) == ["p", "r"]
-
-
-def test_failed_preparation_leaves_nothing(folder, cache):
-  path = folder / "own puzzles" / "q.json"
-  path.write_text(json.dumps(_task(10)))
-  with pytest.raises(errors.UserError) as caught:
-    _load(folder, cache, "training", "own puzzles")
-  assert str(caught.value).startswith(
-    "own puzzles/q.json task 'q' train pair 1: input row 1, column 1 is 10,"
-  )
-  assert not _prepared(cache)
-  assert not list(cache.glob("arc_folder/folder_*"))
-  path.write_text(json.dumps(_task(9)))
-  tasks = _load(folder, cache, "training", "own puzzles")
-  assert _colours(tasks["own puzzles"]) == {"p": 4, "q": 9}
-
-
-def test_damaged_prepared_data_are_named(folder, cache):
-  _load(folder, cache, "training")
-  for path in _prepared(cache):
-    path.write_bytes(path.read_bytes()[:1000])
-  with pytest.raises(errors.UserError, match=r"damaged.*delete that folder"):
-    _load(folder, cache, "training")
-
-
-# --- public archives ---------------------------------------------------------
 
 
 def _archive(tmp_path, members):
@@ -136,7 +54,7 @@ def _load_public(path, cache, *subsets):
     mock.patch.object(tfds.download.DownloadManager, "download", download),
     mock.patch.object(urllib.request, "urlopen") as opened,
   ):
-    tasks = download_arc.load_arc("", subsets, cache_dir=str(cache))
+    tasks = download_arc.load(subsets, cache_dir=str(cache))
   for call in opened.call_args_list:
     assert call.args[0].get_method() == "HEAD"
   return tasks, [url for urls in asked for url in urls.values()]
@@ -163,6 +81,27 @@ def test_arc_agi_1(tmp_path, cache, capfd):
   assert _colours(tasks["evaluation"]) == {"c": 3}
   assert urls == []
   assert capfd.readouterr().err == ""
+  for prepared in _prepared(cache):
+    prepared.write_bytes(prepared.read_bytes()[:1000])
+  with pytest.raises(errors.UserError, match=r"damaged.*delete that folder"):
+    _load_public(path, cache, "training")
+
+
+def test_the_order_of_the_parts_and_all_outputs_are_kept(tmp_path, cache):
+  reverse = dict(reversed(_task(1).items()))
+  unknown = {"train": _task(2)["train"], "test": [{"input": [[3]]}]}
+  path = _archive(
+    tmp_path,
+    ARC_1
+    | {
+      "ARC-AGI-master/data/training/b.json": reverse,
+      "ARC-AGI-master/data/training/a.json": unknown,
+    },
+  )
+  first, second = _load_public(path, cache, "training")[0]["training"]
+  assert (first.test_first, second.test_first) == (False, True)
+  assert first.test[0].output is None
+  assert second.test[1].output.tolist() == [[1], [1]]
 
 
 def test_arc_agi_2(tmp_path, cache):
@@ -204,13 +143,7 @@ def test_unknown_public_subset(cache):
     match=r"no public ARC subset 'dev', expected concept, evaluation, "
     r"evaluation2, training, training2; .* set config.data.source",
   ):
-    download_arc.load_arc("", ["training", "dev"], cache_dir=str(cache))
-
-
-def test_no_subset_at_all(folder, cache):
-  for source in ("", str(folder)):
-    with pytest.raises(errors.UserError, match="no ARC subset is asked for"):
-      download_arc.load_arc(source, [], cache_dir=str(cache))
+    download_arc.load(["training", "dev"], cache_dir=str(cache))
 
 
 def test_failed_download_says_what_to_do(cache):
@@ -223,7 +156,7 @@ def test_failed_download_says_what_to_do(cache):
       match=r"^cannot download https://github.*set config\.data\.source to a",
     ) as caught,
   ):
-    download_arc.load_arc("", ["training"], cache_dir=str(cache))
+    download_arc.load(["training"], cache_dir=str(cache))
   assert "\n" not in str(caught.value)
   assert not _prepared(cache)
 
@@ -260,7 +193,7 @@ def test_damaged_archive(tmp_path, cache, damage):
       "master.zip ARC-AGI-master/data/training/x.json: has more than",
     ),
     ("data/training/x.json", b"[1,", "x.json line 1, column 4: is not JSON"),
-    ("data/training/x.json", {}, "x.json task 'x': is a task without train"),
+    ("data/training/x.json", {}, "x.json task 'x': has no train"),
   ],
 )
 def test_faults_in_an_archive(tmp_path, cache, name, value, text):

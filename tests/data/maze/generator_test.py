@@ -1,12 +1,9 @@
-"""Mazes and ARC tasks that need no files."""
+"""Generated mazes."""
 
 import numpy as np
 import pytest
 
 from trm_jax import errors
-from trm_jax.data.arc import grids as arc_grids
-from trm_jax.data.arc import load as arc_load
-from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.data.maze import generator as maze_generator
 from trm_jax.data.maze import rules as maze_rules
 
@@ -96,12 +93,13 @@ def test_mazes_by_seed(split):
 def test_a_text_of_a_generated_maze_is_a_maze(split):
   puzzles = split[0]
   texts = [
-    "".join(maze_rules.CHARSET[token - 1] for token in part[0])
+    ["".join(maze_rules.CHARSET[token - 1] for token in row) for row in part]
     for part in (puzzles.inputs, puzzles.labels)
   ]
-  x, y = maze_rules.parse_pair(*texts, where="generated", rows=ROWS, cols=COLS)
-  np.testing.assert_array_equal(x, puzzles.inputs[0])
-  np.testing.assert_array_equal(y, puzzles.labels[0])
+  pairs, found = maze_rules.parse_pairs(*texts, rows=ROWS, cols=COLS)
+  assert not found
+  np.testing.assert_array_equal(pairs[:, 0], puzzles.inputs)
+  np.testing.assert_array_equal(pairs[:, 1], puzzles.labels)
 
 
 @pytest.mark.parametrize("shape", [(3, 30), (30, 3), (1, 1)])
@@ -132,57 +130,3 @@ def test_more_mazes_than_there_are(monkeypatch, split):
   np.testing.assert_array_equal(test.inputs, puzzles.inputs[4:7])
   with pytest.raises(errors.UserError, match="found only 7 different mazes"):
     _mazes(5, 3)
-
-
-# --- ARC ---------------------------------------------------------------------
-
-
-def _rules(task):
-  """Each transform, with its colours, that turns all inputs into outputs."""
-  found = []
-  pairs = (*task.train, *task.test)
-  for transform in range(arc_grids.NUM_TRANSFORMS):
-    colours: dict[int, set[int]] = {}
-    fits = True
-    for pair in pairs:
-      turned = arc_grids.dihedral(pair.input, transform)
-      fits &= turned.shape == pair.output.shape
-      if fits:
-        for old, new in zip(turned.flat, pair.output.flat, strict=True):
-          colours.setdefault(int(old), set()).add(int(new))
-    if fits and all(len(new) == 1 for new in colours.values()):
-      values = [new for (new,) in colours.values()]
-      if len(set(values)) == len(values):
-        found.append((transform, colours))
-  return found
-
-
-def test_a_rule_explains_every_pair_of_a_generated_task():
-  subsets = arc_load.generate(20, 10, seed=0)
-  assert list(subsets) == ["training", "evaluation"]
-  transforms = set()
-  for subset, members in subsets.items():
-    assert [task.name for task in members] == [
-      f"{subset}{i}" for i in range(20 if subset == "training" else 10)
-    ]
-    for task in members:
-      assert (len(task.train), len(task.test)) == (3, 1)
-      rules = _rules(task)
-      assert rules
-      transforms |= {transform for transform, _ in rules}
-      for pair in (*task.train, *task.test):
-        assert all(2 <= side <= 5 for side in pair.input.shape)
-        assert pair.input.dtype == pair.output.dtype == np.uint8
-  assert transforms == set(range(arc_grids.NUM_TRANSFORMS))
-
-
-def test_generated_tasks_by_seed():
-  def texts(seed):
-    subsets = arc_load.generate(4, 2, seed=seed)
-    return [
-      arc_tasks.to_json(task) for tasks in subsets.values() for task in tasks
-    ]
-
-  assert texts(0) == texts(0)
-  assert not set(texts(0)) & set(texts(1))
-  assert len(set(texts(0))) == 6

@@ -10,7 +10,7 @@ import solver_stand_in
 import tiny
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
 from trm_jax.inference import inputs, outputs
 
 QUESTION = "1..4..1..1.34..."
@@ -27,7 +27,7 @@ ARC = solver_stand_in.changed(tiny.config(), "data", task="arc").data
 
 
 def _look(data):
-  return kind.look_of(data, ("?", *".,ä"), 6)
+  return tasks.look(data, ("?", *".,ä"), 6)
 
 
 def _tokens(puzzle, data=SUDOKU):
@@ -90,8 +90,8 @@ def test_an_arc_grid_has_an_end_below_and_beside_it():
     (["1..4", "..1."], "has 2 rows of 4 cells, expected 4 of 4"),
     (["1..4", "..1", ".1.3", "4..."], "has 4 rows of 3 or 4 cells"),
     ([], "has 0 rows of no cells"),
-    ([1, 2, 3, 4], r"neither a text nor rows of cells, but [1, 2, 3, 4]"),
-    (None, "neither a text nor rows of cells, but None"),
+    ([1, 2, 3, 4], r"is [1, 2, 3, 4], expected a text or rows of cells"),
+    (None, "is None, expected a text or rows of cells"),
     (np.full((4, 4), 0.0), "row 1, column 1 is np.float64(0.0), expected a"),
     ([[True] * 4] * 4, "row 1, column 1 is True, expected a digit"),
     ([[10] * 4] * 4, "row 1, column 1 is 10, expected a digit"),
@@ -129,8 +129,8 @@ def test_characters_that_were_not_learned():
   )
   # The "?" that stands for padding in pictures is no character of the data.
   assert (
-    "question has '?' at position 5 (row 2, column 2), which is not among the"
-    " characters learned: '.,ä'" in _fault("....?.", GRID)
+    "question has '?' at position 5 (row 2, column 2), which is not in the"
+    " training data: '.,ä'" in _fault("....?.", GRID)
   )
 
 

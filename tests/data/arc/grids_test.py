@@ -209,23 +209,3 @@ def test_crop_without_a_first_cell():
   canvas[0, 0] = arc_grids.EOS
   (grid,) = arc_grids.crop(canvas.reshape(1, -1))
   assert grid.shape == (0, 0)
-
-
-# --- hashes ------------------------------------------------------------------
-
-
-def test_grid_hash_knows_the_shape():
-  shapes = ((2, 3), (3, 2), (1, 6), (6, 1), (0, 0), (1, 1))
-  hashes = {arc_grids.grid_hash(np.zeros(shape, np.uint8)) for shape in shapes}
-  assert len(hashes) == len(shapes)
-  assert arc_grids.grid_hash(GRID.T) == arc_grids.grid_hash(
-    np.ascontiguousarray(GRID.T)
-  )
-
-
-def test_task_hash_does_not_know_the_order():
-  pairs = [(GRID, GRID.T), (GRID.T, GRID), (GRID, GRID)]
-  hashes = {arc_grids.task_hash(some) for some in itertools.permutations(pairs)}
-  assert len(hashes) == 1
-  assert hashes != {arc_grids.task_hash(pairs[:2])}
-  assert hashes != {arc_grids.task_hash([*pairs, pairs[0]])}
