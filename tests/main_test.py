@@ -187,8 +187,8 @@ def test_missing_folder(tmp_path):
     (
       "a,b,puzzle,answer\n",
       QUESTION,
-      "train.csv line 1: the header is 'a,b,puzzle,answer', expected one"
-      " 'question' and one 'answer'",
+      "train.csv line 1: the columns are 'a', 'b', 'puzzle', 'answer'; expected"
+      " one 'question' and one 'answer'",
     ),
     (HEADER, f"x{QUESTION[1:]}", "train.csv line 2: question has 'x'"),
     (HEADER, f"{QUESTION[:2]}1{QUESTION[3:]}", "train.csv line 2"),

@@ -331,7 +331,10 @@ def _bfloat16_results(name, cycles, multiply):
   )
 
 
-@pytest.mark.parametrize("multiply", [matmul.plain, matmul.widened])
+@pytest.mark.parametrize(
+  "multiply",
+  [matmul.plain, pytest.param(matmul.widened, marks=pytest.mark.slow)],
+)
 def test_golden_bfloat16(multiply):
   check_bfloat16(CYCLES, multiply)
 
