@@ -36,7 +36,6 @@ TINY = (
   "--config.train.batch_size=4",
   "--config.eval.batch_size=4",
   "--config.eval.supervision_steps=1",
-  "--config.eval.report_steps=(1,)",
   "--config.log.every_steps=1",
 )
 

@@ -102,11 +102,18 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
     restore.settings_of(strange, "RUN")
 
 
+class _Flags(types.SimpleNamespace):
+  """Parsed flags."""
+
+  def __contains__(self, name):
+    return hasattr(self, name)
+
+
 def test_ctrl_c_promises_only_what_holds(monkeypatch):
   for mode, text in (
     ("predict", "what was not announced as written is not there"),
     ("train", "goes on from the last checkpoint"),
   ):
-    fake = types.SimpleNamespace(FLAGS=types.SimpleNamespace(mode=mode))
+    fake = types.SimpleNamespace(FLAGS=_Flags(mode=mode))
     monkeypatch.setattr(command_line, "flags", fake)
     assert text in command_line._interrupted()
