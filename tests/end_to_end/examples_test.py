@@ -91,6 +91,7 @@ def test_a_loop_of_ones_own_learns():
   assert last < 0.9 * first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "rounds"), [("nnx_network", 20), ("equinox_network", 12)]
 )

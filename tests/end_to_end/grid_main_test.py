@@ -41,6 +41,7 @@ def _flags(tmp_path, source, **data):
 # --- what a user wants -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_own_grids_train_a_step(tmp_path):
   source = _write(tmp_path / "mine")
   result = command_line.run(

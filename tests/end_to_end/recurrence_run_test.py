@@ -60,15 +60,11 @@ class _StopAtStep2(preemption.PreemptionSignal):
   ],
 )
 def run(request, tmp_path_factory):
-  """(name, workdir) of a run that was stopped and then continued."""
+  """(name, workdir) of a run that was never stopped, on one device."""
   workdir = tmp_path_factory.mktemp(request.param)
   make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
-    with pytest.raises(preemption.Preempted):
-      train.train(_config(request.param), str(workdir), _StopAtStep2())
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(2))
     train.train(_config(request.param), str(workdir))
   return request.param, workdir
 
@@ -82,13 +78,18 @@ def _last_state(name, workdir):
     )
 
 
+@pytest.mark.slow
 def test_continued_on_other_devices_is_as_never_stopped(run, tmp_path):
   name, workdir = run
   make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
+    with pytest.raises(preemption.Preempted):
+      train.train(_config(name), str(tmp_path), _StopAtStep2())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(2))
     train.train(_config(name), str(tmp_path))
-  expected, actual = (_last_state(name, w) for w in (tmp_path, workdir))
+  expected, actual = (_last_state(name, w) for w in (workdir, tmp_path))
   assert jax.tree.structure(actual) == jax.tree.structure(expected)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5),
@@ -114,6 +115,7 @@ def test_its_weights_solve(run, solver):
   assert np.isfinite(solved.confidence).all()
 
 
+@pytest.mark.slow
 def test_noise_reaches_all_its_latents(run):
   _, workdir = run
   quiet, loud = (

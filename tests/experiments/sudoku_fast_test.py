@@ -29,6 +29,7 @@ def test_the_recipe_is_off_unless_it_is_asked_for():
     assert plain[knob] == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_the_recipe_trains_without_a_warning(capfd):
   config = sudoku_fast.get_config("smoke")

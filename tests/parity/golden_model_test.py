@@ -332,7 +332,11 @@ def _bfloat16_results(name, cycles, multiply):
 
 
 @pytest.mark.parametrize(
-  "multiply", [matmul.plain, matmul.bf16_matmul_f32_accum]
+  "multiply",
+  [
+    matmul.plain,
+    pytest.param(matmul.bf16_matmul_f32_accum, marks=pytest.mark.slow),
+  ],
 )
 def test_golden_bfloat16(multiply):
   check_bfloat16(CYCLES, multiply)

@@ -59,7 +59,12 @@ def _count_checked_gradients(tree, official, noise):
   ],
 )
 @pytest.mark.parametrize(
-  "name", ["att", "mlp_t", "att_learned_pad_continue_fixed"]
+  "name",
+  [
+    "att",
+    pytest.param("mlp_t", marks=pytest.mark.slow),
+    "att_learned_pad_continue_fixed",
+  ],
 )
 def test_golden_gradients(name, remat):
   case = golden.under(golden.load("case05_grads"), f"{name}/")

@@ -206,7 +206,9 @@ def test_golden_losses_and_gradients(name):
   np.testing.assert_array_equal(carry.steps + 1, case["out/carry_out/steps"])
 
 
-@pytest.mark.parametrize("name", CONTINUED)
+@pytest.mark.parametrize(
+  "name", ["hrm", "singlez", pytest.param("hier6", marks=pytest.mark.slow)]
+)
 def test_the_supervision_step_is_the_golden_one(name):
   """What trains a recurrence makes these steps, too, whole."""
   case = _case(name)

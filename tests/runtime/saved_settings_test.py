@@ -103,6 +103,8 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
 
 
 class _Flags(types.SimpleNamespace):
+  """Parsed flags."""
+
   def __contains__(self, name):
     return hasattr(self, name)
 

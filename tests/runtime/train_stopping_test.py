@@ -38,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 def _config():
   config = tiny.config_dict()
+  config.model.num_layers = config.model.recursion_cycles = 1
   config.eval.every_steps = 2
   return config_lib.from_config_dict(config)
 
@@ -109,10 +110,7 @@ def test_a_result_is_there_only_when_nothing_is_left_to_train(whole):
   config = _config()
   train.train(config, str(whole))
   assert path.exists()
-  config_dict = tiny.config_dict()
-  config_dict.eval.every_steps = 2
-  config_dict.train.num_steps = 6
-  longer = config_lib.from_config_dict(config_dict)
+  longer = config_lib.changed(config, {"train.num_steps": 6})
   with pytest.raises(preemption.Preempted):
     train.train(longer, str(whole), _StopAt(2))
   assert not path.exists()
