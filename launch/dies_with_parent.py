@@ -1,9 +1,8 @@
-"""Executes a command that gets SIGTERM when its parent dies.
+"""Executes a program that gets SIGTERM when its parent dies (on Linux).
 
 python -I dies_with_parent.py PARENT PROGRAM ARGUMENT ...
 
-A worker that is killed cannot stop its trainer, so the kernel does: on Linux
-the program gets SIGTERM, saves and ends. On other systems it runs to its end.
+A worker that is killed cannot stop its trainer, so the kernel does.
 """
 
 import ctypes

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import importlib.util
 import json
@@ -117,13 +116,15 @@ def _plan() -> sweep_spec.Plan:
       " --config=experiments/quickstart.py; a table has its own"
     )
   if isinstance(sweep, sweep_spec.Table):
-    if not all(seed.isdecimal() for seed in _SEEDS.value):
-      raise errors.UserError("--seeds must be whole numbers, e.g. 0,1,2")
+    overrides = command_line.override_flags()
+    is_seeded = any("config.seed=" in word for word in overrides)
+    if is_seeded or not all(seed.isdecimal() for seed in _SEEDS.value):
+      raise errors.UserError("name the seeds of a table as --seeds=0,1,2")
     return sweep_spec.plan_table(
       sweep,
       names=list(sweep.rows) if _ROWS.value is None else _ROWS.value,
       seeds=[int(seed) for seed in _SEEDS.value],
-      overrides=command_line.override_flags(),
+      overrides=overrides,
       changed=command_line.changed,
     )
   if _ROWS.present or _SEEDS.present:
@@ -142,9 +143,8 @@ def _launch(plan: sweep_spec.Plan, folder: pathlib.Path) -> None:
   """Submits workers to SkyPilot, or prints their tasks."""
   if not _is_shared() or not _WORKDIR.present:
     raise errors.UserError(
-      "workers on many machines share a database and a folder: name a"
-      " --storage=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE and a"
-      " --workdir in the bucket, e.g. /bucket/sweeps/sudoku"
+      "many machines need --storage=postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+      " and a --workdir in the bucket, e.g. /bucket/sweeps/sudoku"
     )
   shared = (_SWEEP, _ROWS, _SEEDS, _WORKDIR, _DEVICES_PER_WORKER)
   words = [flags.FLAGS[f.name].serialize() for f in shared if f.present]
@@ -190,8 +190,7 @@ def _run_workers(plan: sweep_spec.Plan, folder: pathlib.Path) -> int:
   devices = (os.environ.get(_DEVICES) or numbers).split(",")
   if len(devices) < workers * each:
     raise errors.UserError(
-      f"{workers} workers with {each} device(s) need {workers * each};"
-      f" {_DEVICES} has {len(devices)}"
+      f"{workers * each} devices needed; {_DEVICES} has {len(devices)}"
     )
   with _locked(folder):
     _enqueue(_open_study(plan, folder), plan)
@@ -283,9 +282,7 @@ def _database_errors() -> Iterator[None]:
     password = _STORAGE.value.rpartition("@")[0].rpartition(":")[2]
     reason = reason.replace(password or " " * 9, "***")
     raise errors.UserError(
-      f"the database failed: {reason}; once it works, the same command resumes"
-      " (--storage=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE needs pip"
-      " install 'psycopg[binary]')"
+      f"--storage failed: {reason}; once it works, the same command resumes"
     ) from None
 
 
@@ -318,7 +315,6 @@ def _work(
   dies_with_parent.die_with(parent)
   if devices:
     os.environ[_DEVICES] = devices
-  objective = functools.partial(_objective, plan, folder)
   try:
     with _database_errors():
       study = _open_study(plan, folder)
@@ -327,7 +323,11 @@ def _work(
       while states := _unfinished(study):
         if "WAITING" in states:
           try:
-            study.optimize(objective, n_trials=1, catch=(_Failed,))
+            study.optimize(
+              lambda trial: _objective(trial, plan, folder),
+              n_trials=1,
+              catch=(_Failed,),
+            )
           except ValueError as error:
             if "Cannot tell" not in str(error):  # a trial that has ended
               raise
@@ -345,22 +345,17 @@ def _work(
 
 
 def _objective(
-  plan: sweep_spec.Plan, folder: pathlib.Path, trial: optuna.Trial
+  trial: optuna.Trial, plan: sweep_spec.Plan, folder: pathlib.Path
 ) -> float:
   """Trains a trial; returns the metric of its result."""
   trials = trial.study.trials
   key = trials[trial.number].user_attrs.get("key")
   if key is None:  # another worker just took the last one that waited
     raise _Failed
-  suggest: dict[type, Any] = {
-    optuna.distributions.CategoricalDistribution: trial.suggest_categorical,
-    optuna.distributions.FloatDistribution: trial.suggest_float,
-    optuna.distributions.IntDistribution: trial.suggest_int,
-  }
-  point = {
-    knob: suggest[type(distribution)](knob, **vars(distribution))
-    for knob, distribution in plan.sweep.space.items()
-  }
+  point = {}
+  for knob, distribution in plan.sweep.space.items():
+    kind = type(distribution).__name__.removesuffix("Distribution").lower()
+    point[knob] = getattr(trial, f"suggest_{kind}")(knob, **vars(distribution))
   for other in trials[: trial.number]:
     is_same = other.user_attrs.get("key") == key or other.params == point
     if is_same and other.state.name != "FAIL":
@@ -409,11 +404,8 @@ class _Training:
       self._say(f"pruned at step {self._step}")
       raise optuna.TrialPruned
     log = self._workdir / "log.txt"
-    lines = ["", *log.read_text(errors="replace").splitlines()[-20:]]
-    ends = [line for line in lines if line.startswith("error: ")]
-    if status == 1 and ends:
-      raise _Failed(ends[-1].removeprefix("error: "))
-    raise _Failed(f"exit status {status}: {lines[-1][:200]}; see {log}")
+    *_, last = ["", *log.read_text(errors="replace").splitlines()]
+    raise _Failed(f"exit status {status}: {last[:200]}; see {log}")
 
   def _train(self, lock: int) -> int:
     """Runs the trainer, which holds the lock; returns its exit status."""

@@ -32,8 +32,8 @@ class Sweep:
   Attributes:
     space: setting -> Optuna distribution, e.g. {"optimizer.learning_rate":
       FloatDistribution(1e-4, 1e-2, log=True)}.
-    sampler: One of optuna.samplers; None trains all combinations of a space of
-      CategoricalDistributions, a grid.
+    sampler: One of optuna.samplers (each worker draws with a seed of its own);
+      None trains a grid, all combinations of CategoricalDistributions.
     num_trials: Number of trials with a sampler; may be raised later.
     metric: Metric of an evaluation, see metrics.jsonl.
     direction: "maximize" or "minimize".

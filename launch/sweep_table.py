@@ -142,25 +142,15 @@ def _markdown(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _plot(plan: sweep_spec.Plan, trials: _Trials) -> figure.Figure:
-  """Plots the evaluations of a search, or the results of a table's rows."""
+  """Plots the evaluations of each trial."""
   picture = figure.Figure(layout="constrained", figsize=(8, 5))
   axes = picture.subplots()
+  axes.set(xlabel="supervision steps", ylabel=plan.sweep.metric)
   axes.grid(alpha=0.3)
-  axes.set_ylabel(plan.sweep.metric)
-  if plan.table is not None:
-    for name, (_, accuracy) in plan.table.rows.items():
-      paper = math.nan if accuracy is None else accuracy / 100
-      axes.plot(name, paper, "ko", fillstyle="none")
-    axes.set_title("paper (ring), ours (dot), ours unfinished (cross)")
-    axes.tick_params("x", rotation=90)
   for trial in trials:
-    marker = "o" if trial.state == _State.COMPLETE else "x"
-    if plan.table is None:
-      curve = dict(sorted(trial.intermediate_values.items()))
-      label = f"{trial.number} ({_state(trial)})"
-      axes.plot([*curve], [*curve.values()], f"{marker}-", label=label)
-      axes.set_xlabel("supervision steps")
+    if curve := sorted(trial.intermediate_values.items()):
+      row = f"{_point(trial)['row']}, " if plan.table is not None else ""
+      label = f"{row}trial {trial.number} ({_state(trial)})"
+      axes.plot(*zip(*curve, strict=True), "o-", label=label)
       axes.legend(fontsize=8)
-    elif (value := _value(trial)) is not None:
-      axes.plot(_point(trial)["row"], value, f"C0{marker}")
   return picture

@@ -258,6 +258,8 @@ def test_skypilot_gets_rows_seeds_and_settings(tmp_path):
   seeds = [line.rpartition("=")[2] for line in lines]
   assert seeds == ["1", "1", "0", "0"]
   assert not command.workdir.exists()
+  for flag in ("--seeds=0,-1", "--config.seed=3"):
+    assert "as --seeds=0,1,2" in command.run(flag, status=1)
 
 
 def test_skypilot_accepts_the_tasks():

@@ -48,7 +48,7 @@ def test_rows_and_seeds_become_a_table_that_grows(tmp_path):
   (command.workdir / "fails_hrm").touch()
   command.run("--rows=hrm,trm", "--seeds=0,1")
   text = (command.workdir / "results.md").read_text()
-  assert "failed: the loss is nan at step 3\n" in text
+  assert "failed: exit status 1: error: the loss is nan at step 3; " in text
   cells = command.cells()
   assert cells["hrm"]["state"] == "failed"
   assert cells["trm"]["ours %"] == "90.6 ± 4.4 (2 of 2 seeds)"

@@ -76,7 +76,7 @@ def test_failures_are_reported_and_retried_by_the_same_command(tmp_path):
     **{0: "failed", 1: "failed", 2: "failed", 3: "complete"}
   }
   text = (command.workdir / "results.md").read_text()
-  assert "\ntrial 0 failed: the loss is nan at step 3\n" in text
+  assert "\ntrial 0 failed: exit status 1: error: the loss is nan at" in text
   assert "older line" not in text
   assert "trial 1 failed: the exact_accuracy of its result is not a" in text
   assert "\ntrial 2 failed: exit status -9: " in text
@@ -148,7 +148,7 @@ def test_workers_run_at_once_on_their_own_devices(tmp_path, monkeypatch):
     *("--config.optimizer.name", "--workdir")
   }
   message = command.run("--workers=3", "--devices_per_worker=2", status=1)
-  assert "need 6; CUDA_VISIBLE_DEVICES has 4" in message
+  assert "6 devices needed; CUDA_VISIBLE_DEVICES has 4" in message
 
 
 def test_more_trials_may_follow_and_commands_may_run_at_once(tmp_path):
