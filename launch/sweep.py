@@ -208,9 +208,10 @@ def _run_workers(plan: sweep_spec.Plan, folder: pathlib.Path) -> int:
     for process in processes:
       process.join()
   except SystemExit as stop:
-    for process in processes:
+    started = multiprocessing.active_children()
+    for process in started:
       process.terminate()
-    for process in processes:
+    for process in started:
       process.join()
     return int(stop.code or 0)
   codes = [process.exitcode or 0 for process in processes]
