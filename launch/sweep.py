@@ -208,11 +208,11 @@ def _run_workers(plan: sweep_spec.Plan, folder: pathlib.Path) -> int:
     for process in processes:
       process.join()
   except SystemExit as stop:
-    started = multiprocessing.active_children()
-    for process in started:
-      process.terminate()
-    for process in started:
-      process.join()
+    children = multiprocessing.active_children()
+    for child in children:
+      child.terminate()
+    for child in children:
+      child.join()
     return int(stop.code or 0)
   codes = [process.exitcode or 0 for process in processes]
   if killed := sum(code < 0 for code in codes):
