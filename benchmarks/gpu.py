@@ -167,12 +167,7 @@ def plan(*, peer: Sequence[str] = (), tried: bool = False) -> list[Row]:
       batches = {size: (*command, "--batch", size) for size in sizes}
       yield Row(task[0], PEER, "", batches)
 
-  memory_for_speed = (
-    {"remat": "full", "unroll": False},
-    {"remat": "dots", "unroll": False},
-    {"remat": "none", "unroll": False},
-    {"remat": "none", "unroll": True},
-  )
+  memory_for_speed = tuple({"remat": way} for way in ("full", "dots", "none"))
   rows = [
     training(mlp),
     *peers(mlp),
@@ -190,7 +185,6 @@ def plan(*, peer: Sequence[str] = (), tried: bool = False) -> list[Row]:
     training(attention),
     *peers(attention),
     evaluation(attention),
-    training(mlp, token_multiple=1),
     *(training(mlp, xla_flag=flag) for flag in _XLA_FLAGS),
     *(training(mlp, **each) for each in memory_for_speed),
     *(

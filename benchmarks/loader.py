@@ -22,8 +22,7 @@ from trm_jax.runtime import command_line, host_memory
 _BATCHES = flags.DEFINE_integer(
   "batches",
   20,
-  "Batches per timed call: more than are prefetched"
-  " (config.data.prefetch_batches).",
+  "Batches of a timed call: more than are prefetched.",
   lower_bound=1,
 )
 
@@ -53,8 +52,6 @@ def measure_loading(
     batch_size=config.train.batch_size,
     seed=config.seed,
     augmentation=task.augmentation,
-    num_threads=config.data.prefetch_threads,
-    prefetch=config.data.prefetch_batches,
   )
 
   def call():
@@ -73,7 +70,6 @@ def measure_loading(
     "command": machine.command(),
     **machine.fields(),
     "batch_size": config.train.batch_size,
-    "threads": config.data.prefetch_threads,
     "load_seconds": load_seconds,
     "peak_gb": peak / 1e9,
   }

@@ -173,8 +173,10 @@ def rollouts(
       # The answer selected among the first k rollouts, [K, N, L].
       selected = np.concatenate(
         [
-          np.asarray(result.answers)[:, :count]
-          for result, count in noisy.results(wrong.inputs)
+          np.asarray(result.answers)[:, np.asarray(result.last.rows)]
+          for result in noisy.batch_results(
+            puzzle_set.PuzzleSet.single(wrong.inputs, wrong.labels)
+          )
         ],
         axis=1,
       )

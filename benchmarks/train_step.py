@@ -18,7 +18,7 @@ from trm_jax.runtime import program as program_lib
 
 _REMEDY = (
   "raise config.train.microbatches, lower config.train.batch_size, or set"
-  " config.model.remat to 'full' (and config.model.unroll to False)"
+  " config.model.remat to 'full'"
 )
 
 

@@ -22,21 +22,18 @@ MODEL = model_lib.TinyRecursiveModel(
   vocab_size=TOKENS,
   seq_len=LENGTH,
   hidden_size=64,
-  num_heads=4,
-  num_layers=2,
-  mlp_expansion=4.0,
-  mlp_multiple=32,
-  token_mixing="mlp",
-  positions="none",
-  rope_base=10000.0,
-  norm_epsilon=1e-5,
-  num_prefix_tokens=0,  # no vector of the puzzle stands in front of it
+  network_config=model_lib.NetworkConfig(
+    num_layers=2,
+    num_heads=4,
+    mlp_expansion=4.0,
+    mlp_multiple=32,
+    token_mixing="mlp",
+  ),
+  num_prefix_tokens=0,  # no puzzle vector in front of the grid
   latent_updates=2,
   recursion_cycles=2,
-  compute_dtype="float32",
-  remat="none",
 )
-SETTINGS = train_step.Settings(
+STEP_CONFIG = train_step.StepConfig(
   max_supervision_steps=4,
   exploration_prob=0.1,
   halt_rule="halt",
@@ -73,7 +70,7 @@ def main(num_steps: int = 300, log_every: int = 50) -> list[float]:
     puzzle_vector_size=0,
   )
   state = jax.jit(init)()
-  step = train_step.make_train_step(MODEL, optimizer, SETTINGS, seed=0)
+  step = train_step.make_train_step(MODEL, optimizer, STEP_CONFIG, seed=0)
   step = jax.jit(step, donate_argnums=0)
   rng, losses = np.random.default_rng(0), []
   sums: dict = {}

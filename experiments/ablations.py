@@ -129,7 +129,6 @@ def _direct(config: ml_collections.ConfigDict) -> None:
   config.optimizer.ema_decay = 0.0
   config.train.max_supervision_steps = 1
   config.eval.supervision_steps = 1
-  config.eval.report_steps = (1,)
 
 
 def _of_table_3() -> dict[str, Row]:

@@ -70,5 +70,4 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
     config.train.batch_size = 8
     config.eval.batch_size = 8
     config.eval.supervision_steps = 4
-    config.eval.report_steps = (1, 4)
   return config

@@ -39,9 +39,10 @@ def get_config() -> ml_collections.ConfigDict:
   # update of y; 0: all of them. 1 is HRM's one-step gradient.
   config.model.gradient_updates = 0
   config.model.compute_dtype = "bfloat16"  # 'float32' or 'bfloat16'
-  # What the backward pass recomputes: 'none' (most memory), 'dots' (all but
-  # matrix products), 'full' (every network call; least memory). 'auto': on GPU
-  # and CPU 'none', unrolled, if the memory is large enough; else 'full'.
+  # What the backward pass recomputes: 'none' (most memory; unrolls the
+  # differentiated calls), 'dots' (all but matrix products), 'full' (every
+  # network call; least memory). 'auto': on GPU and CPU 'none' if it fits into
+  # memory, else 'full'.
   config.model.remat = "auto"
   # 'auto', 'xla', or a fused kernel, which saves the memory of all S x S
   # weights: 'splash' (TPU), 'cudnn' (NVIDIA GPUs); auto takes what helps.
@@ -49,12 +50,6 @@ def get_config() -> ml_collections.ConfigDict:
   # 'xla', or 'triton' (NVIDIA GPUs): a kernel that computes SwiGLU's products
   # and gate at once. Not measured yet.
   config.model.gate_kernel = "xla"
-  # The calls with gradient one after another instead of in a loop, which moves
-  # what is kept to and fro: faster, longer compilation; for remat 'none'.
-  config.model.unroll = False
-  # 'mlp': weights with a row of S numbers have it filled up to a multiple of
-  # this where they are used; nothing else changes. 0: 8 on GPU, else 1.
-  config.model.token_multiple = 0
 
   config.optimizer = ml_collections.ConfigDict()
   # Or 'adamw', or 'muon': matrices of the network by Muon, the rest by AdamW.
@@ -103,8 +98,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.new_rows = ""  # empty: such tasks are an error
   config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
   config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'
-  config.data.prefetch_threads = 2
-  config.data.prefetch_batches = 8
 
   config.train = ml_collections.ConfigDict()
   config.train.batch_size = 768  # slots, over all devices and hosts
@@ -133,11 +126,9 @@ def get_config() -> ml_collections.ConfigDict:
   # 'adaptive': confidence to stop at, by the halting head's first logit alone,
   # also with train.halt_rule 'halt_over_continue'.
   config.eval.halt_threshold = 0.5
-  config.eval.puzzles_per_slot = 16  # 'adaptive': given to a device at a time
   config.eval.rollouts = 8  # 'rollouts': attempts at each puzzle, K
   config.eval.noise = 0.5  # 'rollouts': standard deviation, added before a step
   config.eval.choice = "confidence"  # 'rollouts': or 'vote', the most frequent
-  config.eval.report_steps = (1, 2, 4, 8, 16)  # 'fixed': accuracy after those
   config.eval.tasks = 0  # evaluate the first so many only; 0: all (a task
   # is a single puzzle where puzzles have no variants)
   config.eval.variants = 0  # vote over the first so many of each; 0: all
@@ -153,6 +144,4 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.log = ml_collections.ConfigDict()
   config.log.every_steps = 50  # supervision steps
-  config.log.tensorboard = True  # event files in the workdir
-  config.log.plots = True  # curves and an example as pictures
   return config.lock()

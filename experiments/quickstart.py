@@ -44,7 +44,6 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.eval.every_steps = 350
   config.eval.batch_size = 250
-  config.eval.report_steps = (1, 4, 16)
 
   config.checkpoint.every_steps = 350
   config.log.every_steps = 50

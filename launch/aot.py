@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
   rows = mesh.num_rows(sizes.num_puzzle_ids, program.mesh) // num_chips
   fused = (
     config.model.token_mixing == "attention"
-    and model.attend is not attention.plain
+    and model.network_config.attend is not attention.plain
   )
   print(
     f"{config.name} on {target.name}: {num_chips} chip{'s' * (num_chips > 1)}"

@@ -227,10 +227,7 @@ def advice(
     if size % larger.num_chips == 0
   ][:1]
   if report.step == "train" and program.model.remat != "full":
-    ways.append(
-      "--config.model.remat=full"
-      + " --config.model.unroll=False" * config.model.unroll
-    )
+    ways.append("--config.model.remat=full")
   elif report.step == "train":
     parts = 2 * config.train.microbatches
     if size % (parts * target.num_chips) == 0:

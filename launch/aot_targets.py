@@ -18,7 +18,6 @@ from jax.experimental import topologies
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import kind as kind_lib
 from trm_jax.data import tasks
 from trm_jax.runtime import program
 
@@ -351,7 +350,7 @@ def data_sizes(
       f"--num_puzzle_ids is {num_puzzle_ids}; it must be at least 1"
     )
   if not data.source and data.task in ("sudoku", "maze", "arc"):
-    look = kind_lib.look_of(data, (), 0)
+    look = tasks.look(data)
     return program.Sizes(
       vocab_size=len(look.symbols),
       seq_len=look.rows * look.cols,

@@ -20,8 +20,8 @@ Point = Mapping[str, Any]
 
 # Settings that may change while a sweep is incomplete: they affect no result.
 _FREE = (
-  *("checkpoint.", "data.cache_dir", "data.prefetch_", "data.source", "log."),
-  *("name", "train.max_minutes"),
+  *("checkpoint.", "data.cache_dir", "data.source", "log.", "name"),
+  "train.max_minutes",
 )
 
 

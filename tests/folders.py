@@ -1,4 +1,4 @@
-"""Folders of puzzles as people have them, for tests to make and to spoil."""
+"""Folders of puzzles for tests to make and to damage, and data settings."""
 
 import gzip
 import json
@@ -6,8 +6,17 @@ import pathlib
 
 import numpy as np
 
+from experiments import base
+from trm_jax import config as config_lib
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import tasks as arc_tasks
+
+
+def data(**changes) -> config_lib.DataConfig:
+  """The settings of base.py in `config.data`, with changes."""
+  config = base.get_config()
+  config.data.update(changes)
+  return config_lib.from_config_dict(config).data
 
 
 def write_json(path: pathlib.Path, value) -> None:
@@ -73,10 +82,12 @@ def official(folder: pathlib.Path, task: task_lib.Task) -> None:
     for field, array in arrays.items():
       np.save(folder / split / f"all__{field}.npy", array)
   write_json(folder / "identifiers.json", task.identifiers)
-  if task.ballot is not None:
+  if task.augmentation_table is not None:
     write_json(
       folder / "test_puzzles.json",
-      {member.name: as_json(member) for member in task.ballot.tasks},
+      {
+        member.name: as_json(member) for member in task.augmentation_table.tasks
+      },
     )
 
 

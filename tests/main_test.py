@@ -2,10 +2,16 @@
 
 import gzip
 import re
+import shutil
 
 import command_line
+import pytest
+import tiny
 
+from experiments import sudoku
 from trm_jax import config as config_lib
+from trm_jax import errors, train
+from trm_jax.data import tasks
 
 HEADER = "source,question,answer,rating\n"
 QUESTION = (
@@ -15,6 +21,22 @@ QUESTION = (
 ANSWER = (
   "534678912672195348198342567859761423426853791713924856961537284287419635"
   "345286179"
+)
+
+TINY = (
+  "--config.data.box_rows=2",
+  "--config.data.box_cols=2",
+  "--config.data.num_clues=6",
+  "--config.data.num_train=8",
+  "--config.data.num_test=4",
+  "--config.model.hidden_size=16",
+  "--config.model.puzzle_vector_size=16",
+  "--config.model.latent_updates=1",
+  "--config.model.recursion_cycles=1",
+  "--config.train.batch_size=4",
+  "--config.eval.batch_size=4",
+  "--config.eval.supervision_steps=1",
+  "--config.log.every_steps=1",
 )
 
 
@@ -27,21 +49,65 @@ def source_of(tmp_path, *rows, header=HEADER, name="train.csv") -> str:
   return str(folder)
 
 
-def sudoku_error(tmp_path, *rows, **options) -> str:
-  message = command_line.error_of(
-    f"--config.data.source={source_of(tmp_path, *rows, **options)}",
-    f"--config.data.cache_dir={tmp_path / 'cache'}",
-    "--config.data.num_train=1",
-    f"--workdir={tmp_path / 'run'}",
-    config="experiments/sudoku.py",
+def sudoku_config(tmp_path, source) -> config_lib.Config:
+  config = sudoku.get_config()
+  config.data.update(
+    source=source, cache_dir=str(tmp_path / "cache"), num_train=1, num_test=1
   )
-  # Nothing half-written: no prepared data, no workdir.
-  assert not (tmp_path / "run").exists()
-  prepared = list((tmp_path / "cache").rglob("*array_record*"))
-  assert not prepared
-  return message
+  return config_lib.from_config_dict(config)
 
 
+@pytest.fixture(name="trained", scope="module")
+def _trained(tmp_path_factory):
+  """The workdir of a run of one step, and what it printed."""
+  workdir = tmp_path_factory.mktemp("trained")
+  result = command_line.run(
+    *TINY,
+    "--config.train.num_steps=1",
+    f"--workdir={workdir}",
+    compiles_fast=True,
+  )
+  assert result.returncode == 0, result.stderr
+  return workdir, result.stdout
+
+
+def test_a_training_names_what_it_wrote(trained):
+  workdir, output = trained
+  assert re.fullmatch(r"exact_accuracy=\d\.\d+", output.splitlines()[-1])
+  for name in ("checkpoints", "metrics.jsonl", "curves.png", "example.png"):
+    assert (workdir / name).exists()
+    assert str(workdir / name) in output
+  assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_training_continues_and_its_weights_are_evaluated(trained, tmp_path):
+  shutil.copytree(trained[0], tmp_path / "run")
+  arguments = [*TINY, f"--workdir={tmp_path / 'run'}"]
+  result = command_line.run(
+    *arguments, "--config.train.num_steps=2", compiles_fast=True
+  )
+  assert result.returncode == 0, result.stderr
+  assert "going on from step 1" in result.stdout
+  assert "step 2/2" in result.stdout
+  assert "step 1/2" not in result.stdout
+  # The same weights, evaluated on their own, give the same number.
+  again = command_line.run(*arguments, "--mode=evaluate", compiles_fast=True)
+  assert again.returncode == 0, again.stderr
+  assert again.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
+
+
+def test_workdir_of_another_experiment(trained):
+  """Of a training, tests/runtime/checkpointing_test.py has it."""
+  message = command_line.error_of(
+    *TINY,
+    f"--workdir={trained[0]}",
+    "--config.model.num_layers=1",
+    "--mode=evaluate",
+  )
+  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
+
+
+@pytest.mark.slow
 def test_learns_4x4_through_main(tmp_path):
   """At least 90 % exact on unseen puzzles within 400 steps."""
   arguments = [
@@ -66,11 +132,6 @@ def test_learns_4x4_through_main(tmp_path):
   match = re.fullmatch(r"exact_accuracy=(\d\.\d+)", last)
   assert match, last
   assert float(match.group(1)) >= 0.9
-  for name in ("checkpoints", "metrics.jsonl", "curves.png", "example.png"):
-    assert (tmp_path / name).exists()
-    assert str(tmp_path / name) in result.stdout
-  assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
-
   # The same weights, evaluated on their own, give the same number.
   again = command_line.run(
     *arguments,
@@ -81,6 +142,7 @@ def test_learns_4x4_through_main(tmp_path):
   assert again.stdout.splitlines()[-1] == last
 
 
+@pytest.mark.slow
 def test_real_format_trains_and_continues(tmp_path):
   """Two tiny runs on a CSV folder, plain and zipped, in one workdir."""
   folder = tmp_path / "source"
@@ -110,35 +172,53 @@ def test_real_format_trains_and_continues(tmp_path):
 
 
 def test_missing_folder(tmp_path):
+  config = sudoku_config(tmp_path, str(tmp_path / "nowhere"))
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path / "run"))
+  assert "nowhere" in str(caught.value)
+  assert "train.csv" in str(caught.value)
+  assert_nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("header", "question", "text"),
+  [
+    ("a,b,puzzle,answer\n", QUESTION, "train.csv line 1"),
+    (HEADER, f"x{QUESTION[1:]}", "train.csv line 2: question has 'x'"),
+    (HEADER, f"{QUESTION[:2]}1{QUESTION[3:]}", "train.csv line 2"),
+  ],
+  ids=["header", "letter", "contradiction"],
+)
+def test_faults_of_a_file(tmp_path, header, question, text):
+  row = f"made up,{question},{ANSWER},0\n"
+  config = sudoku_config(tmp_path, source_of(tmp_path, row, header=header))
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path / "run"))
+  message = str(caught.value)
+  assert text in message
+  assert "\n" not in message
+  if header != HEADER:
+    assert "expected one 'question' and one 'answer'" in message
+  assert_nothing_half_written(tmp_path)
+
+
+def assert_nothing_half_written(tmp_path):
+  """There is no prepared data, and no workdir."""
+  assert not (tmp_path / "run").exists()
+  assert not list((tmp_path / "cache").rglob("*array_record*"))
+
+
+def test_row_of_80_characters_through_main(tmp_path):
+  source = source_of(tmp_path, f"made up,{QUESTION[:-1]},{ANSWER},0\n")
   message = command_line.error_of(
-    f"--config.data.source={tmp_path / 'nowhere'}",
+    f"--config.data.source={source}",
+    f"--config.data.cache_dir={tmp_path / 'cache'}",
+    "--config.data.num_train=1",
+    f"--workdir={tmp_path / 'run'}",
     config="experiments/sudoku.py",
   )
-  assert "nowhere" in message
-  assert "train.csv" in message
-
-
-def test_wrong_header(tmp_path):
-  message = sudoku_error(tmp_path, header="question,answer\n")
-  assert "train.csv line 1" in message
-  assert "source,question,answer,rating" in message
-
-
-def test_row_of_80_characters(tmp_path):
-  message = sudoku_error(tmp_path, f"made up,{QUESTION[:-1]},{ANSWER},0\n")
   assert "train.csv line 2: question has 80 characters, expected 81" in message
-
-
-def test_letter_in_a_row(tmp_path):
-  message = sudoku_error(tmp_path, f"made up,x{QUESTION[1:]},{ANSWER},0\n")
-  assert "train.csv line 2" in message
-  assert "'x'" in message
-
-
-def test_contradicting_question_and_answer(tmp_path):
-  question = QUESTION[:2] + "1" + QUESTION[3:]
-  message = sudoku_error(tmp_path, f"made up,{question},{ANSWER},0\n")
-  assert "train.csv line 2" in message
+  assert_nothing_half_written(tmp_path)
 
 
 def test_misspelt_knob():
@@ -199,48 +279,19 @@ def test_experiments_that_cannot_be_loaded(tmp_path):
 
 
 def test_generated_puzzles_need_a_number(tmp_path):
-  message = command_line.error_of(
-    "--config.data.num_test=0", f"--workdir={tmp_path}"
-  )
-  assert "config.data.num_test" in message
+  config = config_lib.changed(tiny.config(), {"data.num_test": 0})
+  with pytest.raises(errors.UserError, match=r"config\.data\.num_test"):
+    train.train(config, str(tmp_path / "run"))
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
   source = source_of(tmp_path, header="\ufeff" + HEADER)
-  result = command_line.run(
-    f"--config.data.source={source}",
-    "--config.data.task=sudoku",
-    f"--config.data.cache_dir={tmp_path / 'cache'}",
-    "--config.data.num_train=1",
-    "--config.data.num_test=1",
-    "--config.train.num_steps=0",
-    f"--workdir={tmp_path / 'run'}",
-    config="experiments/sudoku.py:smoke",
-  )
-  assert result.returncode == 0, result.stderr
+  task = tasks.load(sudoku_config(tmp_path, source).data)
+  assert task.train.num_examples == task.test.num_examples == 1
 
 
 def test_unknown_flag():
   assert "wrkdir" in command_line.error_of("--wrkdir=x")
-
-
-def test_workdir_of_another_experiment(tmp_path):
-  small = [
-    f"--workdir={tmp_path}",
-    "--config.data.num_train=8",
-    "--config.data.num_test=4",
-    "--config.train.num_steps=1",
-    "--config.train.batch_size=4",
-    "--config.eval.batch_size=4",
-    "--config.log.plots=False",
-  ]
-  assert command_line.run(*small, compiles_fast=True).returncode == 0
-  message = command_line.error_of(*small, "--config.model.num_layers=1")
-  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
-  message = command_line.error_of(
-    *small, "--config.model.num_layers=1", "--mode=evaluate"
-  )
-  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
 
 
 def test_evaluation_without_a_checkpoint(tmp_path):
@@ -251,13 +302,11 @@ def test_evaluation_without_a_checkpoint(tmp_path):
 
 
 def test_a_run_to_start_from_that_is_not_there(tmp_path):
-  workdir = tmp_path / "run"
-  message = command_line.error_of(
-    f"--config.checkpoint.start_from={tmp_path / 'nowhere'}",
-    "--config.data.num_train=8",
-    "--config.data.num_test=4",
-    f"--workdir={workdir}",
+  config = config_lib.changed(
+    tiny.config(), {"checkpoint.start_from": str(tmp_path / "nowhere")}
   )
-  assert "config.checkpoint.start_from: " in message
-  assert "nowhere holds no checkpoint" in message
-  assert not workdir.exists()
+  with pytest.raises(errors.UserError) as caught:
+    train.train(config, str(tmp_path / "run"))
+  assert "config.checkpoint.start_from: " in str(caught.value)
+  assert "nowhere holds no checkpoint" in str(caught.value)
+  assert not (tmp_path / "run").exists()

@@ -31,11 +31,12 @@ def _random(state, seed, *, num_rows):
 
 def save(run, workdir, scores, *, task=None):
   """Saves a state of random numbers for each step that has a score."""
-  state = mesh.create_state(run.init, run.mesh)
-  places = mesh.state_shardings(state, run.mesh)
+  program = run.program
+  state = mesh.create_state(program.init, program.mesh)
+  places = mesh.state_shardings(state, program.mesh)
   task = task or run.task
   with checkpoints_lib.Checkpoints(
-    str(workdir), run.config.checkpoint
+    str(workdir), program.config.checkpoint
   ) as saved:
     for step, score in scores.items():
       new = _random(state, seed=step, num_rows=task.num_puzzle_ids)
@@ -43,7 +44,7 @@ def save(run, workdir, scores, *, task=None):
       saved.save(
         jax.device_put(new, places),
         checkpoint_metadata.make_metadata(
-          run.config, task, "another fingerprint", step
+          program.config, task, "another fingerprint", step
         ),
         step=step,
       )
@@ -55,5 +56,5 @@ def save(run, workdir, scores, *, task=None):
 def weights(run, workdir, step):
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(
-      checkpoints.restore(step, run.abstract_state()).averaged_weights
+      checkpoints.restore(step, run.program.abstract_state()).averaged_weights
     )

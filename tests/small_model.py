@@ -1,5 +1,6 @@
 """A small network with random weights, and puzzles for it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,9 +13,18 @@ from trm_jax.core import train_state, types
 L, V, D, NUM_PUZZLES = 6, 5, 8, 11
 
 
+def build(**fields) -> model_lib.TinyRecursiveModel:
+  """A model of its own fields and of those of its network's config."""
+  names = {field.name for field in dataclasses.fields(model_lib.NetworkConfig)}
+  network = {name: fields.pop(name) for name in names & fields.keys()}
+  return model_lib.TinyRecursiveModel(
+    network_config=model_lib.NetworkConfig(**network), **fields
+  )
+
+
 @functools.cache
 def model(token_mixing="mlp"):
-  return model_lib.TinyRecursiveModel(
+  return build(
     vocab_size=V,
     seq_len=L,
     hidden_size=D,

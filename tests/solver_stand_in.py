@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax.data import kind
+from trm_jax.data import puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.data.sudoku import rules as sudoku_rules
@@ -28,6 +28,16 @@ class StandIn:
   identifiers: list[str]
   path: epath.Path
 
+  valid = solver.Solver.valid
+
+  def solve_puzzles(self, puzzles):
+    size = self.config.eval.batch_size
+    for first in range(0, puzzles.num_examples, size):
+      examples = np.arange(first, min(first + size, puzzles.num_examples))
+      places = puzzle_set.puzzles_of(examples, puzzles.puzzle_indices)
+      inputs, _ = puzzles.fetch(examples, places)
+      yield self.solve_tokens(inputs, puzzles.puzzle_ids[places])
+
   def solve_tokens(self, inputs, puzzle_ids=None):
     if puzzle_ids is None:
       puzzle_ids = np.zeros(len(inputs), np.int32)
@@ -35,7 +45,8 @@ class StandIn:
       self.answer(*pair) for pair in zip(inputs, puzzle_ids, strict=True)
     ]
     sure = np.array([sure for _, sure in answers])
-    return solver.Solved(
+    return solver.Predictions(
+      questions=inputs,
       answers=np.array([answer for answer, _ in answers], np.uint8).reshape(
         inputs.shape
       ),
@@ -88,8 +99,8 @@ def of(cls, config: config_lib.Config, *, look=None, identifiers=("<blank>",)):
   """Builds a stand-in for the puzzles of the settings."""
   return cls(
     config=config,
-    look=look or kind.look_of(config.data, (), 0),
-    rules=kind.rules_of(config.data),
+    look=look or tasks.look(config.data),
+    rules=tasks.rules(config.data),
     identifiers=list(identifiers),
     path=epath.Path("runs/stand_in"),
   )

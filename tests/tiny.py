@@ -2,6 +2,7 @@
 
 from experiments import quickstart
 from trm_jax import config as config_lib
+from trm_jax.runtime import program
 
 
 def config_dict():
@@ -25,12 +26,16 @@ def config_dict():
   config.eval.batch_size = 8
   config.eval.every_steps = 0
   config.eval.supervision_steps = 4
-  config.eval.report_steps = (1, 4)
   config.checkpoint.every_steps = 1000
   config.log.every_steps = 1
-  config.log.plots = False
   return config
 
 
 def config() -> config_lib.Config:
   return config_lib.from_config_dict(config_dict())
+
+
+def load_task(config, task, mesh) -> program.Loaded:
+  """As `program.load`, with a task and devices of the test's own."""
+  sizes = program.Sizes.of_task(task)
+  return program.Loaded(program.build(config, sizes, mesh), task)

@@ -1,4 +1,4 @@
-"""What tests/two_processes_test.py runs: in one process, or in one of two.
+"""The program of two_processes_test.py: runs in one process or as one of two.
 
 python -m tests.two_processes_program PART PORT PROCESS FOLDER
 """
@@ -25,7 +25,7 @@ from trm_jax.core import types
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
 from trm_jax.evaluation import report as report_lib
-from trm_jax.runtime import array_digest, experiment, processes, restore
+from trm_jax.runtime import array_digest, processes, program, restore
 from trm_jax.runtime import mesh as mesh_lib
 
 STEP = 3
@@ -43,7 +43,6 @@ def _arc_config():
   config.data.num_variants = 6
   config.eval.batch_size = 16
   config.eval.supervision_steps = 2
-  config.eval.report_steps = (1, 2)
   config.model.recursion_cycles = 1
   config.train.num_steps = NUM_STEPS
   config.eval.every_steps = 0
@@ -55,7 +54,6 @@ def _maze_config():
   config.data.num_test = 14
   config.eval.batch_size = 8
   config.eval.supervision_steps = 2
-  config.eval.report_steps = (1, 2)
   config.model.recursion_cycles = 1
   return config
 
@@ -74,14 +72,16 @@ CONFIGS = {
 
 
 @functools.cache
-def run(task: str) -> experiment.Experiment:
-  return experiment.build(config_lib.from_config_dict(CONFIGS[task]()))
+def run(task: str) -> program.Loaded:
+  return program.load(config_lib.from_config_dict(CONFIGS[task]()))
 
 
 def weights(task: str) -> types.Weights:
   """Random weights, each where it belongs; alike however many processes."""
-  state = run(task).abstract_state()
-  places = mesh_lib.state_shardings(state, run(task).mesh).averaged_weights
+  state = run(task).program.abstract_state()
+  places = mesh_lib.state_shardings(
+    state, run(task).program.mesh
+  ).averaged_weights
   rng = np.random.default_rng(0)
 
   def draw(leaf, place):
@@ -94,7 +94,7 @@ def weights(task: str) -> types.Weights:
 
 @functools.cache
 def _evaluator(task: str) -> evaluate.Evaluator:
-  return evaluate.Evaluator(run(task), "")
+  return evaluate.Evaluator(*run(task), "")
 
 
 def evaluation(task: str, workdir: pathlib.Path) -> dict:
@@ -104,12 +104,12 @@ def evaluation(task: str, workdir: pathlib.Path) -> dict:
 
 def training(task: str, workdir: pathlib.Path) -> dict:
   """Trains to the end."""
-  return _found(train.train(run(task).config, str(workdir)))
+  return _found(train.train(run(task).program.config, str(workdir)))
 
 
 def trained_evaluation(workdir: pathlib.Path) -> dict:
   """Evaluates what was trained in `workdir`, there."""
-  trained = restore.averaged_weights(run("arc"), str(workdir))
+  trained = restore.averaged_weights(*run("arc"), str(workdir))
   loaded, step = trained.weights, trained.step
   return _evaluation("arc", workdir, loaded, step)
 
@@ -120,28 +120,28 @@ def _evaluation(task, workdir, weights, step) -> dict:
   return _found(evaluator(weights, step))
 
 
-def _found(report: report_lib.Report) -> dict:
+def _found(report: report_lib.EvalResult) -> dict:
   """A report as JSON."""
   return {
     "num_puzzles": report.num_puzzles,
     "means": {name: value.tolist() for name, value in report.means.items()},
-    "metrics": dict(report.verdict.metrics),
+    "metrics": dict(report.summary.metrics),
   }
 
 
 @contextlib.contextmanager
 def killed(end):
   """Calls `end` in place of counting one batch more than NUM_SEEN."""
-  see = arc_evaluation.Election.see
+  observe = arc_evaluation.ArcEvaluator.observe
   calls = []
 
   def dies(self, *args):
     calls.append(1)
     if len(calls) > NUM_SEEN:
       end()
-    return see(self, *args)
+    return observe(self, *args)
 
-  with mock.patch.object(arc_evaluation.Election, "see", dies):
+  with mock.patch.object(arc_evaluation.ArcEvaluator, "observe", dies):
     yield
 
 

@@ -1,32 +1,26 @@
-"""The one door through which settings enter: ConfigDict to dataclasses.
+"""Settings: ml_collections ConfigDicts become frozen dataclasses here.
 
-Experiments are ml_collections ConfigDicts with the groups below (every knob,
-its default and unit stand in experiments/base.py). Nothing past this file
-sees a ConfigDict: a misspelt, missing or impossible knob stops here, by name.
+Experiments are ConfigDicts with the groups below; experiments/base.py documents
+every setting, its default and its unit. No other module sees a ConfigDict: a
+misspelled, missing or impossible setting is rejected here, by name. Names of
+variants that `core` defines (e.g. `model.token_mixing`) are checked by
+`runtime.program`, where the registries are known.
 """
 
 import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import ml_collections
 
 from trm_jax import errors
 
-TASKS = (
-  "sudoku",
-  "generated_sudoku",
-  "maze",
-  "generated_maze",
-  "arc",
-  "generated_arc",
-  "grid",
-)
+SOLVERS = ("fixed", "adaptive", "rollouts")  # see core/solve_batch.py
 
-SOLVERS = ("fixed", "adaptive", "rollouts")  # see solve.py
+_T = TypeVar("_T")
 
 _LARGEST_SEED = 2**31 - 1
 _LARGEST_SIDE = 30  # of a grid
@@ -57,12 +51,8 @@ class ModelConfig:
   remat: str
   attention_kernel: str
   gate_kernel: str
-  unroll: bool
-  token_multiple: int
 
   def __post_init__(self):
-    one_of("model.mlp_gate", self.mlp_gate, ("silu", "normed"))
-    one_of("model.token_mixing", self.token_mixing, ("attention", "mlp"))
     one_of("model.positions", self.positions, ("rope", "learned", "none"))
     one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
     one_of("model.remat", self.remat, ("auto", "none", "dots", "full"))
@@ -76,18 +66,13 @@ class ModelConfig:
       at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
       at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("puzzle_vector_size", "num_prefix_tokens", "token_multiple"):
+    for name in ("puzzle_vector_size", "num_prefix_tokens"):
       at_least(f"model.{name}", getattr(self, name), 0)
     between(
       "model.gradient_updates", self.gradient_updates, 0, self.latent_updates
     )
     for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
       positive(f"model.{name}", getattr(self, name))
-    if self.unroll and self.remat != "none":
-      raise errors.UserError(
-        f"config.model.unroll needs config.model.remat 'none', not"
-        f" {self.remat!r}: unrolled, nothing that is kept can be left out"
-      )
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
@@ -138,7 +123,6 @@ class OptimizerConfig:
   ema_decay: float
 
   def __post_init__(self):
-    one_of("optimizer.name", self.name, ("adam_atan2", "adamw", "muon"))
     for name in (
       "warmup_steps",
       "learning_rate",
@@ -159,7 +143,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which puzzles, how many, and how they are varied."""
+  """Puzzles, their number and their augmentation."""
 
   task: str
   source: str
@@ -181,26 +165,21 @@ class DataConfig:
   new_rows: str
   augmentation: str
   num_variants: int
-  prefetch_threads: int
-  prefetch_batches: int
 
   def __post_init__(self):
-    one_of("data.task", self.task, TASKS)
     one_of("data.augmentation", self.augmentation, ("none", "fixed", "endless"))
     if self.new_rows:
       one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
-      one_of("data.task (new_rows)", self.task, ("arc", "generated_arc"))
-    for name in ("num_train", "num_test", "num_variants", "prefetch_threads"):
+    for name in ("num_train", "num_test", "num_variants"):
       at_least(f"data.{name}", getattr(self, name), 0)
     for name in ("grid_rows", "grid_cols"):
       between(f"data.{name}", getattr(self, name), 0, _LARGEST_SIDE)
-    at_least("data.prefetch_batches", self.prefetch_batches, 1)
     between("data.seed", self.seed, 0, _LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """The loop, the loss and the halting rule."""
+  """Training loop, loss and halting rule."""
 
   batch_size: int
   num_steps: int
@@ -216,7 +195,6 @@ class TrainConfig:
 
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
-    one_of("train.answer_loss", self.answer_loss, ("stablemax", "softmax"))
     for name in ("batch_size", "microbatches"):
       at_least(f"train.{name}", getattr(self, name), 1)
     decay("train.label_smoothing", self.label_smoothing)
@@ -229,18 +207,16 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-  """What is evaluated, and how often."""
+  """Evaluation: what, how and how often."""
 
   every_steps: int
   batch_size: int
   solver: str
   supervision_steps: int
   halt_threshold: float
-  puzzles_per_slot: int
   rollouts: int
   noise: float
   choice: str
-  report_steps: tuple[int, ...]
   tasks: int
   variants: int
   checkpoint: str
@@ -248,27 +224,24 @@ class EvalConfig:
   def __post_init__(self):
     one_of("eval.solver", self.solver, SOLVERS)
     one_of("eval.choice", self.choice, ("confidence", "vote"))
-    for name in (
-      "batch_size",
-      "supervision_steps",
-      "puzzles_per_slot",
-      "rollouts",
-    ):
+    for name in ("batch_size", "supervision_steps", "rollouts"):
       at_least(f"eval.{name}", getattr(self, name), 1)
     for name in ("every_steps", "tasks", "variants", "noise"):
       at_least(f"eval.{name}", getattr(self, name), 0)
     between("eval.halt_threshold", self.halt_threshold, 0, 1)
     one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
-    if any(s < 1 or s > self.supervision_steps for s in self.report_steps):
-      raise errors.UserError(
-        f"config.eval.report_steps {self.report_steps} must lie between 1 and"
-        f" config.eval.supervision_steps {self.supervision_steps}"
-      )
+
+  @property
+  def report_steps(self) -> tuple[int, ...]:
+    """Steps after which accuracy is reported: powers of two and the last."""
+    last = self.supervision_steps
+    powers = (2**i for i in range(last.bit_length()))
+    return tuple(sorted({*powers, last}))
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """When states are saved and which are kept."""
+  """When checkpoints are saved and which are kept."""
 
   start_from: str
   every_steps: int
@@ -283,11 +256,9 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
-  """What a run leaves to look at."""
+  """Logging."""
 
   every_steps: int
-  tensorboard: bool
-  plots: bool
 
   def __post_init__(self):
     at_least("log.every_steps", self.every_steps, 1)
@@ -320,7 +291,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
     config: all groups of experiments/base.py.
 
   Raises:
-    UserError: a knob is misspelt, missing, of the wrong type or impossible.
+    UserError: a setting is misspelled, missing, impossible or of the wrong
+      type.
   """
   try:
     values = config.to_dict()
@@ -343,12 +315,12 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
-  """Undoes `flatten`; raises UserError as `from_config_dict`."""
+  """Inverts `flatten`; raises UserError as `from_config_dict` does."""
   return unflatten_settings(Config, flat, "config.")
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-  """Returns the settings with others for some, e.g. "eval.solver"."""
+  """Returns the settings with changes to some, e.g. "eval.solver"."""
   return unflatten(flatten(config) | dict(changes))
 
 
@@ -365,6 +337,24 @@ def knob_names() -> tuple[str, ...]:
   return tuple(names)
 
 
+def fill(kind: Callable[..., _T], *groups: Any, **values: Any) -> _T:
+  """Builds a dataclass whose fields have the names of settings.
+
+  Args:
+    kind: the dataclass, e.g. `core.layers.NetworkConfig`.
+    *groups: settings; each field takes the setting of its name, if there is
+      one.
+    **values: of the other fields, and of those that override settings.
+  """
+  found = {
+    field.name: getattr(group, field.name)
+    for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    for group in groups
+    if hasattr(group, field.name)
+  }
+  return kind(**(found | values))
+
+
 # Dataclasses from plain values, every name and every type checked.
 
 
@@ -377,7 +367,7 @@ def build_settings(kind: Any, values: Mapping[str, Any], path: str) -> Any:
     path: of the mapping, with a dot at its end, for messages.
 
   Raises:
-    UserError: a name is misspelt or missing, or a value of the wrong type.
+    UserError: a name is misspelled or missing, or a value has the wrong type.
   """
   if not isinstance(values, Mapping):
     raise errors.UserError(
@@ -415,7 +405,7 @@ def flatten_settings(settings: Any) -> dict[str, Any]:
 
 
 def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
-  """Builds what `flatten` took apart, also out of JSON; as `build`."""
+  """Builds a dataclass from what `flatten_settings` returned, or from JSON."""
   values: dict[str, Any] = {}
   for name, value in flat.items():
     group, _, knob = name.rpartition(".")
@@ -424,7 +414,7 @@ def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
 
 
 def _typed(path: str, kind: Any, value: Any) -> Any:
-  """Returns the value as the field's type, or says what it should be."""
+  """Returns the value as the field's type; raises UserError if it is not."""
   if typing.get_origin(kind) is tuple:
     member = typing.get_args(kind)[0]
     if isinstance(value, list | tuple) and all(
@@ -441,7 +431,7 @@ def _typed(path: str, kind: Any, value: Any) -> Any:
   raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
 
 
-# Checks of single settings; each error names the knob and what it may be.
+# Checks of single settings; errors name the setting and its valid values.
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -194,7 +194,7 @@ def _train_or_evaluate(mode: str) -> None:
   except preemption.Stopped as stopped:
     processes.tell(str(stopped))
     return
-  for name in (*report.verdict.metrics, "exact_accuracy"):
+  for name in (*report.summary.metrics, "exact_accuracy"):
     processes.tell(f"{name}={report.final[name]:.4f}")
 
 

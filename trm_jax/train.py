@@ -18,11 +18,11 @@ from trm_jax.core import (
   types,
 )
 from trm_jax.data import files, identifiers
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import evaluate
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import (
   checkpoint_metadata,
-  experiment,
   mesh,
   metric_writer,
   preemption,
@@ -30,11 +30,12 @@ from trm_jax.runtime import (
   restore,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import program as program_lib
 
 
 def train(
   config: config_lib.Config, workdir: str, stop: preemption.Stop | None = None
-) -> report_lib.Report:
+) -> report_lib.EvalResult:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
   Args:
@@ -51,21 +52,25 @@ def train(
       longer finite.
     Stopped: it is to end early, and everything is saved.
   """
-  run = experiment.build(config)
-  run.announce_task()
-  start = _start(run, workdir)
+  program, task = program_lib.load(config)
+  program_lib.announce_task(task)
+  start = _start(program, task, workdir)
   processes.check_shared(files.folder(workdir))
   with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    loop = _Loop(run, workdir, checkpoints, start, stop or preemption.Stop())
+    stop = stop or preemption.Stop()
+    loop = _Loop(program, task, workdir, checkpoints, start, stop)
     return loop.run()
 
 
-def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
+def _start(
+  program: program_lib.Program, task: task_lib.Task, workdir: str
+) -> restore.Trained | None:
   """Reads the weights that a new run is to start with, if not new ones.
 
   Before the workdir is made: a mistake leaves no folder behind.
   """
-  other, adds = run.config.checkpoint.start_from, run.config.data.new_rows
+  config = program.config
+  other, adds = config.checkpoint.start_from, config.data.new_rows
   if not other and not adds:
     return None
   if processes.from_first(lambda: checkpoints_lib.has_checkpoint(workdir)):
@@ -80,18 +85,20 @@ def _start(run: experiment.Experiment, workdir: str) -> restore.Trained | None:
       " workdir of its run by config.checkpoint.start_from"
     )
   try:
-    trained = restore.averaged_weights(run, other, may_grow=bool(adds))
+    trained = restore.averaged_weights(
+      program, task, other, may_grow=bool(adds)
+    )
   except errors.UserError as error:
     raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
   processes.tell(f"starting from {trained.path}")
-  return _with_new_rows(run, trained) if adds else trained
+  return _with_new_rows(trained, task, adds) if adds else trained
 
 
 def _with_new_rows(
-  run: experiment.Experiment, trained: restore.Trained
+  trained: restore.Trained, task: task_lib.Task, how: str
 ) -> restore.Trained:
   """Begins the rows of the puzzle table that the checkpoint does not have."""
-  how, num_rows = run.config.data.new_rows, run.task.num_puzzle_ids
+  num_rows = task.num_puzzle_ids
   if trained.num_rows == num_rows:
     raise errors.UserError(
       f"config.data.new_rows {how!r}: there is nothing to add, all tasks of the"
@@ -121,40 +128,43 @@ class _Loop:
 
   def __init__(
     self,
-    run: experiment.Experiment,
+    program: program_lib.Program,
+    task: task_lib.Task,
     workdir: str,
     checkpoints: checkpoints_lib.Checkpoints,
     start: restore.Trained | None,
     stop: preemption.Stop,
   ):
-    self._run = run
+    self._program = program
+    self._task = task
     self._workdir = workdir
     self._checkpoints = checkpoints
     self._stop = stop
-    self._fingerprint = run.task.train.fingerprint()
+    self._fingerprint = task.train.fingerprint()
     self._learned_before = start.learned if start else ()
     self._state, self._first_step = self._first_state(start)
     self._writer = metric_writer.Writer(
       workdir,
       first_step=self._first_step,
-      is_finished=self._first_step >= run.config.train.num_steps,
-      tensorboard=run.config.log.tensorboard,
+      is_finished=self._first_step >= program.config.train.num_steps,
       active=processes.is_first(),
     )
     self._has_first_row = processes.from_first(
       lambda: metric_writer.has_row(workdir, self._first_step, "eval")
     )
     self._evaluator = evaluate.Evaluator(
-      run, workdir, self._learned_before, stop=stop
+      program, task, workdir, self._learned_before, stop=stop
     )
-    self._log = TrainLog(run.config, self._writer, self._last_good)
+    self._log = TrainLog(program.config, self._writer, self._last_good)
 
-  def run(self) -> report_lib.Report:
-    config = self._run.config
+  def run(self) -> report_lib.EvalResult:
+    config = self._program.config
     num_steps = max(config.train.num_steps, self._first_step)
     self._announce()
-    train_step_fn = self._run.train_step()
-    batches = self._run.train_batches(first_batch=self._first_step)
+    train_step_fn = self._program.train_step()
+    batches = self._program.train_batches(
+      self._task, first_batch=self._first_step
+    )
     report = None
     for step in range(self._first_step, num_steps + 1):
       is_new, is_last = step > self._first_step, step == num_steps
@@ -163,7 +173,7 @@ class _Loop:
       evaluates = is_last or (
         step > 0 and lacks_row and _is_due(step, config.eval.every_steps)
       )
-      stops = not is_last and self._stop.now(self._run.mesh)
+      stops = not is_last and self._stop.now(self._program.mesh)
       saves = is_new and (
         evaluates or stops or _is_due(step, config.checkpoint.every_steps)
       )
@@ -184,7 +194,7 @@ class _Loop:
         report = self._evaluate(step, lacks_row=lacks_row)
       if is_last:
         break
-      batch = mesh.put_batch(next(batches), self._run.mesh)
+      batch = mesh.put_batch(next(batches), self._program.mesh)
       self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
     assert report is not None  # the last step is always evaluated
@@ -198,16 +208,18 @@ class _Loop:
 
     def read(step):
       saved = self._checkpoints.metadata(step)
-      restore.check_rows(saved, self._run, self._workdir)
+      restore.check_rows(saved, self._program.config, self._task, self._workdir)
       checkpoint_metadata.check_training_fits(
-        saved, self._run.config, self._run.task, self._fingerprint
+        saved, self._program.config, self._task, self._fingerprint
       )
-      return saved, self._checkpoints.restore(step, self._run.abstract_state())
+      return saved, self._checkpoints.restore(
+        step, self._program.abstract_state()
+      )
 
     found = restore.newest(self._checkpoints, read)
     if found is None:
       self._write_identifiers()
-      state = mesh.create_state(self._run.init, self._run.mesh)
+      state = mesh.create_state(self._program.init, self._program.mesh)
       return state.started_from(start.weights) if start else state, 0
     saved, state = found
     self._learned_before = tuple(saved.learned)
@@ -216,36 +228,35 @@ class _Loop:
   def _write_identifiers(self) -> None:
     """Writes beside the checkpoints what the puzzle table's rows are."""
     path = restore.identifiers_path(self._workdir)
-    names = self._run.task.identifiers
+    names = self._task.identifiers
     processes.from_first(lambda: identifiers.write(path, names))
 
   def _announce(self) -> None:
-    run, line = self._run, self._writer.line
-    task = run.task
+    program, task, line = self._program, self._task, self._writer.line
     count = sum(p.size for p in jax.tree.leaves(self._state.params))
     line(
-      f"{run.config.name}: {count:,} parameters, puzzle table"
-      f" {task.num_puzzle_ids:,} x {run.config.model.puzzle_vector_size},"
+      f"{program.config.name}: {count:,} parameters, puzzle table"
+      f" {task.num_puzzle_ids:,} x {program.config.model.puzzle_vector_size},"
       f" {task.train.num_examples:,} training and"
       f" {task.test.num_examples:,} test puzzles,"
-      f" {run.mesh.size} {jax.devices()[0].platform} device(s)"
+      f" {program.mesh.size} {jax.devices()[0].platform} device(s)"
     )
     if self._first_step:
       line(
         f"going on from step {self._first_step}"
         f" ({self._checkpoints.path(self._first_step)})"
       )
-    if self._first_step >= run.config.train.num_steps:
+    if self._first_step >= program.config.train.num_steps:
       line(
         f"nothing is left to train: config.train.num_steps is"
-        f" {run.config.train.num_steps}"
+        f" {program.config.train.num_steps}"
       )
 
   def _last_good(self) -> str:
     self._checkpoints.wait()  # for one that is still being written
     return self._checkpoints.last_good()
 
-  def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.Report:
+  def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.EvalResult:
     try:
       report = self._evaluator(self._state.averaged_weights, step)
     except preemption.Stopped as stopped:
@@ -264,7 +275,7 @@ class _Loop:
       self._writer.scalars(step, "eval", report.final)
     self._writer.line(
       f"step {step}: evaluation of {report_lib.format_head(report)}\n"
-      + report_lib.format_report(report, self._run.config.eval.report_steps)
+      + report_lib.format_report(report, self._program.config.eval.report_steps)
     )
     self._log.restart_clock()
     return report
@@ -273,8 +284,8 @@ class _Loop:
     self._checkpoints.save(
       self._state,
       checkpoint_metadata.make_metadata(
-        self._run.config,
-        self._run.task,
+        self._program.config,
+        self._task,
         self._fingerprint,
         step,
         learned_before=self._learned_before,
@@ -282,7 +293,7 @@ class _Loop:
       step=step,
     )
 
-  def _finish(self, report: report_lib.Report, step: int) -> None:
+  def _finish(self, report: report_lib.EvalResult, step: int) -> None:
     self._checkpoints.wait()
     line = self._writer.line
     folder = files.folder(self._workdir)
@@ -293,17 +304,16 @@ class _Loop:
       if best != latest and best is not None:
         line(f"best evaluation: {self._checkpoints.path(best)}")
     line(f"metrics: {folder / metric_writer.METRICS_FILE}")
-    if self._run.config.log.tensorboard:
-      line(
-        f"TensorBoard: tensorboard --logdir"
-        f" {folder / metric_writer.TENSORBOARD_FOLDER}"
-      )
-    if self._run.config.log.plots and processes.is_first():
+    line(
+      f"TensorBoard: tensorboard --logdir"
+      f" {folder / metric_writer.TENSORBOARD_FOLDER}"
+    )
+    if processes.is_first():
       self._draw(report)
     self._writer.close()
     self._writer.result(step, report.final)
 
-  def _draw(self, report: report_lib.Report) -> None:
+  def _draw(self, report: report_lib.EvalResult) -> None:
     # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
     from trm_jax.visualization import animation, plots
 
@@ -314,10 +324,10 @@ class _Loop:
     )
     line(f"curves: {folder / 'curves.png'}")
     shown = animation.pick(
-      self._run.task.look,
+      self._task.look,
       report.first_batch,
       mesh.local_rows(report.first_answers, axis=1),
-      report.shown(self._run.config.eval.report_steps),
+      report.shown(self._program.config.eval.report_steps),
       axis=report.axis,
       numbers=report.numbers,
     )

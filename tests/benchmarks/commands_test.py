@@ -109,6 +109,7 @@ def _command(module: str, *arguments: str) -> subprocess.CompletedProcess:
   )
 
 
+@pytest.mark.slow
 def test_train_step_and_a_peer_as_people_type_it(tmp_path):
   peer = _says_its_next(tmp_path, "B", [3.0])
   (tmp_path / "peer.py").write_text(peer[2])

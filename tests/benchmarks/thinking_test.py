@@ -11,12 +11,14 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.data.sudoku import rules as sudoku_rules
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program, restore
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-  run = experiment.build(tiny.config())
+def workdir(one_device, tmp_path_factory):
+  run = program.load(tiny.config())
   folder = tmp_path_factory.mktemp("run")
   return str(saved_run.save(run, folder, {1: 0.5}))
 
@@ -54,7 +56,7 @@ def test_too_few_new_puzzles_are_one_line(workdir, monkeypatch):
 
 
 def _some(config, num_puzzles):
-  return thinking._first(experiment.build(config).task.test, num_puzzles)
+  return thinking._first(program.load(config).task.test, num_puzzles)
 
 
 def test_halting_is_compared(workdir, capsys, monkeypatch):

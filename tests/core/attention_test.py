@@ -12,7 +12,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import train_state
 from trm_jax.core.kernels import attention
-from trm_jax.runtime import devices, program
+from trm_jax.runtime import devices, model_factory, program
 from trm_jax.runtime import mesh as mesh_lib
 
 B, H = 4, 2
@@ -119,7 +119,9 @@ def _step(attend):
     program.Sizes(vocab_size=12, seq_len=140, num_puzzle_ids=6),
     mesh,
   )
-  built = dataclasses.replace(built, model=built.model.clone(attend=attend))
+  built = dataclasses.replace(
+    built, model=built.model.with_network(attend=attend)
+  )
   state = mesh_lib.create_state(built.init, mesh)
   rng = np.random.default_rng(0)
   batch = {
@@ -148,7 +150,7 @@ OTHER_GPU = devices.Chip("gpu")
 
 
 def _chosen(kernel, on, *, length=916, head_size=64, dtype="bfloat16"):
-  return attention.choose(
+  return model_factory.choose_attention(
     kernel, length=length, head_size=head_size, dtype=dtype, chip=on
   )
 
@@ -196,12 +198,12 @@ def test_cudnn_is_refused_where_it_cannot_run(on, given):
 
 
 def test_parameters_do_not_depend_on_the_kernel():
-  model = train_state.build_model(
+  model = model_factory.build_model(
     config_lib.from_config_dict(arc.get_config("smoke")).model,
     vocab_size=12,
     seq_len=900,
   )
-  kernel = model.clone(attend=attention.Splash())
+  kernel = model.with_network(attend=attention.Splash())
 
   def shapes(model):
     return jax.eval_shape(

@@ -1,5 +1,7 @@
 """The gate that is normed, which the golden cases do not have."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,21 +9,23 @@ import pytest
 
 from tests import small_model, tiny
 from trm_jax import config as config_lib
-from trm_jax.core import layers, train_state
+from trm_jax.core import layers
 from trm_jax.core import model as model_lib
+from trm_jax.runtime import model_factory
 
 EPSILON = 1e-5
 AXES = pytest.mark.parametrize("axis", [-1, 0])
 
 
-def _swiglu(axis, dtype=jnp.float32, norm_epsilon=EPSILON):
+def _swiglu(axis, dtype=jnp.float32, gate="normed"):
   return layers.SwiGLU(
     expansion=4.0,
     multiple=8,
     dtype=dtype,
     axis=axis,
     multiple_of_rows=8,
-    norm_epsilon=norm_epsilon,
+    gate=gate,
+    norm_epsilon=EPSILON,
   )
 
 
@@ -65,12 +69,12 @@ def test_the_normed_gate_does_not_see_the_length_of_up(axis):
   longer = np.concatenate([gate, 1000 * up], -1)
   scaled = {**params, "gate_up": {"kernel": longer}}
 
-  def size(norm_epsilon, params):
-    y = _swiglu(axis, norm_epsilon=norm_epsilon).apply({"params": params}, x)
+  def size(gate, params):
+    y = _swiglu(axis, gate=gate).apply({"params": params}, x)
     return float(jnp.linalg.norm(y))
 
-  assert abs(size(EPSILON, scaled) / size(EPSILON, params) - 1) < 0.01
-  assert size(None, scaled) > 900 * size(None, params)  # silu's does
+  assert abs(size("normed", scaled) / size("normed", params) - 1) < 0.01
+  assert size("silu", scaled) > 900 * size("silu", params)
 
 
 def test_the_normed_gate_has_a_gradient_where_all_is_zero():
@@ -85,16 +89,16 @@ def test_the_normed_gate_has_a_gradient_where_all_is_zero():
 def test_the_gate_changes_the_output_but_no_parameter(mixing):
   shapes, outputs = [], []
   for gate in ("silu", "normed"):
-    block = layers.Block(
+    config = layers.NetworkConfig(
+      num_layers=1,
       token_mixing=mixing,
       num_heads=2,
-      rope_base=None,
       mlp_expansion=4.0,
       mlp_multiple=8,
       norm_epsilon=EPSILON,
-      dtype=jnp.float32,
       mlp_gate=gate,
     )
+    block = layers.Block(config)
     x = np.random.default_rng(1).standard_normal((4, 3, 8), np.float32)
     output, variables = jax.jit(block.init_with_output)(jax.random.key(0), x)
     shapes.append(jax.tree.map(jnp.shape, variables))
@@ -107,8 +111,8 @@ def test_the_settings_decide_on_the_gate_of_the_whole_model():
   config = tiny.config_dict()
   config.model.mlp_gate = "normed"
   settings = config_lib.from_config_dict(config).model
-  built = train_state.build_model(settings, vocab_size=5, seq_len=16)
-  assert built.mlp_gate == "normed"
+  built = model_factory.build_model(settings, vocab_size=5, seq_len=16)
+  assert built.network_config.mlp_gate == "normed"
   weights = small_model.weights()
   inputs = np.zeros((2, small_model.L), np.int32)
   vectors = weights.puzzle_table[:2]
@@ -123,5 +127,18 @@ def test_the_settings_decide_on_the_gate_of_the_whole_model():
     ).logits
 
   model = small_model.model()
-  difference = logits(model) - logits(model.clone(mlp_gate="normed"))
+  difference = logits(model) - logits(model.with_network(mlp_gate="normed"))
   assert np.abs(difference).max() > 0.01
+
+
+@pytest.mark.parametrize(
+  ("field", "known"),
+  [("token_mixing", "attention, mlp"), ("mlp_gate", "silu, normed")],
+)
+def test_an_unknown_variant_is_named_with_the_known_ones(field, known):
+  config = dataclasses.replace(
+    small_model.model().network_config, **{field: "convolution"}
+  )
+  x = jnp.zeros((4, 3, 8))
+  with pytest.raises(ValueError, match=f"'convolution'; choose one of {known}"):
+    layers.Block(config).init(jax.random.key(0), x)

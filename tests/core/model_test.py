@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from experiments import arc, custom, maze, quickstart, sudoku
+from tests import small_model
 from trm_jax import config as config_lib
 from trm_jax.core import model as model_lib
 from trm_jax.core import train_state, types
+from trm_jax.runtime import model_factory
 
 B, L, D, V, E = 3, 5, 16, 7, 20
 
@@ -35,7 +37,7 @@ def _build(**overrides) -> model_lib.TinyRecursiveModel:
     compute_dtype="float32",
     remat="none",
   )
-  return model_lib.TinyRecursiveModel(**(arguments | overrides))
+  return small_model.build(**(arguments | overrides))
 
 
 ATTENTION = {"token_mixing": "attention", "positions": "rope"}
@@ -268,7 +270,9 @@ def test_what_is_computed_in_float32_is_not_kept(token_mixing, mlp_gate):
     remat="none",
     token_mixing=token_mixing,
     mlp_gate=mlp_gate,
-  ).clone(attend=lambda query, key, value: query * key * value)  # no softmax
+  ).with_network(
+    attend=lambda query, key, value: query * key * value
+  )  # no softmax
   state = jax.ShapeDtypeStruct((model.total_len, B, D), jnp.bfloat16)
 
   def residuals(params, state):
@@ -304,7 +308,7 @@ def test_recomputing_saves_memory():
 
 
 def _count_params(config, *, vocab_size, seq_len):
-  model = train_state.build_model(
+  model = model_factory.build_model(
     config.model, vocab_size=vocab_size, seq_len=seq_len
   )
   params = jax.eval_shape(

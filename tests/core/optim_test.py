@@ -9,29 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from trm_jax import config as config_lib
-from trm_jax import errors
 from trm_jax.core import optim
 
 OPTIMIZERS = pytest.mark.parametrize("name", ["adam_atan2", "adamw", "muon"])
 
-SETTINGS = config_lib.OptimizerConfig(
-  name="adam_atan2",
-  learning_rate=0.01,
-  warmup_steps=0,
-  min_learning_rate_ratio=1.0,
-  beta1=0.9,
-  beta2=0.95,
-  weight_decay=0.0,
-  muon_learning_rate=0.02,
-  muon_weight_decay=0.0,
-  muon_momentum=0.95,
-  muon_iterations=5,
-  max_gradient_norm=0.0,
-  puzzle_learning_rate=0.01,
-  puzzle_weight_decay=0.0,
-  ema_decay=0.999,
-)
+SETTINGS = optim.Hyperparameters(learning_rate=0.01, muon_weight_decay=0.0)
 
 
 def _make(name, *, num_steps=100, **overrides):
@@ -80,12 +62,19 @@ def test_every_uncovered_parameter_is_named(name):
   params = _params()
   params["new_head"] = {"kernel": jnp.zeros((2, 2))}
   params["network"]["layers_0"]["gate"] = {"scale": jnp.zeros(2)}
-  with pytest.raises(errors.UserError) as caught:
+  with pytest.raises(ValueError, match="no optimizer label") as caught:
     _make(name).init(params)
   text = str(caught.value)
   assert "new_head/kernel" in text
   assert "network/layers_0/gate/scale" in text
   assert "answer_head" not in text
+
+
+def test_an_unknown_optimizer_is_named_with_the_known_ones():
+  with pytest.raises(
+    ValueError, match="'sgd'; choose one of adam_atan2, adamw"
+  ):
+    _make("sgd")
 
 
 def test_labels_by_hand():

@@ -164,7 +164,7 @@ def test_where_nothing_is_differentiated_it_runs_all_cycles(cycles):
 
 def test_a_network_has_to_be_given():
   x, latents = _question_and_latents()
-  with pytest.raises(ValueError, match="give network"):
+  with pytest.raises(ValueError, match="pass network"):
     _recurse(None, x, latents, n=2, cycles=1)
 
 

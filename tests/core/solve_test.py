@@ -179,7 +179,7 @@ def test_four_devices_find_the_same():
 def _rollouts(puzzles, *, noise, rollouts=1, seed=0, at_a_time=1, mesh=None):
   solved = jax.jit(
     functools.partial(
-      solve.solve_rollouts,
+      rollouts_lib.solve_rollouts,
       small_model.model(),
       rollouts=rollouts,
       noise=noise,
@@ -245,7 +245,9 @@ def test_the_noise_of_two_puzzles_is_not_the_same():
     noise = rollouts_lib.Noise(
       scale=scale, seed=3, attempts=jnp.full((NUM,), attempt)
     )
-    disturb = rollouts_lib.disturber(noise, puzzles.inputs, puzzles.puzzle_ids)
+    disturb = rollouts_lib.latent_noise(
+      noise, puzzles.inputs, puzzles.puzzle_ids
+    )
     return np.stack(jax.tree.leaves(disturb(zeros, jnp.asarray(number))))
 
   first = draws(0.25, 0, 1)
@@ -268,7 +270,7 @@ def test_four_devices_roll_out_the_same():
   for at_a_time in (1, 4):
     solved = jax.jit(
       functools.partial(
-        solve.solve_rollouts,
+        rollouts_lib.solve_rollouts,
         small_model.model(),
         rollouts=4,
         noise=0.5,

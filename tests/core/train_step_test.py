@@ -1,12 +1,12 @@
 """The supervision step as a whole, on a tiny model."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from experiments import base
 from trm_jax import config as config_lib
@@ -14,7 +14,7 @@ from trm_jax import errors
 from trm_jax.core import halting, train_step, types
 from trm_jax.data import puzzle_set
 from trm_jax.data import task as task_lib
-from trm_jax.runtime import experiment, mesh, program
+from trm_jax.runtime import mesh, program
 
 B, L, V, NUM_IDS = 8, 6, 5, 9
 
@@ -51,19 +51,19 @@ def _experiment(num_devices=1, **train):
     augmentation=None,
     identifiers=[str(row) for row in range(NUM_IDS)],
   )
-  return experiment.of_task(config, task, mesh.make_mesh(num_devices))
+  return tiny.load_task(config, task, mesh.make_mesh(num_devices))
 
 
 @functools.cache
 def _step_fn(num_devices=1, **train):
-  return _experiment(num_devices, **train).train_step()
+  return _experiment(num_devices, **train).program.train_step()
 
 
 @functools.cache
 def _first_state_on_host():
   """The first state, with halting logits and vectors worth looking at."""
   run = _experiment()
-  state = jax.device_get(mesh.create_state(run.init, run.mesh))
+  state = jax.device_get(mesh.create_state(run.program.init, run.program.mesh))
   rng = np.random.default_rng(0)
   head = state.params["halt_head"]
   params = state.params | {
@@ -82,11 +82,11 @@ def _state(num_devices=1, **changes):
   """A state of its own buffers, which a step may take over."""
   state = _first_state_on_host().replace(**changes)
   run = _experiment(num_devices)
-  more = mesh.num_rows(NUM_IDS, run.mesh) - NUM_IDS
+  more = mesh.num_rows(NUM_IDS, run.program.mesh) - NUM_IDS
   state = state.replace(
     puzzle_table=np.pad(state.puzzle_table, ((0, more), (0, 0)))
   )
-  shardings = mesh.state_shardings(state, run.mesh)
+  shardings = mesh.state_shardings(state, run.program.mesh)
   return jax.device_put(jax.tree.map(jnp.array, state), shardings)
 
 
@@ -102,7 +102,7 @@ def _host_batch(seed):
 
 def _batch(seed, num_devices=1, **changes):
   return mesh.put_batch(
-    _host_batch(seed) | changes, _experiment(num_devices).mesh
+    _host_batch(seed) | changes, _experiment(num_devices).program.mesh
   )
 
 
@@ -141,7 +141,7 @@ def _run(state, batch):
 
 def test_five_steps_are_traced_and_compiled_once():
   run, step = _experiment(), _step_fn()
-  state = mesh.create_state(run.init, run.mesh)
+  state = mesh.create_state(run.program.init, run.program.mesh)
   for seed in range(5):
     state, _ = step(state, _batch(seed))
   assert int(state.step) == 5
@@ -241,7 +241,11 @@ def test_parts_of_rows_that_have_no_numbers():
 
 def _temporaries(**train):
   run = _experiment(**train)
-  compiled = run.train_step().lower(run.abstract_state(), _batch(0)).compile()
+  compiled = (
+    run.program.train_step()
+    .lower(run.program.abstract_state(), _batch(0))
+    .compile()
+  )
   return compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -256,14 +260,12 @@ def test_microbatches_need_less_memory():
 def test_microbatches_that_do_not_divide_name_what_does(
   num_devices, microbatches, choices
 ):
-  config = dataclasses.replace(
-    _experiment().config,
-    train=dataclasses.replace(
-      _experiment().config.train, microbatches=microbatches
-    ),
+  built = _experiment().program
+  config = config_lib.changed(
+    built.config, {"train.microbatches": microbatches}
   )
   with pytest.raises(errors.UserError, match=f"choose {choices}$"):
-    program.check_batch_sizes(config, mesh.make_mesh(num_devices))
+    program.build(config, built.sizes, mesh.make_mesh(num_devices))
 
 
 # --- the carry -------------------------------------------------------------
@@ -287,7 +289,7 @@ def test_the_slots_keep_the_latents_that_the_model_returned():
   def answer(state, batch):
     carry = halting.refill(state.carry, batch, state.initial_latents)
     vectors = state.puzzle_table[carry.batch.puzzle_ids]
-    return run.model.apply(
+    return run.program.model.apply(
       {"params": state.params}, carry.batch.inputs, vectors, carry.latents
     ).latents
 
@@ -414,7 +416,7 @@ def test_the_table_changes_in_the_rows_of_the_slots_only():
 
 def test_a_frozen_network_trains_the_table_alone_and_alike():
   whole, whole_sums = _run(_state(), _batch(0))
-  step = _experiment(frozen_network=True).train_step()
+  step = _experiment(frozen_network=True).program.train_step()
   state, sums = jax.device_get(step(_state(), _batch(0)))
   first = _first_state_on_host()
   for name in ("params", "ema_params", "opt_state"):
@@ -429,7 +431,7 @@ def test_a_frozen_network_trains_the_table_alone_and_alike():
 
 
 def test_the_average_moves_by_a_thousandth_and_does_not_freeze():
-  config = _experiment().config
+  config = _experiment().program.config
   assert config.optimizer.ema_decay == 0.999
   old = _first_state_on_host()
   state, _ = _run(_state(), _batch(0))

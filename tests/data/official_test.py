@@ -322,11 +322,11 @@ def test_damaged_metadata(tmp_path):
   path.write_text('{\n"pad_id": 0,\n')
   assert "dataset.json line 3, column 1: is not JSON" in _error(tmp_path)
   path.write_text("[]")
-  assert "does not hold a JSON object" in _error(tmp_path)
+  assert "is not a JSON object" in _error(tmp_path)
   path.unlink()
   assert "dataset.json cannot be read" in _error(tmp_path)
   (tmp_path / "file").write_text("")
-  assert "cannot be read (Not a directory)" in _error(tmp_path / "file")
+  assert "cannot be read: Not a directory" in _error(tmp_path / "file")
 
 
 def test_identifiers(tmp_path):
@@ -337,7 +337,7 @@ def test_identifiers(tmp_path):
   with pytest.raises(errors.UserError, match=r"identifiers\.json cannot be re"):
     official.read_identifiers(str(tmp_path), num_puzzle_ids=3)
   assert read(["<blank>", "a", "b"]) == ["<blank>", "a", "b"]
-  with pytest.raises(errors.UserError, match=r"has 2 entries, but .* are 3"):
+  with pytest.raises(errors.UserError, match=r"has 2 entries, but .* is 3"):
     read(["<blank>", "a"])
   with pytest.raises(errors.UserError, match="entry 0 is 'a'"):
     read(["a", "b", "c"])

@@ -6,8 +6,6 @@ import folders
 import numpy as np
 import pytest
 
-from experiments import base
-from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import tasks
 from trm_jax.data.maze import rules as maze_rules
@@ -23,15 +21,9 @@ ARC = {
 FILES = ARC | {"task": "arc", "num_train": 0, "num_test": 0}
 
 
-def _data(**changes):
-  config = base.get_config()
-  config.data.update(changes)
-  return config_lib.from_config_dict(config).data
-
-
 def _error(**changes) -> str:
   with pytest.raises(errors.UserError) as caught:
-    tasks.load(_data(**changes))
+    tasks.load(folders.data(**changes))
   assert "\n" not in str(caught.value)
   return str(caught.value)
 
@@ -42,20 +34,22 @@ def _error(**changes) -> str:
 @pytest.mark.parametrize(
   ("changes", "text"),
   [
-    ({"subsets": ("a",)}, "have no meaning for the task 'sudoku'; leave them"),
-    ({"task": "maze", "test_subset": "a"}, "no meaning for the task 'maze'"),
-    ({"task": "grid", "identifiers": "a"}, "no meaning for the task 'grid'"),
+    ({"task": "chess"}, "data.task is 'chess', expected one of sudoku, gener"),
+    ({"subsets": ("a",)}, "subsets has no effect on the task 'sudoku': leave"),
+    ({"task": "maze", "test_subset": "a"}, "no effect on the task 'maze'"),
+    ({"task": "grid", "identifiers": "a"}, "no effect on the task 'grid'"),
+    ({"new_rows": "mean"}, "data.new_rows has no effect on the task 'sudoku'"),
     (
       {"task": "generated_sudoku", "source": "here"},
-      "config.data.source has no meaning for the task 'generated_sudoku'; set"
+      "config.data.source has no effect on the task 'generated_sudoku': set"
       " config.data.task to 'sudoku'",
     ),
     (ARC | {"source": "here"}, "set config.data.task to 'arc' to train on"),
     (
       {"task": "generated_maze", "num_test": 0},
-      "how many puzzles shall be generated? set config.data.num_train and",
+      "'generated_maze' generates its puzzles: set config.data.num_train and",
     ),
-    (ARC | {"num_train": 0}, "how many puzzles shall be generated?"),
+    (ARC | {"num_train": 0}, "'generated_arc' generates its puzzles: set"),
     (
       {"box_rows": 2},
       "Sudoku-Extreme has boxes of 3 x 3 cells; set config.data.box_rows",
@@ -65,9 +59,15 @@ def _error(**changes) -> str:
       "Maze-Hard has 30 x 30 cells; leave config.data.grid_rows and",
     ),
     ({"task": "grid"}, "set config.data.source to a folder with your train"),
+    ({"dihedral": True}, "config.data.dihedral has no effect on the task 'sud"),
+    ({"task": "maze", "relabel": "S"}, "its symmetries are known, see config"),
+    (
+      {"charset": "123"},
+      "data.charset has no effect on the task 'sudoku': lea",
+    ),
     (
       ARC | {"augmentation": "endless"},
-      "their number is fixed: set config.data.augmentation to 'fixed', or to",
+      "their number is fixed: set config.data.augmentation to 'fixed' or",
     ),
     (
       ARC | {"test_subset": "evaluation2"},
@@ -81,7 +81,7 @@ def _error(**changes) -> str:
     ),
     (
       FILES | {"num_train": 1},
-      "config.data.num_train and config.data.num_test have no meaning for ARC;",
+      "config.data.num_train and config.data.num_test have no effect on ARC;",
     ),
     (
       ARC | {"subsets": ("evaluation", "training")},
@@ -89,7 +89,7 @@ def _error(**changes) -> str:
     ),
     (
       ARC | {"identifiers": "/nowhere.json"},
-      "config.data.identifiers: there is no /nowhere.json; expected the",
+      "config.data.identifiers: /nowhere.json does not exist; expected the",
     ),
   ],
 )
@@ -102,7 +102,7 @@ def test_settings_that_contradict(changes, text):
 
 def test_a_generated_sudoku():
   task = tasks.load(
-    _data(
+    folders.data(
       task="generated_sudoku",
       box_rows=2,
       box_cols=3,
@@ -114,12 +114,12 @@ def test_a_generated_sudoku():
   assert (task.train.num_examples, task.test.num_examples) == (5, 3)
   assert "".join(task.look.symbols) == " .123456"
   assert (task.vocab_size, task.seq_len, task.num_puzzle_ids) == (8, 36, 1)
-  assert (task.rules, task.ballot, task.notes) == (None, None, ())
+  assert (task.rules, task.augmentation_table, task.notes) == (None, None, ())
 
 
 def test_a_generated_maze():
   task = tasks.load(
-    _data(
+    folders.data(
       task="generated_maze",
       grid_rows=5,
       grid_cols=7,
@@ -158,14 +158,16 @@ def test_shared_questions_are_a_reason_to_doubt(tmp_path):
     "grid_cols": 2,
     "num_train": 0,
   }
-  task = tasks.load(_data(**changes))
+  task = tasks.load(folders.data(**changes))
   assert task.notes == ("grids of 1 x 2 cells over 2 characters: 'ab'",)
   assert task.warnings == (
     "1 of the 2 test questions are among the training questions",
   )
   assert task.augmentation is None
   (tmp_path / "test.csv").write_text("question,answer\nbb,aa\n")
-  task = tasks.load(_data(**changes, relabel="ab", augmentation="endless"))
+  task = tasks.load(
+    folders.data(**changes, relabel="ab", augmentation="endless")
+  )
   assert task.warnings == ()
   assert task.augmentation.relabel == (1, 2)
   assert not task.augmentation.dihedral
@@ -180,7 +182,7 @@ SUDOKU = {"num_train": 0, "num_test": 0}
 @pytest.fixture(name="sudokus")
 def _sudokus(tmp_path):
   generated = tasks.load(
-    _data(task="generated_sudoku", num_clues=40, num_train=3, num_test=2)
+    folders.data(task="generated_sudoku", num_clues=40, num_train=3, num_test=2)
   )
   folders.official(tmp_path / "official", generated)
   return tmp_path / "official", generated
@@ -188,7 +190,7 @@ def _sudokus(tmp_path):
 
 def test_an_official_folder_of_sudokus(sudokus):
   folder, generated = sudokus
-  task = tasks.load(_data(source=str(folder), num_train=3))
+  task = tasks.load(folders.data(source=str(folder), num_train=3))
   for split in ("train", "test"):
     for actual, expected in zip(
       folders.everything(getattr(task, split)),
@@ -198,7 +200,7 @@ def test_an_official_folder_of_sudokus(sudokus):
       np.testing.assert_array_equal(actual, expected)
   assert task.look == generated.look
   assert task.augmentation is None
-  assert task.ballot is None
+  assert task.augmentation_table is None
   (note,) = task.notes
   assert note.startswith(f"{folder} is a data set of the official builders")
 
@@ -228,8 +230,29 @@ def test_official_folders_that_do_not_fit(sudokus, tmp_path):
 
 
 def test_an_official_folder_has_its_own_identifiers(tmp_path):
-  folders.official(tmp_path, tasks.load(_data(**ARC)))
+  folders.official(tmp_path, tasks.load(folders.data(**ARC)))
   files = FILES | {"source": str(tmp_path)}
-  assert tasks.load(_data(**files)).num_puzzle_ids == 1 + 5 * 5
+  assert tasks.load(folders.data(**files)).num_puzzle_ids == 1 + 5 * 5
   message = _error(**files, identifiers="other.json")
-  assert "has an identifiers.json of its own; leave config.data" in message
+  assert "has its own identifiers.json; leave config.data" in message
+
+
+# --- the registry ------------------------------------------------------------
+
+
+def test_a_new_task_is_one_entry(monkeypatch):
+  own = dataclasses.replace(tasks.TASKS["grid"], load=lambda data: data.relabel)
+  monkeypatch.setitem(tasks.TASKS, "own", own)
+  assert tasks.load(folders.data(task="own", relabel="ab")) == "ab"
+  assert "no effect on the task 'own'" in _error(task="own", subsets=("a",))
+
+
+def test_every_task_has_a_look_and_every_generated_one_files():
+  for name, task_type in tasks.TASKS.items():
+    data = folders.data(task=name)
+    look = tasks.look(data, vocabulary=(" ", "a", "b"), seq_len=36)
+    assert look.rows * look.cols >= 36
+    assert task_type.is_arc == name.endswith("arc")
+    assert (task_type.file_task in tasks.TASKS) == name.startswith("generated")
+    rules = tasks.rules(data)
+    assert (rules is None) == (name in ("arc", "generated_arc", "grid"))

@@ -1,6 +1,8 @@
 """Evaluation: its numbers do not depend on how the puzzles were batched."""
 
+import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,9 @@ import small_model
 
 from trm_jax.core import eval_step, solve, types
 from trm_jax.data import loader, puzzle_set
-from trm_jax.evaluation import evaluate, scorer
-from trm_jax.runtime import mesh
+from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import report as report_lib
+from trm_jax.runtime import mesh, preemption
 
 L, V, D = small_model.L, small_model.V, small_model.D
 NUM_PUZZLES = small_model.NUM_PUZZLES
@@ -70,14 +73,15 @@ def _observe(inputs, ids, steps):
   return solved(small_model.weights(), np.asarray(inputs, np.int32), ids)
 
 
-def _report(batches, *, steps=TRAINED_STEPS, num_devices=1):
+def _report(batches, *, steps=TRAINED_STEPS, num_devices=1, **arguments):
   return evaluate.evaluate(
     _evaluate_batch(steps),
     small_model.weights(),
     batches,
     mesh.make_mesh(num_devices),
     num_puzzles=NUM_PUZZLES,
-    judged_by=scorer.NoJudge(),
+    scorer=report_lib.Scorer(),
+    **arguments,
   )
 
 
@@ -123,40 +127,28 @@ def test_the_batch_size_changes_no_metric(batch_size):
   _assert_same(_report(batches), _expected())
 
 
-def test_four_devices_change_no_metric():
-  batches = loader.eval_batches(_puzzles(), batch_size=4)
-  _assert_same(_report(batches, num_devices=4), _expected())
-
-
-def test_what_stands_in_padding_rows_changes_no_metric():
-  batches = list(loader.eval_batches(_puzzles(), batch_size=4))
-  assert batches[-1]["mask"].tolist() == [True, True, True, False]
-  for junk in (0, 1, V - 1):
-    spoilt = {
-      "inputs": batches[-1]["inputs"].copy(),
-      "labels": batches[-1]["labels"].copy(),
-      "puzzle_ids": batches[-1]["puzzle_ids"].copy(),
-      "mask": batches[-1]["mask"],
-    }
-    spoilt["inputs"][3] = junk
-    spoilt["labels"][3] = junk
-    spoilt["puzzle_ids"][3] = NUM_PUZZLES + 5  # its vector is NaN
-    _assert_same(_report([*batches[:-1], spoilt]), _expected())
-
-
-def test_the_order_of_the_puzzles_changes_no_metric():
-  data = _puzzles()
+def test_neither_four_devices_nor_the_order_of_puzzles_change_a_metric():
   order = np.random.default_rng(3).permutation(NUM_PUZZLES)
-  shuffled = puzzle_set.PuzzleSet(
+  data = _puzzles()
+  shuffled = dataclasses.replace(
+    data,
     inputs=data.inputs[order],
     labels=data.labels[order],
     puzzle_ids=data.puzzle_ids[order],
-    puzzle_indices=data.puzzle_indices,
-    group_indices=data.group_indices,
   )
-  _assert_same(
-    _report(loader.eval_batches(shuffled, batch_size=4)), _expected()
-  )
+  batches = loader.eval_batches(shuffled, batch_size=4)
+  _assert_same(_report(batches, num_devices=4), _expected())
+
+
+def test_padding_rows_change_no_metric():
+  *batches, last = loader.eval_batches(_puzzles(), batch_size=4)
+  assert last["mask"].tolist() == [True, True, True, False]
+  for junk in (0, 1, V - 1):
+    spoilt = {name: array.copy() for name, array in last.items()}
+    spoilt["inputs"][3] = junk
+    spoilt["labels"][3] = junk
+    spoilt["puzzle_ids"][3] = NUM_PUZZLES + 5  # its vector is NaN
+    _assert_same(_report([*batches, spoilt]), _expected())
 
 
 def test_the_metrics_of_a_step_are_those_of_stopping_there():
@@ -173,6 +165,43 @@ def test_the_metrics_of_a_step_are_those_of_stopping_there():
 def test_an_empty_data_set_is_refused():
   with pytest.raises(ValueError, match="no batch"):
     _report([])
+
+
+# --- progress --------------------------------------------------------------
+
+
+def test_progress_is_logged_at_intervals(monkeypatch, capsys):
+  now = [100.0]
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  progress = evaluate.Progress("puzzles", 50, done=10)
+  unknown = evaluate.Progress("grids")
+  now[0] += evaluate.PROGRESS_SECONDS - 1
+  progress.update(20)
+  now[0] += 1
+  progress.update(30, ", pass@2 5.0%")
+  unknown.update(40)
+  now[0] += 100
+  progress.update(50)  # the result follows
+  output = capsys.readouterr()
+  assert output.out == ""
+  assert output.err.splitlines() == [
+    "  solved 30 of 50 puzzles, 2.0 per second, 10 s left, pass@2 5.0%",
+    "  solved 40 grids, 4.0 per second",
+  ]
+
+
+def test_a_stop_is_asked_before_each_batch():
+  stop = preemption.Stop()
+  batches = loader.eval_batches(_puzzles(), batch_size=4)
+  seen = []
+
+  def observe(answers):
+    seen.append(np.asarray(answers.rows).sum())
+    stop.request()
+
+  with pytest.raises(preemption.Stopped, match="SIGTERM ended the evaluation"):
+    _report(batches, stop=stop, observe=observe)
+  assert seen == [4]
 
 
 # --- solve_fixed -----------------------------------------------------------

@@ -17,7 +17,7 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.inference import arc_questions, predict
+from trm_jax.inference import inputs, predict
 
 CONFIG = solver_stand_in.changed(tiny.config(), "data", task="arc")
 
@@ -111,9 +111,10 @@ def _error(solver, source, output) -> str:
 # --- votes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_answers", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_variants_are_undone_and_vote(
+@pytest.mark.parametrize(
+  ("batch_size", "with_answers"), [(1, True), (4, False), (100, True)]
+)
+def test_variants_are_inverted_and_vote(
   tmp_path, capfd, batch_size, with_answers
 ):
   """The right answers come out, as scorers read them, known or not."""
@@ -139,7 +140,10 @@ def test_variants_are_undone_and_vote(
   }
   told = capfd.readouterr()
   assert told.out == ""
-  assert f"{NAMES[1]} test 2: 5 of 5 votes (confidence 25.0%), 3.0" in told.err
+  assert (
+    f"{NAMES[1]} test 2: 5 of 5 votes (confidence 25.0%), mean ACT steps 3.0"
+    in told.err
+  )
   assert "2 tasks answered by runs/stand_in" in told.err
   assert "WARNING" not in told.err
 
@@ -186,7 +190,7 @@ def test_a_task_that_the_table_does_not_know(tmp_path, capfd):
   (warning,) = [
     line for line in capfd.readouterr().err.splitlines() if "WARNING" in line
   ]
-  assert f"no row for 1 of the tasks ({NAMES[2]})" in warning
+  assert f"no rows for 1 of the tasks ({NAMES[2]})" in warning
   assert "experiments/arc_adapt.py" in warning
 
 
@@ -194,7 +198,7 @@ def test_a_task_that_the_table_does_not_know(tmp_path, capfd):
 
 
 def _names(source):
-  given = arc_questions.read(str(source))
+  given = inputs.read_tasks(str(source))
   return [task.name for task in given.tasks], given.faults
 
 
@@ -248,14 +252,14 @@ def test_bad_tasks_are_named_and_the_others_solved(tmp_path):
   output = tmp_path / "answers.json"
   message = _error(_solver(), _write(tmp_path, value), output)
   assert message == (
-    "3 of 4 tasks could not be read: bad, <blank>, a|||b (first tasks.json task"
-    " 'bad': is a task without train pairs); the others' answers are in"
+    "3 of 4 tasks were invalid: bad, <blank>, a|||b (first tasks.json task"
+    " 'bad': has no train pairs); the answers to the others are in"
     f" {output}"
   )
   assert list(json.loads(output.read_text())) == NAMES[:1]
   details = json.loads((tmp_path / "answers_details.json").read_text())
   assert list(details) == [NAMES[0], "bad", "<blank>", "a|||b"]
-  assert "without train pairs" in details["bad"]["error"]
+  assert "has no train pairs" in details["bad"]["error"]
 
 
 @pytest.mark.parametrize(
@@ -263,13 +267,13 @@ def test_bad_tasks_are_named_and_the_others_solved(tmp_path):
   [
     (b"", "tasks.json line 1, column 1: is not JSON"),
     (b"\xff", "tasks.json: not UTF-8 text"),
-    ([], "tasks.json: is not an object at its top level"),
+    ([], "tasks.json: the top level is not an object"),
     ({}, "tasks.json has no tasks"),
     ({"a": []}, "tasks.json task 'a': is a list, expected an object"),
-    ({"train": []}, "tasks.json task 'tasks': is a task without train pairs"),
+    ({"train": []}, "tasks.json task 'tasks': has no train pairs"),
     (
       {"a": 1, "b": {}},
-      "2 of 2 tasks could not be read: a, b (first tasks.json task 'a': is 1",
+      "2 of 2 tasks were invalid: a, b (first tasks.json task 'a': is 1",
     ),
     (
       {"train": [{"input": [[0]], "output": [[10]]}], "test": []},
@@ -290,7 +294,7 @@ def test_inputs_that_are_not_there(tmp_path):
   )
   folder = tmp_path / "empty"
   folder.mkdir()
-  assert "there is no .json file in" in _error(_solver(), folder, output)
+  assert "has no .json files" in _error(_solver(), folder, output)
   path = tmp_path / "tasks.json.gz"
   path.write_bytes(b"no gzip")
   assert "tasks.json.gz cannot be read: " in _error(_solver(), path, output)
@@ -320,14 +324,13 @@ def test_details_replace_only_details(tmp_path, capfd):
   told = f"answers.json; details: {details}"
   assert capfd.readouterr().err.rstrip().endswith(told)
   _predict(_solver(), source, tmp_path)
-  told = f"{told}, in place of an earlier one"
   assert capfd.readouterr().err.rstrip().endswith(told)
   solver = _solver()
   solver.answer = None  # is not asked
   for content in ("mine", json.dumps(_challenges(TASKS)), "[]"):
     details.write_text(content)
     message = _error(solver, source, tmp_path / "answers.json")
-    assert "answers_details.json, which would get the details, is there" in (
+    assert "answers_details.json, which would hold the details, exists" in (
       message
     )
     assert details.read_text() == content
@@ -339,7 +342,7 @@ def test_details_never_replace_the_input(tmp_path):
   # Even where the input looks like details.
   source = _write(tmp_path, {"a": {"error": ""}}, "x_details.json")
   message = _error(solver, source, tmp_path / "x.json")
-  assert "x_details.json, which would get the details, is the --in" in message
+  assert "x_details.json, which would hold the details, is the --in" in message
   folders.repository(tmp_path, {"mine": TASKS})
   folder = tmp_path / "mine"
   message = _error(solver, folder, folder / f"{NAMES[0]}.json")
@@ -359,7 +362,7 @@ def test_a_terminal_obeys_no_name(tmp_path, capfd):
   told = capfd.readouterr().err
   assert r"a\x1b[2J\nb\u202e test 1: 1 of 1 votes" in told
   assert r"for 1 of the tasks (a\x1b[2J\nb\u202e)" in told
-  assert r"could not be read: a\x1b[2J\nb\u202e2 (first" in message
+  assert r"were invalid: a\x1b[2J\nb\u202e2 (first" in message
   for line in (*told.splitlines(), message):
     assert line.isprintable()
   # Files have the name itself.

@@ -2,29 +2,27 @@
 
 import dataclasses
 import functools
+import shutil
 
 import jax
 import numpy as np
 import pytest
-import saved_run
 import tiny
 
 import trm_jax
 from trm_jax import errors
-from trm_jax.core import solve, types
+from trm_jax.core import rollouts, types
+from trm_jax.data import puzzle_set
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import restore
 
-STEP = 7
 SETTINGS = {"adaptive": {"halt_threshold": 0.6}, "rollouts": {"noise": 0.3}}
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-  run = experiment.build(tiny.config())
-  folder = tmp_path_factory.mktemp("run")
-  return str(saved_run.save(run, folder, {STEP: 0.5}))
+@pytest.fixture(name="workdir")
+def _workdir(tiny_run):
+  return tiny_run[1]
 
 
 @functools.cache
@@ -35,7 +33,14 @@ def _inputs(count=11):
   return test.inputs
 
 
-_load = solver.load
+@functools.cache
+def _load(workdir, **settings):
+  """A solver that keeps what it has compiled for the next test."""
+  return solver.load(workdir, **settings)
+
+
+def _puzzles(inputs):
+  return puzzle_set.PuzzleSet.single(inputs, np.zeros_like(inputs))
 
 
 @pytest.mark.parametrize("name", ["fixed", "adaptive", "rollouts"])
@@ -53,16 +58,16 @@ def test_few_puzzles_are_solved_as_many_and_as_one(workdir, name):
     np.testing.assert_array_equal(found.steps, whole.steps[part])
 
 
-def test_it_answers_as_an_evaluation_does(workdir):
-  run = experiment.build(tiny.config())
-  weights = restore.averaged_weights(run, workdir).weights
+def test_it_answers_as_an_evaluation_does(tiny_run):
+  run, workdir = tiny_run
+  weights = restore.averaged_weights(*run, workdir).weights
   batch = types.Batch(
     inputs=_inputs(16).astype(np.int32),
     labels=np.full((16, 16), types.IGNORED_LABEL, np.int32),
     puzzle_ids=np.zeros(16, np.int32),
   )
-  result = run.evaluate_batch()(weights, batch, np.ones(16, bool))
-  trace = solver.load(workdir).trace_tokens(_inputs(16))
+  result = run.program.evaluate_batch()(weights, batch, np.ones(16, bool))
+  trace = _load(workdir).trace_tokens(_inputs(16))
   np.testing.assert_array_equal(trace.answers, np.asarray(result.answers))
   np.testing.assert_allclose(
     trace.confidence, jax.nn.sigmoid(result.halt_logits), rtol=1e-4
@@ -70,7 +75,7 @@ def test_it_answers_as_an_evaluation_does(workdir):
 
 
 def test_a_trace_ends_with_the_answer_and_may_go_on(workdir):
-  loaded = solver.load(workdir)
+  loaded = _load(workdir)
   trace = loaded.trace_tokens(_inputs())
   solved = loaded.solve_tokens(_inputs())
   np.testing.assert_array_equal(trace.answers[-1], solved.answers)
@@ -82,38 +87,37 @@ def test_a_trace_ends_with_the_answer_and_may_go_on(workdir):
 
 def test_the_solver_of_rollouts_takes_the_surest_attempt(workdir):
   loaded = _load(workdir, solver="rollouts", noise=0.3, rollouts=5)
-  ((result, count),) = loaded.results(_inputs()[:8])
-  assert count == 8
+  (result,) = loaded.batch_results(_puzzles(_inputs()[:8]))
+  assert np.asarray(result.last.rows).tolist() == [True] * 8
   logits = np.asarray(result.halt_logits)
   assert (np.diff(logits, axis=0) >= 0).all()  # never a less confident one
   assert (logits[-1] > logits[0]).any()
-  assert _load(workdir, solver="rollouts", noise=0.0).solve_tokens(
+  assert _load(workdir, solver="rollouts", noise=0.0, rollouts=2).solve_tokens(
     _inputs()
-  ).confidence == pytest.approx(loaded_fixed(workdir).confidence)
-
-
-def loaded_fixed(workdir):
-  return solver.load(workdir).solve_tokens(_inputs())
+  ).confidence == pytest.approx(
+    _load(workdir).solve_tokens(_inputs()).confidence
+  )
 
 
 def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
   at_once = []
-  solve_rollouts = solve.solve_rollouts
+  solve_rollouts = rollouts.solve_rollouts
 
   def spy(*args, **kwargs):
     at_once.append(kwargs["at_a_time"])
     return solve_rollouts(*args, **kwargs)
 
-  monkeypatch.setattr(solve, "solve_rollouts", spy)
+  monkeypatch.setattr(rollouts, "solve_rollouts", spy)
   loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
-  for count in (1, 11, 30, 2):  # on eight devices
+  for count in (1, 11, 2):  # on eight devices
     loaded.solve_tokens(_inputs(30)[:count])
-  assert at_once == [4, 2, 1]  # compiled once for each size
+  assert at_once == [4, 2]  # compiled once for each size
 
 
 def test_settings_from_python(workdir):
   loaded = trm_jax.load(workdir, solver="adaptive", halt_threshold=0.25)
   assert loaded.config.eval.halt_threshold == 0.25
+  assert loaded.config.eval.solver == "adaptive"
   longer = trm_jax.load(workdir, supervision_steps=9)
   assert longer.solve_tokens(_inputs()).steps.tolist() == [9] * 11
   with pytest.raises(errors.UserError, match=r"did you mean config\.eval\."):
@@ -121,13 +125,44 @@ def test_settings_from_python(workdir):
 
 
 def test_no_puzzles_have_no_answers(workdir):
-  found = solver.load(workdir).solve_tokens(_inputs()[:0])
+  found = _load(workdir).solve_tokens(_inputs()[:0])
   assert found.answers.shape == (0, 16)
-  assert solver.load(workdir).solve([]) == []
+  assert found.confidence.shape == found.steps.shape == (0,)
+  assert _load(workdir).solve([]) == []
+
+
+def test_too_little_memory_is_one_line(workdir):
+  def fails(*_):
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+  loaded = dataclasses.replace(_load(workdir))
+  loaded._compiled[loaded.config.eval] = fails
+  with pytest.raises(errors.UserError) as caught:
+    loaded.solve_tokens(_inputs())
+  assert str(caught.value) == (
+    "the puzzles cannot be solved 8 at a time; lower config.eval.batch_size"
+    " (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes)"
+  )
+  loaded._compiled[loaded.config.eval] = None  # a mistake of the program
+  with pytest.raises(TypeError):
+    loaded.solve_tokens(_inputs())
+
+
+def test_a_set_of_puzzles_is_solved_batch_by_batch(workdir):
+  loaded = _load(workdir)
+  parts = list(loaded.solve_puzzles(_puzzles(_inputs())))
+  assert [len(part.steps) for part in parts] == [8, 3]
+  whole = loaded.solve_tokens(_inputs())
+  for name in ("questions", "answers", "halt_logits", "steps"):
+    np.testing.assert_array_equal(
+      np.concatenate([getattr(part, name) for part in parts]),
+      getattr(whole, name),
+    )
+  np.testing.assert_array_equal(whole.questions, _inputs())
 
 
 def test_five_lines_of_python(workdir):
-  loaded = trm_jax.load(workdir)
+  loaded = _load(workdir)
   text = "".join(loaded.look.drawn(token) for token in _inputs()[0])
   numbers = (_inputs()[0].reshape(4, 4) - 1).tolist()
   first, second = loaded.solve([text, numbers])
@@ -143,7 +178,7 @@ def test_five_lines_of_python(workdir):
 
 
 def test_what_is_valid_is_told_by_the_rules(workdir):
-  rules = solver.load(workdir).rules
+  rules = _load(workdir).rules
   _, test = sudoku_generator.generate_split(
     2, 3, box_rows=2, box_cols=2, num_clues=6, seed=3
   )
@@ -167,10 +202,9 @@ def test_a_folder_without_a_checkpoint_is_one_line(tmp_path):
 
 
 def test_other_identifiers_are_refused(workdir, tmp_path):
-  run = experiment.build(tiny.config())
-  folder = saved_run.save(run, tmp_path, {STEP: 0.5})
+  folder = shutil.copytree(workdir, tmp_path / "run")
   restore.identifiers_path(str(folder)).write_text('["<blank>", "more"]')
-  with pytest.raises(errors.UserError, match="not the list of the rows"):
+  with pytest.raises(errors.UserError, match="does not list the rows"):
     solver.load(str(folder))
 
 

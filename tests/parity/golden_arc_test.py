@@ -1,5 +1,6 @@
 """Golden cases 10 (ARC's grids and variants) and 10b (a whole data set)."""
 
+import arc_hashes
 import golden_support as golden
 import numpy as np
 import pytest
@@ -84,15 +85,15 @@ def test_golden_crop(grids):
 def test_golden_hashes(grids):
   hashes = golden.json_of(grids, "grid_hash/hashes")
   for k, expected in enumerate(hashes):
-    assert arc_grids.grid_hash(grids[f"grid_hash/{k}"]) == expected
+    assert arc_hashes.grid_hash(grids[f"grid_hash/{k}"]) == expected
   pairs = {"train": [], "test": []}
   for k in range(_count(grids, "puzzle_hash/") - 2):
     split = str(grids[f"puzzle_hash/{k}/split"])
     x, y = grids[f"puzzle_hash/{k}/inp"], grids[f"puzzle_hash/{k}/out"]
     pairs[split].append((x, y))
-  whole = arc_grids.task_hash(pairs["train"] + pairs["test"])
+  whole = arc_hashes.task_hash(pairs["train"] + pairs["test"])
   assert whole == str(grids["puzzle_hash/hash"])
-  assert arc_grids.task_hash(pairs["train"]) == str(
+  assert arc_hashes.task_hash(pairs["train"]) == str(
     grids["puzzle_hash/hash_train_only"]
   )
 

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_files
 
 from trm_jax import config as config_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
   torch_checkpoint,
-  torch_config,
-  torch_file,
   torch_names,
+  torch_reader,
   torch_settings,
   torch_source,
   torch_state_dict,
@@ -41,8 +41,8 @@ PREFIXES = ("_orig_mod.model.", "module._orig_mod.model.", "model.", "")
 
 
 def _write(folder, config, state_dict, prefix, num_rows):
-  """An official checkpoint of golden weights, written by our writer."""
-  torch_file.write(
+  """Writes golden weights as an official checkpoint."""
+  torch_files.write(
     folder / "step_12",
     {prefix + name: value for name, value in state_dict.items()},
   )
@@ -74,7 +74,9 @@ def test_what_pytorch_saved_is_the_golden_weights():
   source = torch_source.locate(str(SAVED.parent))
   assert source.weights.name == "step_8"
   assert source.step == 8
-  state_dict, _ = torch_state_dict.find(source.tree(), where="it")
+  state_dict, _ = torch_state_dict.find(
+    torch_reader.read(source.weights), where="it"
+  )
   with np.load(SHIPPED) as case:
     golden_names = {
       name.removeprefix("sd/inner."): case[name]
@@ -94,6 +96,7 @@ def test_what_pytorch_saved_is_imported_and_answers_as_the_official_code(
   _evaluated(case, SAVED, tmp_path)
 
 
+@pytest.mark.slow
 def test_golden_evaluation_of_an_import(tmp_path):
   case = golden.load("case09_eval")
   config = golden.json_of(case, "config")
@@ -103,6 +106,7 @@ def test_golden_evaluation_of_an_import(tmp_path):
   _evaluated(case, path, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["att_rope", "mlp_t"])
 def test_golden_answers_of_imported_networks_of_two_blocks(tmp_path, name):
   """The first row of the golden batch begins with the initial latents."""
@@ -143,10 +147,12 @@ def test_golden_forward_of_weights_from_a_file(tmp_path, prefix, name):
   state_dict = golden.under(case, "sd/")
   path = _write(tmp_path, config, state_dict, PREFIXES[prefix], 5)
   source = torch_source.locate(str(path))
-  state_dict, _ = torch_state_dict.find(source.tree(), where="it")
+  state_dict, _ = torch_state_dict.find(
+    torch_reader.read(source.weights), where="it"
+  )
   weights = torch_names.weights_of(state_dict)
   assert not torch_settings.differences(
-    torch_config.read(source.config), golden.run_config(config)
+    torch_settings.read(source.config), golden.run_config(config)
   )
   rows = case["batch/puzzle_identifiers"] % len(weights.puzzle_table)
   output = jax.jit(golden.build_model(config).apply)(
@@ -199,7 +205,13 @@ def _assert_golden_inner_outputs(model, weights, case):
   golden.assert_close(output.continue_logits, case["inner/q_continue"], noise)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    "hrm",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("singlez", "hier6")),
+  ],
+)
 def test_golden_answers_of_an_imported_variant(tmp_path, name):
   """Free slots begin with the initial latents: their answers are known."""
   case = golden.under(golden.load("case08_variants"), f"{name}/")
@@ -232,10 +244,9 @@ def test_golden_answers_of_an_imported_variant(tmp_path, name):
   np.testing.assert_array_equal(solved.answers, case["out/preds"][free])
   noise = golden.json_of(case, "noise")["logits_abs"]
   golden.assert_close(solved.halt_logits, case["out/q_halt"][free], noise)
-  torch_checkpoint.export_checkpoint(
-    solver, str(tmp_path / "again" / "step_12"), "torch"
-  )
-  again = torch_file.read(tmp_path / "again" / "step_12")
+  path = tmp_path / "again" / "step_12.safetensors"
+  torch_checkpoint.export_checkpoint(solver, str(path), "safetensors")
+  again = torch_reader.read(path)
   assert {torch_names.without_prefix(key) for key in again} == {
     key.removeprefix("sd/inner.") for key in case if key.startswith("sd/")
   }
@@ -250,9 +261,7 @@ def test_golden_forward_of_direct_prediction_from_a_file(tmp_path):
   config = golden.json_of(case, "config")
   state_dict = golden.under(case, "sd/")
   path = _write(tmp_path, config, state_dict, "_orig_mod.model.", 5)
-  found, _ = torch_state_dict.find(
-    torch_source.locate(str(path)).tree(), where="it"
-  )
+  found, _ = torch_state_dict.find(torch_reader.read(path), where="it")
   weights = torch_names.weights_of(found)
   whole = {"mlp_t": False, "puzzle_emb_len": 0, "L_cycles": 1, **config}
   model = golden.build_model(

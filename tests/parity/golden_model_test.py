@@ -126,13 +126,16 @@ def test_golden_block(name):
   }
   params = golden.params_of(state_dict)["network"]["layers_0"]
   module = layers.Block(
-    token_mixing="mlp" if config["mlp_t"] else "attention",
-    num_heads=config["num_heads"],
-    rope_base=None if config["mlp_t"] else config["rope_theta"],
-    mlp_expansion=config["expansion"],
-    mlp_multiple=256,
-    norm_epsilon=config["rms_norm_eps"],
-    dtype=jnp.float32,
+    layers.NetworkConfig(
+      num_layers=1,
+      token_mixing="mlp" if config["mlp_t"] else "attention",
+      positions="none" if config["mlp_t"] else "rope",
+      num_heads=config["num_heads"],
+      rope_base=config["rope_theta"],
+      mlp_expansion=config["expansion"],
+      mlp_multiple=256,
+      norm_epsilon=config["rms_norm_eps"],
+    )
   )
   x, expected = case["x"], case["y"]
   if config["mlp_t"]:  # ours has the tokens first
@@ -223,7 +226,13 @@ def test_golden_input_embeddings(name):
   golden.assert_close(x, case["input_embeddings"])
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize(
+  "remat",
+  [
+    "none",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("dots", "full")),
+  ],
+)
 @pytest.mark.parametrize("cycles", ["H3L6", "H2L4"])
 @pytest.mark.parametrize("name", FORWARD_NAMES)
 def test_golden_forward(name, cycles, remat):
@@ -300,7 +309,7 @@ def _bfloat16_results(name, cycles, multiply):
     latent_updates=n,
     multiply=multiply,
   )
-  assert model.compute_dtype == "bfloat16"
+  assert model.dtype == jnp.bfloat16
   output = _forward(
     model,
     golden.under(golden.load("case02_inner"), f"{name}/sd/"),

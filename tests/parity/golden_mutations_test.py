@@ -135,6 +135,7 @@ def _rounded_norm(monkeypatch):
   monkeypatch.setattr(norm, "rms_norm", rounded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", [_rounded_norm, _leave_out_a_cycle])
 @pytest.mark.parametrize("name", golden_model_test.BIG_NAMES)
 def test_a_wrong_float32_recursion_is_caught(monkeypatch, name, mutate):
@@ -143,6 +144,7 @@ def test_a_wrong_float32_recursion_is_caught(monkeypatch, name, mutate):
     golden_model_test.test_golden_forward(name, "H2L4", "none")
 
 
+@pytest.mark.slow
 def test_a_cycle_left_out_in_bfloat16_is_caught(monkeypatch):
   _leave_out_a_cycle(monkeypatch)
   with pytest.raises(AssertionError):

@@ -8,6 +8,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import small_model
 import tiny
 
 from trm_jax import config as config_lib
@@ -214,7 +215,7 @@ def build_model(config, **overrides) -> model_lib.TinyRecursiveModel:
     compute_dtype=config["forward_dtype"],
     remat="none",
   )
-  return model_lib.TinyRecursiveModel(**(arguments | overrides))
+  return small_model.build(**(arguments | overrides))
 
 
 def run_config(official) -> config_lib.Config:
@@ -243,7 +244,6 @@ def run_config(official) -> config_lib.Config:
   config.train.max_supervision_steps = official["halt_max_steps"]
   config.train.halt_rule = halt_rule(official)
   config.eval.supervision_steps = official["halt_max_steps"]
-  config.eval.report_steps = (1,)
   return config_lib.from_config_dict(config)
 
 

@@ -31,7 +31,7 @@ def _settings(config, **overrides):
     ema_decay=0.0,
     frozen_network=False,
   )
-  return train_step.Settings(**(arguments | overrides))
+  return train_step.StepConfig(**(arguments | overrides))
 
 
 def _draws(case, prefix):
@@ -51,7 +51,13 @@ def _count_checked_gradients(tree, official, noise):
   return checked
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize(
+  "remat",
+  [
+    "none",
+    *(pytest.param(r, marks=pytest.mark.slow) for r in ("dots", "full")),
+  ],
+)
 @pytest.mark.parametrize(
   "name", ["att", "mlp_t", "att_learned_pad_continue_fixed"]
 )
@@ -67,7 +73,7 @@ def test_golden_gradients(name, remat):
   )
   after, sums = jax.jit(
     lambda s, b, d: train_step.supervision_step(
-      s, b, d, model=model, optimizer=optimizer, settings=_settings(config)
+      s, b, d, model=model, optimizer=optimizer, config=_settings(config)
     )
   )(state, golden.batch_of(golden.under(case, "batch/")), _draws(case, "out/"))
   gradients = _step_gradients(model, config, state, after)
@@ -170,7 +176,7 @@ def _training(case):
   )
   step = jax.jit(
     lambda s, b, d: train_step.supervision_step(
-      s, b, d, model=model, optimizer=optimizer, settings=step_settings
+      s, b, d, model=model, optimizer=optimizer, config=step_settings
     )
   )
 

@@ -21,6 +21,8 @@ MODELS = {
 # The official direct predictor halts by its continue logit, too, but has no
 # target for it.
 CONTINUE_LOSS = ("hrm",)
+# Those that take more than one supervision step.
+CONTINUED = ("hrm", "singlez", "hier6")
 HALT_RULES = {
   "hrm": "halt_over_continue",
   "singlez": "halt",
@@ -144,7 +146,14 @@ def _noise(name, case, gradients, perturbed):
   )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    # The supervision step below has the losses and gradients of these, too.
+    *(pytest.param(n, marks=pytest.mark.slow) for n in CONTINUED),
+    "baseline",
+  ],
+)
 def test_golden_losses_and_gradients(name):
   case = _case(name)
   noise = golden.json_of(case, "noise")
@@ -197,7 +206,7 @@ def test_golden_losses_and_gradients(name):
   np.testing.assert_array_equal(carry.steps + 1, case["out/carry_out/steps"])
 
 
-@pytest.mark.parametrize("name", ["hrm", "singlez", "hier6"])
+@pytest.mark.parametrize("name", CONTINUED)
 def test_the_supervision_step_is_the_golden_one(name):
   """What trains a recurrence makes these steps, too, whole."""
   case = _case(name)
@@ -215,7 +224,7 @@ def test_the_supervision_step_is_the_golden_one(name):
     initial_latents=golden.constants_of(golden.under(case, "sd/")),
     carry=golden.carry_of(case, "carry_in/"),
   )
-  settings = train_step.Settings(
+  settings = train_step.StepConfig(
     max_supervision_steps=config["halt_max_steps"],
     exploration_prob=config["halt_exploration_prob"],
     halt_rule=HALT_RULES[name],
@@ -233,7 +242,7 @@ def test_the_supervision_step_is_the_golden_one(name):
       draws,
       model=_model(name),
       optimizer=optimizer,
-      settings=settings,
+      config=settings,
     )
   )(state, golden.batch_of(golden.under(case, "batch/")), _draws(case))
   golden.assert_close(sums["loss"], case["out/loss"], noise["loss_abs"])

@@ -6,9 +6,11 @@ import golden_support as golden
 import numpy as np
 import pytest
 
+from trm_jax.data import puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.evaluation import tally, voting
+from trm_jax.evaluation import voting
 
 PLACEHOLDERS = [{"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}]
 
@@ -55,27 +57,37 @@ def _count(case, *, num_attempts=2, num_batches=None):
     (name, len(list(run))) for name, run in itertools.groupby(variants, _name)
   ]
   assert len(dict(groups)) == len(groups)
-  counting = tally.Tally(
-    [tasks[name] for name, _ in groups],
+  tokens = case["eval/inputs"][:num_rows].astype(np.uint8)
+  whole = puzzle_set.PuzzleSet(
+    inputs=tokens,
+    labels=tokens,
+    puzzle_ids=np.array([puzzle_id for puzzle_id, _ in runs], np.int32),
     puzzle_indices=np.cumsum([0] + [size for _, size in runs]),
     group_indices=np.cumsum([0] + [size for _, size in groups]),
-    transforms=np.array([transform for _, transform, _ in variants], np.uint8),
-    colours=np.array([list(map(int, c)) for _, _, c in variants], np.uint8),
+  )
+  counter = voting.VoteCounter(
+    task_lib.AugmentationTable(
+      tasks=tuple(tasks[name] for name, _ in groups),
+      transforms=np.array([transform for _, transform, _ in variants]),
+      colours=np.array([list(map(int, c)) for _, _, c in variants], np.uint8),
+    ),
+    puzzle_set.select(whole, num_groups=0, num_variants=0),
     num_attempts=num_attempts,
   )
   results = {}
   for start in range(0, num_rows, batch_size):
     rows = slice(start, min(start + batch_size, num_rows))
-    finished = counting.add(
-      start,
+    finished = counter.add(
       case["eval/inputs"][rows],
       case["eval/preds"][rows],
       case["eval/q_halt_logits"][rows],
+      np.ones(rows.stop - rows.start, int),
     )
     results.update({result.name: result for result in finished})
-  assert counting.num_unfinished == 0
+  assert counter.num_unfinished == 0
   return [
-    results.get(name) or voting.Ballot(task).result(num_attempts=num_attempts)
+    results.get(name)
+    or voting.TaskVotes(task).result(num_attempts=num_attempts)
     for name, task in tasks.items()
   ]
 

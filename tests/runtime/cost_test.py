@@ -117,7 +117,6 @@ def test_products_are_those_of_the_traced_steps(settings):
       "model.hidden_size": 64,
       "model.latent_updates": 3,
       "model.remat": "none",
-      "model.unroll": False,
     }
   )
   built = program.build(

@@ -14,7 +14,7 @@ import tiny
 
 from trm_jax import errors, train
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import mesh, program, restore
 
 OLD, NEW = 2, 4
 SCORES = {OLD: 0.9, NEW: 0.1}
@@ -24,12 +24,12 @@ SCORES = {OLD: 0.9, NEW: 0.1}
 def _run(**evaluation):
   config = tiny.config()
   changed = dataclasses.replace(config.eval, **evaluation)
-  return experiment.build(dataclasses.replace(config, eval=changed))
+  return program.load(dataclasses.replace(config, eval=changed))
 
 
 @functools.cache
 def _abstract():
-  return _run().abstract_state()
+  return _run().program.abstract_state()
 
 
 @pytest.fixture(scope="module", name="saved")
@@ -256,7 +256,10 @@ def test_one_that_does_not_fit_is_not_passed_over(workdir):
   assert _content(workdir) == before
 
 
-def test_a_training_goes_on_from_the_one_before(tmp_path, capfd):
+def test_a_training_goes_on_from_the_one_before(
+  tmp_path, capfd, make_mesh, monkeypatch
+):
+  monkeypatch.setattr(mesh, "make_mesh", lambda: make_mesh(1))
   config = tiny.config()
   config = dataclasses.replace(
     config,
@@ -292,14 +295,14 @@ def test_the_newest_is_replaced_to_evaluate_but_the_best_is_not(workdir, capfd):
   run = _run()
   _truncate_data(_folder(workdir))
   before = _content(workdir)
-  assert restore.averaged_weights(run, str(workdir)).step == OLD
+  assert restore.averaged_weights(*run, str(workdir)).step == OLD
   assert f"using {_folder(workdir, OLD)} instead" in capfd.readouterr().err
-  assert restore.averaged_weights(_run(checkpoint="best"), str(workdir)).step
+  assert restore.averaged_weights(*_run(checkpoint="best"), str(workdir)).step
   _truncate_data(_folder(workdir, OLD))
   with pytest.raises(checkpoints_lib.DamagedError, match="it is the best one"):
-    restore.averaged_weights(_run(checkpoint="best"), str(workdir))
+    restore.averaged_weights(*_run(checkpoint="best"), str(workdir))
   with pytest.raises(checkpoints_lib.DamagedError, match="no checkpoint of"):
-    restore.averaged_weights(run, str(workdir))
+    restore.averaged_weights(*run, str(workdir))
   assert before.keys() == _content(workdir).keys()
 
 
@@ -310,8 +313,8 @@ def test_damaged_scores_are_put_aside_and_no_checkpoint_is_lost(workdir, capfd):
   path = workdir / "checkpoints" / "scores.json"
   path.write_text("[")
   with pytest.raises(errors.UserError, match=r"scores\.json is damaged"):
-    restore.averaged_weights(_run(checkpoint="best"), str(workdir))
-  assert restore.averaged_weights(_run(), str(workdir)).step == NEW
+    restore.averaged_weights(*_run(checkpoint="best"), str(workdir))
+  assert restore.averaged_weights(*_run(), str(workdir)).step == NEW
   assert path.read_text() == "["
 
   settings = dataclasses.replace(tiny.config().checkpoint, keep_last=1)

@@ -13,7 +13,7 @@ from trm_jax import config as config_lib
 from trm_jax import train
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, mesh, metric_writer
+from trm_jax.runtime import mesh, metric_writer, program
 
 STEPS = 5
 
@@ -28,10 +28,7 @@ def _config(name):
   config.train.max_supervision_steps = 3  # slots are refilled on the way
   config.eval.every_steps = 0
   config.eval.supervision_steps = 2
-  config.eval.report_steps = (1, 2)
   config.log.every_steps = 1
-  config.log.plots = False
-  config.log.tensorboard = False
   return config_lib.from_config_dict(config)
 
 
@@ -46,10 +43,10 @@ def _outcome(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(mesh, "make_mesh", lambda: make_mesh(num_devices))
       report = train.train(config, workdir)
-      run = experiment.build(config)
-    assert run.mesh.size == num_devices
+      run = program.load(config)
+    assert run.program.mesh.size == num_devices
     with checkpoints_lib.Checkpoints(workdir) as checkpoints:
-      state = checkpoints.restore(STEPS, run.abstract_state())
+      state = checkpoints.restore(STEPS, run.program.abstract_state())
     for split in (state.puzzle_table, state.carry.latents.z):
       assert len(split.addressable_shards) == num_devices
       assert (
@@ -77,8 +74,14 @@ def _outcome(tmp_path_factory):
   return outcome
 
 
-@pytest.mark.parametrize("num_devices", [2, 4, 8])
-@pytest.mark.parametrize("name", ["sudoku", "arc"])
+ARC = pytest.param("arc", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+  "num_devices",
+  [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8],
+)
+@pytest.mark.parametrize("name", ["sudoku", ARC])
 def test_any_number_of_devices_gives_the_same(outcome, name, num_devices):
   numbers, submission = outcome(name, num_devices)
   expected, expected_submission = outcome(name, 1)
@@ -91,7 +94,7 @@ def test_any_number_of_devices_gives_the_same(outcome, name, num_devices):
   assert (submission is not None) == (name == "arc")
 
 
-@pytest.mark.parametrize("name", ["sudoku", "arc"])
+@pytest.mark.parametrize("name", ["sudoku", ARC])
 def test_the_table_has_learned(outcome, name):
   (state, *_), _ = outcome(name, 1)
   assert np.any(state.puzzle_table)

@@ -16,7 +16,7 @@ from trm_jax import errors
 from trm_jax.data import identifiers
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
-from trm_jax.runtime import checkpoint_metadata, experiment, restore
+from trm_jax.runtime import checkpoint_metadata, program, restore
 from trm_jax.runtime import checkpoints as checkpoints_lib
 
 
@@ -32,13 +32,13 @@ def _config(**data):
     compute_dtype="float32",
     remat="none",
   )
-  config.eval.update(supervision_steps=1, report_steps=(1,))
+  config.eval.supervision_steps = 1
   return config_lib.from_config_dict(config)
 
 
 @functools.cache
 def _run(**data):
-  return experiment.build(_config(**data))
+  return program.load(_config(**data))
 
 
 @pytest.fixture(name="old", scope="module")
@@ -56,15 +56,17 @@ def _permuted(workdir, to):
     run.task, identifiers=[names[row] for row in order]
   )
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    state = checkpoints.restore(1, run.abstract_state())
+    state = checkpoints.restore(1, run.program.abstract_state())
   table = np.array(state.puzzle_table)
   table[: len(order)] = table[order]  # the rest is zeros
-  with checkpoints_lib.Checkpoints(str(to), run.config.checkpoint) as saved:
+  with checkpoints_lib.Checkpoints(
+    str(to), run.program.config.checkpoint
+  ) as saved:
     saved.save(
       state.replace(
         puzzle_table=jax.device_put(table, state.puzzle_table.sharding)
       ),
-      checkpoint_metadata.make_metadata(run.config, task, "data", 1),
+      checkpoint_metadata.make_metadata(run.program.config, task, "data", 1),
       step=1,
     )
   path = restore.identifiers_path(str(to))
@@ -92,7 +94,7 @@ def _same_cells(report, names, other, other_names):
 def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   path = _permuted(old, tmp_path)
   with pytest.raises(errors.UserError) as caught:
-    restore.averaged_weights(_run(), str(tmp_path))
+    restore.averaged_weights(*_run(), str(tmp_path))
   row, there, here = re.search(
     r"other puzzles: row (\d+) is '(.*)' there, '(.*)' here;",
     str(caught.value),
@@ -109,28 +111,28 @@ def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   report = evaluate.evaluate_workdir(config, str(tmp_path))
   for name, values in expected.means.items():
     np.testing.assert_allclose(report.means[name], values, rtol=1e-5)
-  assert report.verdict.metrics == expected.verdict.metrics
+  assert report.summary.metrics == expected.summary.metrics
   assert _submission(tmp_path) == _submission(old)
   assert _same_cells(report, shuffled, expected, names) > 0.999
 
   # It depends on the rows: with those of others, answers are others.
-  run = experiment.build(config)
+  run = program.load(config)
   assert run.task.identifiers == shuffled
-  weights = restore.averaged_weights(_run(), str(old)).weights
-  report = evaluate.Evaluator(run, str(tmp_path))(weights, 1)
+  weights = restore.averaged_weights(*_run(), str(old)).weights
+  report = evaluate.Evaluator(*run, str(tmp_path))(weights, 1)
   assert _same_cells(report, shuffled, expected, names) < 0.9
 
 
 def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
-  trained = restore.averaged_weights(_run(), str(old))
-  evaluate.Evaluator(_run(), "", trained.learned)
+  trained = restore.averaged_weights(*_run(), str(old))
+  evaluate.Evaluator(*_run(), "", trained.learned)
   assert "WARNING" not in capfd.readouterr().err
   # Trained to solve "training", which leaves "evaluation" to learn from.
   other = _run(test_subset="training")
   assert other.task.identifiers == _run().task.identifiers
   saved_run.save(_run(), tmp_path, {1: 0.5}, task=other.task)
-  trained = restore.averaged_weights(_run(), str(tmp_path))
-  evaluator = evaluate.Evaluator(_run(), "", trained.learned)
+  trained = restore.averaged_weights(*_run(), str(tmp_path))
+  evaluator = evaluate.Evaluator(*_run(), "", trained.learned)
   (warning,) = capfd.readouterr().err.splitlines()
   assert warning.startswith(
     "WARNING: training saw the test answers of 2 of the 2 evaluation tasks"
@@ -139,6 +141,10 @@ def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
   assert [f"WARNING: {text}" for text in evaluator._warnings] == [warning]
   # A run that starts from it hands that on.
   saved = checkpoint_metadata.make_metadata(
-    _run().config, _run().task, "data", 1, learned_before=trained.learned
+    _run().program.config,
+    _run().task,
+    "data",
+    1,
+    learned_before=trained.learned,
   )
   assert set(saved.learned) >= {*other.task.learned, *_run().task.learned}

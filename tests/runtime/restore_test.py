@@ -16,7 +16,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors, train
 from trm_jax.data import identifiers, tasks
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, preemption, restore
+from trm_jax.runtime import preemption, program, restore
 
 # What the rows of the puzzle table are: blank, of training puzzles, of others.
 NUM_TRAINED, NUM_UNUSED = 24, 7
@@ -72,16 +72,16 @@ def _config(**groups):
 def _old(plain, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(tasks, "load", lambda data: plain)
-    run = experiment.build(_config())
+    run = program.load(_config())
   return saved_run.save(run, tmp_path_factory.mktemp("old"), SCORES)
 
 
 def _first_state(config, workdir):
   """The state before the first step of a run."""
-  run = experiment.build(config)
-  start = train._start(run, str(workdir))
+  run = program.load(config)
+  start = train._start(*run, str(workdir))
   with checkpoints_lib.Checkpoints(str(workdir), config.checkpoint) as saved:
-    loop = train._Loop(run, str(workdir), saved, start, preemption.Stop())
+    loop = train._Loop(*run, str(workdir), saved, start, preemption.Stop())
     return loop._state
 
 
@@ -101,7 +101,7 @@ def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
   before = _content(old)
   config = _config(checkpoint={"start_from": str(old)})
   state = _first_state(config, tmp_path)
-  run = experiment.build(config)
+  run = program.load(config)
   expected = saved_run.weights(run, old, LATEST)
   chex.assert_trees_all_equal(state.averaged_weights, expected)
   chex.assert_trees_all_equal(state.params, expected.params)
@@ -109,7 +109,7 @@ def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
     capsys.readouterr().out
   )
   # All else is as in any new run, and the old one stays as it is.
-  fresh = jax.jit(run.init)()
+  fresh = jax.jit(run.program.init)()
   assert int(state.step) == 0
   chex.assert_trees_all_equal(state.opt_state, fresh.opt_state)
   chex.assert_trees_all_equal(state.carry, fresh.carry)
@@ -119,8 +119,8 @@ def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
 
 @pytest.mark.parametrize("which", ["latest", "best"])
 def test_the_newest_or_the_best_checkpoint(old, which):
-  run = experiment.build(_config(eval={"checkpoint": which}))
-  trained = restore.averaged_weights(run, str(old))
+  run = program.load(_config(eval={"checkpoint": which}))
+  trained = restore.averaged_weights(*run, str(old))
   weights, step, path = trained.weights, trained.step, trained.path
   assert step == {"latest": LATEST, "best": BEST}[which]
   assert path.name == f"ckpt_{step}"
@@ -144,14 +144,14 @@ def test_a_frozen_network_only_learns_rows_of_its_puzzles(
   train.train(config, str(tmp_path / "new"))
   assert "going on from step 2" in capsys.readouterr().out
 
-  run = experiment.build(config)
+  run = program.load(config)
   first = saved_run.weights(run, old, LATEST)
   with checkpoints_lib.Checkpoints(str(tmp_path / "new")) as checkpoints:
-    last = jax.device_get(checkpoints.restore(4, run.abstract_state()))
+    last = jax.device_get(checkpoints.restore(4, run.program.abstract_state()))
   for params in (last.params, last.ema_params):
     chex.assert_trees_all_equal(params, first.params)
   chex.assert_trees_all_equal(last.initial_latents, first.initial_latents)
-  fresh = jax.jit(run.init)()
+  fresh = jax.jit(run.program.init)()
   chex.assert_trees_all_equal(last.opt_state, fresh.opt_state)
   changed = (last.puzzle_table != first.puzzle_table).any(axis=1)
   assert changed[TRAINED].sum() >= config.train.batch_size

@@ -14,7 +14,7 @@ from trm_jax import errors
 from trm_jax.runtime import (
   checkpoint_metadata,
   command_line,
-  experiment,
+  program,
   restore,
 )
 
@@ -31,7 +31,7 @@ def _changed(*arguments):
 
 
 def test_settings_come_back_out_of_a_checkpoint(tmp_path):
-  run = experiment.build(tiny.config())
+  run = program.load(tiny.config())
   saved_run.save(run, tmp_path, {3: 0.5})
   assert restore.saved_config(str(tmp_path)) == tiny.config()
   assert restore.saved_config(str(tmp_path), "best") == tiny.config()
@@ -95,8 +95,8 @@ def test_a_mistake_is_one_line(argument, text):
 
 
 def test_other_settings_than_this_version_knows_are_named(tmp_path):
-  run = experiment.build(tiny.config())
-  saved = checkpoint_metadata.make_metadata(run.config, run.task, "", 0)
+  run = program.load(tiny.config())
+  saved = checkpoint_metadata.make_metadata(run.program.config, run.task, "", 0)
   strange = dataclasses.replace(saved, settings={**saved.settings, "eval.x": 1})
   with pytest.raises(errors.UserError, match=r"config\.eval\.x.*--config"):
     restore.settings_of(strange, "RUN")

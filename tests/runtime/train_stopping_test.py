@@ -1,5 +1,6 @@
 """A run that is asked to end saves, and the same command goes on."""
 
+import functools
 import json
 import re
 import signal
@@ -15,8 +16,7 @@ from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import train
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import experiment, metric_writer, preemption
-from trm_jax.runtime import mesh as mesh_lib
+from trm_jax.runtime import metric_writer, preemption, program
 
 
 class _StopAt(preemption.Stop):
@@ -33,13 +33,7 @@ class _StopAt(preemption.Stop):
     return super().now(mesh)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_device():
-  """Compiles faster than for eight."""
-  make_mesh = mesh_lib.make_mesh
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
-    yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def _config():
@@ -49,7 +43,7 @@ def _config():
 
 
 @pytest.fixture(name="whole", scope="module")
-def _whole(tmp_path_factory):
+def _whole(one_device, tmp_path_factory):
   """The workdir of a run that nobody stopped."""
   workdir = tmp_path_factory.mktemp("whole")
   train.train(_config(), str(workdir))
@@ -57,10 +51,12 @@ def _whole(tmp_path_factory):
 
 
 def _state(workdir):
-  run = experiment.build(_config())
+  run = program.load(_config())
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     step = checkpoints.latest_step
-    return jax.device_get(checkpoints.restore(step, run.abstract_state()))
+    return jax.device_get(
+      checkpoints.restore(step, run.program.abstract_state())
+    )
 
 
 def _metrics(workdir):
@@ -71,16 +67,19 @@ def _metrics(workdir):
   ]
 
 
+_slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 # Asked before each step and each of the two batches of an evaluation:
 # step 0, 1, 2 (saved, then evaluated), two batches, 3.
 @pytest.mark.parametrize(
   ("number", "message", "saved"),
   [
-    (1, r"SIGTERM ended the run after step 0 of 4; saved nothing", None),
-    (2, r"SIGTERM ended the run after step 1 of 4; saved \S*/ckpt_1", 1),
-    (3, r"SIGTERM ended the run after step 2 of 4; saved \S*/ckpt_2", 2),
-    (5, r"SIGTERM ended the evaluation of step 2; the last .* \S*/ckpt_2", 2),
-    (6, r"SIGTERM ended the run after step 3 of 4; saved \S*/ckpt_3", 3),
+    _slow(1, r"the run after step 0 of 4; saved nothing", None),
+    (2, r"the run after step 1 of 4; saved \S*/ckpt_1", 1),
+    _slow(3, r"the run after step 2 of 4; saved \S*/ckpt_2", 2),
+    (5, r"the evaluation of step 2; the last .* \S*/ckpt_2", 2),
+    _slow(6, r"the run after step 3 of 4; saved \S*/ckpt_3", 3),
   ],
 )
 def test_stopped_and_continued_is_never_stopped(
@@ -89,7 +88,8 @@ def test_stopped_and_continued_is_never_stopped(
   with pytest.raises(preemption.Stopped) as stopped:
     train.train(_config(), str(tmp_path), _StopAt(number))
   goes_on = "; the same command goes on from there"
-  assert re.fullmatch(message + goes_on, str(stopped.value))
+  expected = f"SIGTERM ended {message}{goes_on}"
+  assert re.fullmatch(expected, str(stopped.value))
   with checkpoints_lib.Checkpoints(str(tmp_path)) as checkpoints:
     assert checkpoints.latest_step == saved
   assert not (tmp_path / metric_writer.RESULT_FILE).exists()
@@ -155,6 +155,7 @@ def _step_of(output, workdir):
   return int(match[1])
 
 
+@pytest.mark.slow
 def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
   flags = _flags(tmp_path)
   process = command_line.start(*flags, compiles_fast=True)
@@ -174,6 +175,7 @@ def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
   assert last.startswith("config.train.max_minutes ended the run after step")
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_second_of_two_processes_ends_both(tmp_path):
   with socket.socket() as free:
     free.bind(("localhost", 0))

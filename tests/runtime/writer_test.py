@@ -34,7 +34,6 @@ def _writer(folder, first_step=0, active=True, is_finished=False):
     str(folder),
     first_step=first_step,
     is_finished=is_finished,
-    tensorboard=True,
     active=active,
   )
 

@@ -38,7 +38,6 @@ SETTINGS = {
   "eval.every_steps": STEPS // 4,
   "checkpoint.every_steps": 10,
   "log.every_steps": 5,
-  "log.plots": False,
 }
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from trm_jax import errors
 from trm_jax.core import types
-from trm_jax.data import kind
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
 from trm_jax.visualization import animation, grid_image
 
 SUDOKU = task_lib.Look(
@@ -41,7 +41,7 @@ def _but(cells):
 
 def _arc(question, answers, solution=None):
   return animation.AnswerTrace(
-    look=kind.ARC_LOOK,
+    look=arc_load.LOOK,
     question=arc_grids.encode(np.array(question, np.uint8)),
     answers=np.stack(
       [arc_grids.encode(np.array(a, np.uint8)) for a in answers]
@@ -83,7 +83,7 @@ def test_what_lies_outside_an_arc_answers_grid_is_not_read():
   trace.answers[0, 100:] = 5  # behind the marks of the grid's end
   assert not trace.wrong(1).any()
   assert grid_image.extent(
-    kind.ARC_LOOK, [trace.answer(1)]
+    arc_load.LOOK, [trace.answer(1)]
   ) == grid_image.Extent(2, 2)
 
 

@@ -44,7 +44,7 @@ def _part(answers, rows):
 def _collect(answers, batch_size, keep=4):
   kept = report_puzzles.Collector(keep=keep)
   for start in range(0, len(answers.rows), batch_size):
-    kept.add(_part(answers, slice(start, start + batch_size)))
+    kept.observe(_part(answers, slice(start, start + batch_size)))
   return kept
 
 

@@ -20,7 +20,7 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
-from trm_jax.runtime import experiment, preemption
+from trm_jax.runtime import preemption, program
 from trm_jax.visualization import (
   animation,
   calibration,
@@ -46,13 +46,13 @@ def _config(**changes):
   return config_lib.from_config_dict(config)
 
 
-def _evaluation(*, entries=4, axis="steps", verdict=None, **values):
+def _evaluation(*, entries=4, axis="steps", summary=None, **values):
   numbers = tuple(range(1, entries + 1)) if axis != "adaptive" else (16,)
   means = {
     name: np.linspace(0.25, 0.75, len(numbers))
     for name in ("exact_accuracy", "cell_accuracy", "halt_accuracy", "steps")
   } | {"answer_loss": np.linspace(2, 1, len(numbers))}
-  return report_lib.Report(
+  return report_lib.EvalResult(
     num_puzzles=8,
     means=means | values,
     seconds=12.3,
@@ -60,7 +60,7 @@ def _evaluation(*, entries=4, axis="steps", verdict=None, **values):
     first_answers=None,
     axis=axis,
     numbers=numbers,
-    verdict=verdict or report_lib.Verdict({}, "exact_accuracy"),
+    summary=summary or report_lib.ScoreSummary({}, "exact_accuracy"),
   )
 
 
@@ -150,12 +150,12 @@ def test_the_page_has_its_sections_charts_and_pictures():
 
 @pytest.mark.usefixtures("no_charts")
 def test_text_from_data_and_settings_is_escaped():
-  verdict = report_lib.Verdict(
+  summary = report_lib.ScoreSummary(
     {HOSTILE: 0.5, "pass@2": 0.5}, "exact_accuracy", (HOSTILE,)
   )
   page = _render(
     _config(name=HOSTILE),
-    _evaluation(verdict=verdict).warned([HOSTILE]),
+    _evaluation(summary=summary).warned([HOSTILE]),
     workdir=HOSTILE,
     setup={HOSTILE: HOSTILE},
     categories={HOSTILE: [_shown(HOSTILE, verdict=HOSTILE)]},
@@ -326,7 +326,7 @@ def test_a_task_without_votes_has_no_attempts():
 
 @pytest.fixture(scope="module", name="workdir")
 def _workdir(tmp_path_factory):
-  run = experiment.build(_config())
+  run = program.load(_config())
   return saved_run.save(run, tmp_path_factory.mktemp("run"), {4: 0.5})
 
 
@@ -370,7 +370,7 @@ def test_other_solvers_have_a_report_too(workdir, tmp_path, solver):
 @pytest.mark.usefixtures("no_charts")
 def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   config = config_lib.from_config_dict(arc_experiment.get_config("smoke"))
-  run = experiment.build(config)
+  run = program.load(config)
   saved_run.save(run, tmp_path, {6: 0.5})
   report.write(config, str(tmp_path))
   page = html_page.Page((tmp_path / report.REPORT_FILE).read_text())
@@ -385,7 +385,7 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   assert "Covers only the 8 of 24 puzzles" in text
   last = re.search(r"Puzzle (\d+) \((\w+)", text)
   assert 17 <= int(last[1]) <= 24
-  names = [task.name for task in run.task.ballot.tasks]
+  names = [task.name for task in run.task.augmentation_table.tasks]
   assert last[2] == names[(int(last[1]) - 1) // 8]
 
 
@@ -393,7 +393,7 @@ def test_a_report_of_arc_has_votes_and_says_what_it_covers(tmp_path):
   ("output", "text"),
   [
     ("-", "a report cannot be printed: name a file"),
-    (".", "which is no file; name a file"),
+    (".", "which is not a file; name a file"),
     ("nowhere/page.html", "but there is no folder nowhere"),
   ],
 )

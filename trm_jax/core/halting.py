@@ -1,18 +1,23 @@
-"""Which slots halt, and what refills them (paper, sections 2.5, 4.6)."""
+"""Halting and refilling of slots (paper, sections 2.5, 4.6)."""
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from trm_jax.core import types
+from . import types
 
 
 @flax.struct.dataclass
 class ExplorationDraws:
-  """Random numbers that make some puzzles stay longer."""
+  """Random numbers that keep some puzzles in their slots longer.
 
-  uniform: jax.Array  # [B] float32 in [0, 1): below exploration_prob explores
-  min_steps: jax.Array  # [B] int32 in 2..max_supervision_steps
+  Attributes:
+    uniform: [B] float32 in [0, 1); a slot explores below exploration_prob.
+    min_steps: [B] int32 in 2..max_supervision_steps.
+  """
+
+  uniform: jax.Array
+  min_steps: jax.Array
 
 
 def draw_exploration(
@@ -23,8 +28,8 @@ def draw_exploration(
   Args:
     key: typed PRNG key of this supervision step.
     batch_size: B.
-    max_supervision_steps: the most steps per puzzle; with 1 the draws decide
-      nothing.
+    max_supervision_steps: limit for each puzzle; with 1 the draws have no
+      effect.
 
   Returns:
     One draw per slot.
@@ -41,7 +46,7 @@ def draw_exploration(
 def initial_latents(
   constants: types.Latents, batch_size: int, total_len: int, dtype: jnp.dtype
 ) -> types.Latents:
-  """Spreads the initial y and z, [D] each, over [B, S, D]."""
+  """Broadcasts the initial y and z, [D] each, to [B, S, D]."""
 
   def spread(constant):
     shape = (batch_size, total_len, *constant.shape)
@@ -98,8 +103,8 @@ def halt(
     output: of this step.
     halt_rule: 'halt' (halt logit > 0) or 'halt_over_continue' (halt logit >
       continue logit).
-    max_supervision_steps: after so many a slot halts in any case.
-    exploration_prob: share of slots that must make `draws.min_steps`.
+    max_supervision_steps: after which a slot halts in any case.
+    exploration_prob: share of slots that run at least `draws.min_steps`.
     draws: of this step.
 
   Returns:
@@ -113,7 +118,9 @@ def halt(
   elif halt_rule == "halt_over_continue":
     confident = output.halt_logits > output.continue_logits
   else:
-    raise ValueError(f"unknown halt_rule {halt_rule!r}")
+    raise ValueError(
+      f"unknown halt_rule {halt_rule!r}; choose halt or halt_over_continue"
+    )
   explores = draws.uniform < exploration_prob
   min_steps = jnp.where(explores, draws.min_steps, 0)
   return (last | confident) & (steps >= min_steps)
@@ -129,7 +136,7 @@ def continue_targets(
   Args:
     steps: [B] int32, supervision steps including this one.
     next_output: of one more supervision step on the same puzzles.
-    max_supervision_steps: where the best continuation is to halt.
+    max_supervision_steps: at which the only continuation is to halt.
 
   Returns:
     [B] float32 probabilities, without gradient.

@@ -1,26 +1,25 @@
 """Layers of the recursive network (paper, sections 4.4, 4.5).
 
 Post-norm blocks without biases: h = norm(h + mix(h)), norm(h + mlp(h)).
-Parameters are float32; products run in `dtype`. Norms, gates and rotations
-are computed in float32 and cast back; for the backward pass what goes into
-them is kept, in `dtype`, and not what they compute in float32.
+Parameters are float32; matrix products run in the compute dtype. Norms, gates
+and rotations are computed in float32 and cast back; their inputs are saved for
+the backward pass in the compute dtype, not their float32 intermediates.
 
-A block that mixes tokens by an MLP works on [S, B, D], tokens first: both of
-its MLPs are then one plain product each, and nothing is ever transposed
-(docs/performance.md has what that gains).
+To add a way of mixing tokens, add an entry to `TOKEN_MIXERS`.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.core import norm
-from trm_jax.core.kernels import attention, matmul, swiglu
+from . import norm, registry
+from .kernels import attention, matmul, swiglu
 
 # Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
 linear_init = nn.initializers.variance_scaling(
@@ -32,22 +31,75 @@ embedding_init = nn.initializers.variance_scaling(
 )
 
 
-class Linears(nn.Module):
-  """Linear maps of the same x without bias; one parameter has their kernels.
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+  """Architecture of the recursive network, and how it is computed.
 
-  Each is a product of its own, so that nothing has to cut apart what they make,
-  or to put together its gradient (docs/performance.md has what that gains).
+  Attributes:
+    num_layers: number of blocks.
+    num_heads: attention heads, H; the head size is D / H.
+    mlp_expansion: SwiGLU's inner width is 2/3 of this times its input size,
+    mlp_multiple: rounded up to a multiple of this.
+    mlp_gate: name in `swiglu.GATES`.
+    token_mixing: name in `TOKEN_MIXERS`.
+    positions: 'rope' (rotates attention's queries and keys), 'learned' (added
+      to the token embedding) or 'none'.
+    rope_base: base of RoPE's wavelengths.
+    norm_epsilon: added to the mean square in RMS norms.
+    compute_dtype: 'float32' or 'bfloat16', of activations and products.
+    token_multiple: kernels whose rows run over the sequence are padded with
+      zeros to a multiple of this when used; changes no result.
+    attend: computes softmax attention.
+    multiply: computes activations times weights.
+    gated_product: computes SwiGLU's gate and up products and their gate at
+      once; None for separate operations.
   """
 
-  size: int  # of what each makes
+  num_layers: int
+  num_heads: int
+  mlp_expansion: float
+  mlp_multiple: int
+  token_mixing: str
+  mlp_gate: str = "silu"
+  positions: str = "none"
+  rope_base: float = 10000.0
+  norm_epsilon: float = 1e-5
+  compute_dtype: str = "float32"
+  token_multiple: int = 1
+  attend: attention.Attend = attention.plain
+  multiply: matmul.Multiply = matmul.plain
+  gated_product: swiglu.GatedProduct | None = None
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    """The dtype of activations and products."""
+    return jnp.dtype(self.compute_dtype)
+
+
+class FusedDense(nn.Module):
+  """Linear maps of the same input, without bias, sharing one parameter.
+
+  The kernels are stored as one matrix but multiplied one by one, so that
+  outputs need not be split and gradients need not be concatenated
+  (docs/performance.md has the measurements).
+
+  Attributes:
+    size: output size of each map.
+    dtype: of the products.
+    axis: the axis to map, -1 or 0.
+    multiple: with axis 0, kernel rows are padded with zeros to a multiple of
+      this; matrix units want rows to begin at 16-byte boundaries.
+    number: how many maps.
+    multiply: computes the products.
+    together: computes one array of the input and both kernels of two maps.
+  """
+
+  size: int
   dtype: jnp.dtype
   axis: int = -1
-  # With axis 0: zeros fill a kernel's rows, of `size` numbers, up to a multiple
-  # of so many. Matrix units want rows to begin at whole 16 bytes.
   multiple: int = 1
   number: int = 1
   multiply: matmul.Multiply = matmul.plain
-  # Of two maps: makes one array of x and both kernels instead.
   together: swiglu.GatedProduct | None = None
 
   @nn.compact
@@ -62,13 +114,13 @@ class Linears(nn.Module):
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     parts = jnp.split(kernel, self.number, axis=1)
     if self.together is not None:
-      return [self._shaped(self.together, x, *parts)]
-    return [self._shaped(self._product, x, part) for part in parts]
+      return [self._flattened(self.together, x, *parts)]
+    return [self._flattened(self._product, x, part) for part in parts]
 
-  def _shaped(self, make: Callable, x: jax.Array, *kernels: jax.Array):
-    """Makes an array of x, here of two axes, and kernels."""
-    # Of products of two matrices XLA leaves out the transposes that
-    # differentiation puts around them.
+  def _flattened(self, make: Callable, x: jax.Array, *kernels: jax.Array):
+    """Calls `make` on x reshaped to two axes; restores the other axes."""
+    # XLA removes the transposes that differentiation puts around a product of
+    # two matrices, but not those around a product of more axes.
     if self.axis == 0:
       y = make(x.reshape(x.shape[0], -1), *kernels, 0)
       return y.reshape(self.size, *x.shape[1:])
@@ -112,45 +164,65 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
 
 
 class SwiGLU(nn.Module):
-  """down(silu(gate(x)) * up(x)) over one axis (arXiv 2002.05202)."""
+  """down(silu(gate(x)) * up(x)) over one axis (arXiv 2002.05202).
+
+  Attributes:
+    expansion: see `swiglu_width`.
+    multiple: see `swiglu_width`.
+    dtype: of the products.
+    axis: the axis to map, -1 or 0.
+    multiple_of_rows: as `FusedDense.multiple`, of the output.
+    gate: name in `swiglu.GATES`.
+    norm_epsilon: of gates with a norm.
+    multiply: computes the products.
+    gated_product: computes gate, up and their gate at once.
+  """
 
   expansion: float
   multiple: int
   dtype: jnp.dtype
-  axis: int = -1  # the last or the first
-  multiple_of_rows: int = 1  # as `Linears.multiple`
-  # Not None: `gates.normed` with this epsilon takes silu's place.
-  norm_epsilon: float | None = None
+  axis: int = -1
+  multiple_of_rows: int = 1
+  gate: str = "silu"
+  norm_epsilon: float = 1e-5
   multiply: matmul.Multiply = matmul.plain
-  gated_product: swiglu.GatedProduct | None = None  # gate, up and silu at once
+  gated_product: swiglu.GatedProduct | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x to an array of the same shape."""
     size = x.shape[self.axis]
     width = swiglu_width(size, expansion=self.expansion, multiple=self.multiple)
-    linears = functools.partial(
-      Linears, dtype=self.dtype, axis=self.axis, multiply=self.multiply
+    gate = registry.get(swiglu.GATES, self.gate, kind="mlp_gate")
+    dense = functools.partial(
+      FusedDense, dtype=self.dtype, axis=self.axis, multiply=self.multiply
     )
-    made = linears(
-      width, number=2, together=self.gated_product, name="gate_up"
-    )(x)
+    made = dense(width, number=2, together=self.gated_product, name="gate_up")(
+      x
+    )
     if self.gated_product is not None:
       (h,) = made
-    elif self.norm_epsilon is None:
-      h = swiglu.silu(*made)
     else:
-      h = swiglu.normed(*made, epsilon=self.norm_epsilon, axis=self.axis)
-    (y,) = linears(size, multiple=self.multiple_of_rows, name="down")(h)
+      h = gate(*made, epsilon=self.norm_epsilon, axis=self.axis)
+    (y,) = dense(size, multiple=self.multiple_of_rows, name="down")(h)
     return y
 
 
 class Attention(nn.Module):
-  """Full self-attention, each token to every token."""
+  """Full self-attention: every token attends to every token.
+
+  Attributes:
+    num_heads: H.
+    head_size: K.
+    rope_base: base of RoPE's wavelengths; None for no rotation.
+    dtype: of the products.
+    attend: computes softmax attention.
+    multiply: computes the products with weights.
+  """
 
   num_heads: int
   head_size: int
-  rope_base: float | None  # None: no rotation
+  rope_base: float | None
   dtype: jnp.dtype
   attend: attention.Attend = attention.plain
   multiply: matmul.Multiply = matmul.plain
@@ -160,75 +232,154 @@ class Attention(nn.Module):
     """Maps [B, S, D] to [B, S, D]."""
     batch, length, size = x.shape
     width = self.num_heads * self.head_size
-    linears = functools.partial(
-      Linears, dtype=self.dtype, multiply=self.multiply
+    dense = functools.partial(
+      FusedDense, dtype=self.dtype, multiply=self.multiply
     )
     query, key, value = (
       part.reshape(batch, length, self.num_heads, self.head_size)
-      for part in linears(width, number=3, name="qkv")(x)
+      for part in dense(width, number=3, name="qkv")(x)
     )
     if self.rope_base is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = self.attend(query, key, value)
     mixed = mixed.reshape(batch, length, width)
-    (y,) = linears(size, name="out")(mixed)
+    (y,) = dense(size, name="out")(mixed)
     return y
 
 
-class Block(nn.Module):
-  """Mixes tokens, then channels."""
+# Ways to mix tokens. Parameters are named after the module that `make` returns.
 
-  token_mixing: str
-  num_heads: int
-  rope_base: float | None
-  mlp_expansion: float
-  mlp_multiple: int
-  norm_epsilon: float
-  dtype: jnp.dtype
-  token_multiple: int = 1  # 'mlp': as `Linears.multiple`
-  attend: attention.Attend = attention.plain
-  multiply: matmul.Multiply = matmul.plain
-  mlp_gate: str = "silu"  # or 'normed'
-  gated_product: swiglu.GatedProduct | None = None
+
+@dataclasses.dataclass(frozen=True)
+class TokenMixer:
+  """A way to mix the tokens of a puzzle.
+
+  Attributes:
+    make: (config, D) -> the module, which keeps its input's shape.
+    tokens_first: whether the whole network works on [S, B, D] instead of
+      [B, S, D].
+    norm_axis: axis of the norm that follows.
+    weight_flops: (config, S, D) -> FLOPs of the products with weights in one
+      call for one puzzle; a multiply-add counts as 2.
+    token_flops: likewise, of the products of tokens with tokens.
+  """
+
+  make: Callable[[NetworkConfig, int], nn.Module]
+  tokens_first: bool
+  norm_axis: int
+  weight_flops: Callable[[NetworkConfig, int, int], int]
+  token_flops: Callable[[NetworkConfig, int, int], int]
+
+
+def _attention(config: NetworkConfig, size: int) -> Attention:
+  return Attention(
+    num_heads=config.num_heads,
+    head_size=size // config.num_heads,
+    rope_base=config.rope_base if config.positions == "rope" else None,
+    dtype=config.dtype,
+    attend=config.attend,
+    multiply=config.multiply,
+    name="attention",
+  )
+
+
+def _mlp(config: NetworkConfig, name: str, *, axis: int = -1) -> SwiGLU:
+  return SwiGLU(
+    expansion=config.mlp_expansion,
+    multiple=config.mlp_multiple,
+    dtype=config.dtype,
+    axis=axis,
+    multiple_of_rows=config.token_multiple,
+    gate=config.mlp_gate,
+    norm_epsilon=config.norm_epsilon,
+    multiply=config.multiply,
+    gated_product=config.gated_product,
+    name=name,
+  )
+
+
+def _mlp_flops(config: NetworkConfig, size: int) -> int:
+  """Counts the products of `_mlp` for one vector of `size`."""
+  width = swiglu_width(
+    size, expansion=config.mlp_expansion, multiple=config.mlp_multiple
+  )
+  return 2 * 3 * size * width
+
+
+TOKEN_MIXERS: Mapping[str, TokenMixer] = {
+  "attention": TokenMixer(
+    make=_attention,
+    tokens_first=False,
+    norm_axis=-1,
+    weight_flops=lambda config, length, size: 2 * 4 * size * size * length,
+    token_flops=lambda config, length, size: 2 * 2 * length * length * size,
+  ),
+  # An MLP over the sequence. With tokens first, both MLPs of a block are plain
+  # products of two matrices and nothing is transposed (docs/performance.md).
+  # As in the official code, the norm runs over the sequence, too.
+  "mlp": TokenMixer(
+    make=lambda config, size: _mlp(config, "token_mlp", axis=0),
+    tokens_first=True,
+    norm_axis=0,
+    weight_flops=lambda config, length, size: _mlp_flops(config, length) * size,
+    token_flops=lambda config, length, size: 0,
+  ),
+}
+
+
+def token_mixer(config: NetworkConfig) -> TokenMixer:
+  """Returns the token mixer of a network."""
+  return registry.get(TOKEN_MIXERS, config.token_mixing, kind="token_mixing")
+
+
+def weight_flops(config: NetworkConfig, *, length: int, size: int) -> int:
+  """Counts the products with weights in one network call for one puzzle.
+
+  Args:
+    config: the network.
+    length: S.
+    size: D.
+  """
+  mixing = token_mixer(config).weight_flops(config, length, size)
+  return config.num_layers * (mixing + _mlp_flops(config, size) * length)
+
+
+def token_flops(config: NetworkConfig, *, length: int, size: int) -> int:
+  """Counts the products of tokens with tokens; see `weight_flops`."""
+  mixer = token_mixer(config)
+  return config.num_layers * mixer.token_flops(config, length, size)
+
+
+class Block(nn.Module):
+  """Mixes tokens, then channels.
+
+  Attributes:
+    config: the network.
+  """
+
+  config: NetworkConfig
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, S, D] to the same, with 'mlp' [S, B, D]."""
-    if self.token_mixing == "mlp":
-      # As in the official code, this norm runs over the sequence.
-      h = x + self._mlp("token_mlp", axis=0)(x)
-      h = norm.rms_norm(h, epsilon=self.norm_epsilon, axis=0)
-    else:
-      h = x + Attention(
-        num_heads=self.num_heads,
-        head_size=x.shape[-1] // self.num_heads,
-        rope_base=self.rope_base,
-        dtype=self.dtype,
-        attend=self.attend,
-        multiply=self.multiply,
-        name="attention",
-      )(x)
-      h = norm.rms_norm(h, epsilon=self.norm_epsilon)
-    h = h + self._mlp("channel_mlp")(h)
-    return norm.rms_norm(h, epsilon=self.norm_epsilon)
-
-  def _mlp(self, name: str, *, axis: int = -1) -> SwiGLU:
-    return SwiGLU(
-      expansion=self.mlp_expansion,
-      multiple=self.mlp_multiple,
-      dtype=self.dtype,
-      axis=axis,
-      multiple_of_rows=self.token_multiple,
-      norm_epsilon=self.norm_epsilon if self.mlp_gate == "normed" else None,
-      multiply=self.multiply,
-      gated_product=self.gated_product,
-      name=name,
-    )
+    """Maps [B, S, D] to the same; or [S, B, D], if tokens come first."""
+    config = self.config
+    mixer = token_mixer(config)
+    rms_norm = functools.partial(norm.rms_norm, epsilon=config.norm_epsilon)
+    h = x + mixer.make(config, x.shape[-1])(x)
+    h = rms_norm(h, axis=mixer.norm_axis)
+    h = h + _mlp(config, "channel_mlp")(h)
+    return rms_norm(h)
 
 
 class TokenEmbedding(nn.Module):
-  """A table of V vectors of size D."""
+  """Table of embedding vectors.
+
+  Attributes:
+    vocab_size: V.
+    size: D.
+    dtype: of the vectors returned.
+  """
 
   vocab_size: int
   size: int

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from trm_jax.core import types
+from . import registry, types
 
 
 def stablemax_cross_entropy(
@@ -21,16 +21,16 @@ def stablemax_cross_entropy(
   Args:
     logits: [..., V], any float dtype; computed in float32.
     labels: [...] int32 in 0..V-1, or IGNORED_LABEL.
-    label_smoothing: share of the target that all V tokens have in equal parts
-      (arXiv 1512.00567, section 7).
+    label_smoothing: share of the target spread evenly over all V tokens (arXiv
+      1512.00567, section 7).
 
   Returns:
     [...] float32, 0 where the label is ignored.
   """
   x = logits.astype(jnp.float32)
-  # The branch below 0 sees harmless arguments only: at x == 1 it would
-  # divide by 0, and its gradient turn the sum into NaN. (`minimum` would
-  # halve the gradient at x == 0.)
+  # The branch below 0 must not see x == 1: it would divide by 0, and its
+  # gradient would turn the sum into NaN. (`minimum` would halve the gradient
+  # at x == 0.)
   low = jnp.where(x < 0, x, 0.0)
   mass = jnp.where(x < 0, 1.0 / (1.0 - low), x + 1.0)
   known = labels != types.IGNORED_LABEL
@@ -52,8 +52,8 @@ def softmax_cross_entropy(
 ) -> jax.Array:
   """Computes softmax cross-entropy; arguments as for stablemax."""
   known = labels != types.IGNORED_LABEL
-  # log_softmax takes the largest logit off first. optax's version of this
-  # loss subtracts at the end, where the size of the logits costs digits.
+  # log_softmax subtracts the largest logit first. optax's version of this loss
+  # subtracts it at the end and loses digits to large logits.
   log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
   own = jnp.where(known, labels, 0)[..., None]
   costs = -jnp.take_along_axis(log_probs, own, axis=-1)[..., 0]
@@ -78,12 +78,19 @@ ANSWER_LOSSES = {
 
 @flax.struct.dataclass
 class RowLosses:
-  """Losses of each row; `total` is what is minimised, averaged over rows."""
+  """Losses of each row.
 
-  answer: jax.Array  # [B] float32, mean over the row's labels, never smoothed
-  halt: jax.Array  # [B] float32
-  continue_: jax.Array  # [B] float32, 0 where no target is given
-  total: jax.Array  # [B] float32
+  Attributes:
+    answer: [B] float32, mean over the row's labels, never smoothed.
+    halt: [B] float32.
+    continue_: [B] float32, 0 without continue targets.
+    total: [B] float32; its mean over rows is minimized.
+  """
+
+  answer: jax.Array
+  halt: jax.Array
+  continue_: jax.Array
+  total: jax.Array
 
 
 def sequence_is_correct(
@@ -116,15 +123,15 @@ def supervision_loss(
   """Computes answer loss + weight x (halt loss + continue loss), per row.
 
   The halting head learns whether the answer is exactly right (binary
-  cross-entropy). Smoothing changes the total alone: what is reported as the
-  answer's loss means the same in training, in evaluation and without it.
+  cross-entropy). Label smoothing changes only the total, so that the reported
+  answer loss is comparable across runs and between training and evaluation.
 
   Args:
     output: of the model.
     labels: [B, L] int32 or IGNORED_LABEL.
-    answer_loss: a name in ANSWER_LOSSES.
+    answer_loss: name in `ANSWER_LOSSES`.
     halt_loss_weight: weight of the halting losses, 0.5 in the paper.
-    label_smoothing: of the answer's labels in the total.
+    label_smoothing: of the answer's labels, in the total only.
     continue_targets: [B] float32 in 0..1, for the rule halt_over_continue.
 
   Returns:
@@ -133,10 +140,10 @@ def supervision_loss(
   chex.assert_equal_shape([output.logits[..., 0], labels])
   num_labels = jnp.sum(labels != types.IGNORED_LABEL, axis=-1)
 
+  loss = registry.get(ANSWER_LOSSES, answer_loss, kind="answer_loss")
+
   def mean_loss(smoothing):
-    per_token = ANSWER_LOSSES[answer_loss](
-      output.logits, labels, label_smoothing=smoothing
-    )
+    per_token = loss(output.logits, labels, label_smoothing=smoothing)
     return jnp.sum(per_token, axis=-1) / jnp.maximum(num_labels, 1)
 
   answer = mean_loss(0.0)

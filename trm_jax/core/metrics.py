@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.core import losses, types
+from . import losses, types
 
 Sums = dict[str, jax.Array]
 
@@ -23,7 +23,7 @@ _PER_COUNT = ("exact_accuracy", "cell_accuracy", "halt_accuracy", "steps")
 def row_values(
   output: types.Output, labels: jax.Array, row_losses: losses.RowLosses
 ) -> dict[str, jax.Array]:
-  """Computes the metrics of each row but for its steps.
+  """Computes the metrics of each row, except for its steps.
 
   Args:
     output: of the model.
@@ -119,8 +119,8 @@ def divide(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       step).
 
   Returns:
-    The means, and `count` as it is. A mean over no row is NaN: no puzzle has
-    halted, so there is no accuracy.
+    The means, and `count` unchanged. A mean over no rows is NaN: there is no
+    accuracy before a puzzle has halted.
   """
   with np.errstate(invalid="ignore", divide="ignore"):
     means = {

@@ -1,17 +1,20 @@
-"""The Tiny Recursive Model: embed, recurse, read off (paper, section 4)."""
+"""The Tiny Recursive Model: embed, recurse, read out (paper, section 4)."""
 
+import dataclasses
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from trm_jax.core import layers, recursion, types
-from trm_jax.core.kernels import attention, matmul, swiglu
+from . import layers, recursion, registry, types
+from .kernels import swiglu
 
-HALT_BIAS = -5.0  # at first no answer is believed to be right
+NetworkConfig = layers.NetworkConfig
 
-# Of `config.model.remat`: what calls with gradient keep, other than none.
+HALT_BIAS = -5.0  # at first, no answer is predicted to be right
+
+# What differentiated network calls save, by `TinyRecursiveModel.remat`.
 REMAT_POLICIES = {
   "dots": jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -22,104 +25,92 @@ REMAT_POLICIES = {
 
 
 class RecursiveNetwork(nn.Module):
-  """The network that is applied again and again."""
+  """The network that is applied again and again.
 
-  num_layers: int
-  token_mixing: str
-  num_heads: int
-  rope_base: float | None
-  mlp_expansion: float
-  mlp_multiple: int
-  norm_epsilon: float
-  dtype: jnp.dtype
-  token_multiple: int = 1
-  attend: attention.Attend = attention.plain
-  multiply: matmul.Multiply = matmul.plain
-  mlp_gate: str = "silu"
-  gated_product: swiglu.GatedProduct | None = None
+  Attributes:
+    config: the network's architecture.
+  """
+
+  config: NetworkConfig
 
   @nn.compact
   def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
     """Maps state and injection to the new state.
 
-    All are [B, S, D], with token mixing by 'mlp' [S, B, D].
+    All are [B, S, D], or [S, B, D] if the token mixer has tokens first.
     """
     h = state + injection
-    for i in range(self.num_layers):
-      h = layers.Block(
-        token_mixing=self.token_mixing,
-        num_heads=self.num_heads,
-        rope_base=self.rope_base,
-        mlp_expansion=self.mlp_expansion,
-        mlp_multiple=self.mlp_multiple,
-        norm_epsilon=self.norm_epsilon,
-        dtype=self.dtype,
-        token_multiple=self.token_multiple,
-        attend=self.attend,
-        multiply=self.multiply,
-        mlp_gate=self.mlp_gate,
-        gated_product=self.gated_product,
-        name=f"layers_{i}",
-      )(h)
+    for i in range(self.config.num_layers):
+      h = layers.Block(self.config, name=f"layers_{i}")(h)
     return h
 
 
 class TinyRecursiveModel(nn.Module):
-  """One supervision step of TRM, pure.
+  """One supervision step of TRM, as a pure function.
 
-  The puzzle vectors come in as an argument, so that their table, which may
-  have a million rows, is no parameter. So do the latents; the caller keeps
-  them between supervision steps.
+  Puzzle vectors are an argument, so that their table, which may have a million
+  rows, is no parameter. So are the latents: the caller carries them from one
+  supervision step to the next.
+
+  Attributes:
+    vocab_size: V.
+    seq_len: L.
+    hidden_size: D.
+    network_config: of the network that is applied recursively.
+    num_prefix_tokens: P.
+    latent_updates: n of the paper.
+    recursion_cycles: T of the paper.
+    recurrence: name in `recursion.RECURRENCES`.
+    separate_networks: whether y is updated by a network of its own.
+    gradient_updates: backpropagate through only the last k of the n updates in
+      the last cycle; 0 for all.
+    remat: what the backward pass recomputes: 'none', 'dots' (everything but
+      matrix products) or 'full'.
+    unroll: unrolls the differentiated updates instead of scanning.
   """
 
   vocab_size: int
-  seq_len: int  # L
+  seq_len: int
   hidden_size: int
-  num_heads: int
-  num_layers: int
-  mlp_expansion: float
-  mlp_multiple: int
-  token_mixing: str  # 'attention' or 'mlp'
-  positions: str  # 'rope', 'learned' or 'none'
-  rope_base: float
-  norm_epsilon: float
-  num_prefix_tokens: int  # P
-  latent_updates: int  # n
-  recursion_cycles: int  # T
-  compute_dtype: str
-  remat: str  # 'none', 'dots' or 'full'
+  network_config: NetworkConfig
+  num_prefix_tokens: int
+  latent_updates: int
+  recursion_cycles: int
+  recurrence: str = "two_latents"
+  separate_networks: bool = False
+  gradient_updates: int = 0
+  remat: str = "none"
   unroll: bool = False
-  token_multiple: int = 1
-  attend: attention.Attend = attention.plain
-  multiply: matmul.Multiply = matmul.plain
-  recurrence: str = "two_latents"  # a name in recursion.RECURRENCES
-  separate_networks: bool = False  # `answer_network` updates y
-  gradient_updates: int = 0  # of the last n, the last so many; 0: all
-  mlp_gate: str = "silu"  # or 'normed'
-  gated_product: swiglu.GatedProduct | None = None
 
   @property
   def dtype(self) -> jnp.dtype:
     """The dtype of latents, products and answer logits."""
-    return jnp.dtype(self.compute_dtype)
+    return self.network_config.dtype
 
   @property
   def total_len(self) -> int:
     """S, prefix and grid tokens."""
     return self.num_prefix_tokens + self.seq_len
 
+  @nn.nowrap
+  def with_network(self, **changes: Any) -> "TinyRecursiveModel":
+    """Returns the model with changes to its `network_config`."""
+    return self.clone(
+      network_config=dataclasses.replace(self.network_config, **changes)
+    )
+
   def setup(self):
-    """Names the parts; their names are the parameters' paths."""
+    """Creates the submodules; their names are the parameters' paths."""
     self.token_embedding = layers.TokenEmbedding(
       self.vocab_size, self.hidden_size, self.dtype
     )
-    if self.positions == "learned":
+    if self.network_config.positions == "learned":
       self.position_embedding = layers.TokenEmbedding(
         self.total_len, self.hidden_size, self.dtype
       )
-    self.network = new_network(self)
+    self.network = RecursiveNetwork(self.network_config)
     if self.separate_networks:
-      self.answer_network = new_network(self)
+      self.answer_network = RecursiveNetwork(self.network_config)
     self.answer_head = nn.Dense(
       self.vocab_size,
       use_bias=False,
@@ -134,11 +125,11 @@ class TinyRecursiveModel(nn.Module):
     )
 
   def embed(self, inputs: jax.Array, puzzle_vectors: jax.Array) -> jax.Array:
-    """Embeds the question behind its puzzle's prefix tokens.
+    """Embeds the question, with the puzzle's prefix tokens in front.
 
     Args:
       inputs: [B, L] int32 tokens.
-      puzzle_vectors: [B, E], E <= P D, filled up with zeros to P tokens.
+      puzzle_vectors: [B, E], E <= P D, zero-padded to P tokens.
 
     Returns:
       x: [B, S, D] in the compute dtype.
@@ -150,7 +141,7 @@ class TinyRecursiveModel(nn.Module):
       prefix = jnp.pad(puzzle_vectors.astype(x.dtype), ((0, 0), (0, fill)))
       prefix = prefix.reshape(batch, self.num_prefix_tokens, size)
       x = jnp.concatenate([prefix, x], axis=1)
-    if self.positions == "learned":
+    if self.network_config.positions == "learned":
       # Two terms of variance 1/D: halve the sum's variance.
       positions = self.position_embedding(jnp.arange(self.total_len))
       x = (x + positions[None]) * 0.5**0.5
@@ -160,7 +151,7 @@ class TinyRecursiveModel(nn.Module):
     self, x: jax.Array, latents: types.Latents, *, differentiated: bool = True
   ) -> types.Latents:
     """Runs the T cycles on the embedded question x, [B, S, D]."""
-    tokens_first = self.token_mixing == "mlp"
+    tokens_first = layers.token_mixer(self.network_config).tokens_first
     if tokens_first:
       x, latents = _swapped((x, latents))
     modules = [self.network]
@@ -180,7 +171,9 @@ class TinyRecursiveModel(nn.Module):
       latents,
       latent_updates=self.latent_updates,
       recursion_cycles=self.recursion_cycles,
-      recurrence=recursion.RECURRENCES[self.recurrence],
+      recurrence=registry.get(
+        recursion.RECURRENCES, self.recurrence, kind="recurrence"
+      ),
       gradient_updates=self.gradient_updates,
       gradient_free=gradient_free,
       unroll=self.unroll,
@@ -190,7 +183,7 @@ class TinyRecursiveModel(nn.Module):
   def _functions(
     self, module: RecursiveNetwork
   ) -> tuple[recursion.Network, recursion.Network]:
-    """Returns a network as pure functions, one with gradient, one without.
+    """Returns a network as two pure functions, with and without gradient.
 
     Linen modules must not be called inside a raw lax loop.
     """
@@ -200,20 +193,20 @@ class TinyRecursiveModel(nn.Module):
       return network.apply(variables, state, injection)
 
     if self.remat != "none":
-      apply = jax.checkpoint(
-        apply, policy=REMAT_POLICIES[self.remat], prevent_cse=False
-      )
+      policy = registry.get(REMAT_POLICIES, self.remat, kind="remat")
+      apply = jax.checkpoint(apply, policy=policy, prevent_cse=False)
 
-    # The gradient-free cycles cast the weights once. The last one casts
-    # inside each call, so that the calls' gradients add up in float32.
+    # The gradient-free cycles cast the weights once. The last cycle casts
+    # inside each call, so that the calls' gradients accumulate in float32.
     cast = jax.tree.map(
       lambda p: jax.lax.stop_gradient(p).astype(self.dtype), variables
     )
-    # They multiply gate and up at once, too, unless a kernel does.
-    gradient_free = network
-    if self.gated_product is None and self.mlp_gate == "silu":
+    # They also compute gate and up as one product, unless a kernel does.
+    gradient_free, config = network, self.network_config
+    if config.gated_product is None and config.mlp_gate == "silu":
+      fused = swiglu.OneProduct(config.multiply)
       gradient_free = network.clone(
-        gated_product=swiglu.OneProduct(self.multiply)
+        config=dataclasses.replace(config, gated_product=fused)
       )
 
     def gradient_free_apply(state, injection):
@@ -229,14 +222,14 @@ class TinyRecursiveModel(nn.Module):
     *,
     differentiated: bool = True,
   ) -> types.Output:
-    """Improves the latents once and reads off the answer.
+    """Improves the latents once and reads out the answer.
 
     Args:
       inputs: [B, L] int32 tokens.
       puzzle_vectors: [B, E] float32.
       latents: y and z, [B, S, D] (z as the recurrence has it), in the compute
         dtype.
-      differentiated: False where no gradient is asked for: costs less.
+      differentiated: False where no gradient is needed: saves memory and time.
 
     Returns:
       New latents (detached), answer logits [B, L, V] in the compute dtype,
@@ -254,27 +247,8 @@ class TinyRecursiveModel(nn.Module):
     )
 
 
-def new_network(model: TinyRecursiveModel) -> RecursiveNetwork:
-  """Returns the network that a model applies again and again."""
-  return RecursiveNetwork(
-    num_layers=model.num_layers,
-    token_mixing=model.token_mixing,
-    num_heads=model.num_heads,
-    rope_base=model.rope_base if model.positions == "rope" else None,
-    mlp_expansion=model.mlp_expansion,
-    mlp_multiple=model.mlp_multiple,
-    norm_epsilon=model.norm_epsilon,
-    dtype=model.dtype,
-    token_multiple=model.token_multiple,
-    attend=model.attend,
-    multiply=model.multiply,
-    mlp_gate=model.mlp_gate,
-    gated_product=model.gated_product,
-  )
-
-
 def _swapped(tree: Any) -> Any:
-  """Exchanges the first two axes, of batch and sequence."""
+  """Swaps the batch and sequence axes, the first two."""
   return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
 
 
@@ -287,7 +261,7 @@ def apply(
   *,
   differentiated: bool = True,
 ) -> types.Output:
-  """Runs the model with a plain dict of parameters; arguments as its call."""
+  """Applies the model to a plain dict of parameters; see its `__call__`."""
   output = model.apply(
     {"params": params},
     inputs,

@@ -1,18 +1,18 @@
-"""The norm of a block (paper, section 4), and what it keeps."""
+"""RMS norm (paper, section 4) that recomputes instead of saving float32."""
 
 import jax
 import jax.numpy as jnp
 
-# Of a function of an array or two: what it computes inside is not kept for the
-# backward pass, which computes it again. (The compiler would find out that it
-# computes the same twice, and keep it; this is prevented, too.)
-keeping_arguments = jax.checkpoint
+# Wraps an elementwise function so that only its arguments are saved for the
+# backward pass; its intermediates are recomputed. CSE prevention stays on: XLA
+# would otherwise merge both computations and keep the intermediates.
+checkpointed = jax.checkpoint
 
 
 def rms_norm(x: jax.Array, *, epsilon: float, axis: int = -1) -> jax.Array:
-  """Divides by the root mean square over an axis; no weight."""
+  """Divides by the root mean square over an axis, without learned scale."""
 
-  @keeping_arguments
+  @checkpointed
   def norm(x):
     h = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(h), axis=axis, keepdims=True)

@@ -1,18 +1,22 @@
-"""Builds the optimizer and its schedules from the settings."""
+"""Optimizers of the network's parameters, and the learning-rate schedule.
 
+To add an optimizer, add an entry to `OPTIMIZERS`.
+"""
+
+import dataclasses
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from trm_jax import config as config_lib
-from trm_jax import errors
+from . import registry
 
-# What each parameter is, by its path; Muon treats matrices of the recursive
-# network alone. Every parameter must be covered.
+# The kind of each parameter, by its path; Muon trains only the matrices of the
+# recursive network. Every parameter must be covered.
 PARAMETER_LABELS = (
   (r"(answer_)?network/layers_\d+/\w+/\w+/kernel", "matrix"),
   (r"(token|position)_embedding/embedding", "embedding"),
@@ -23,7 +27,7 @@ PARAMETER_LABELS = (
 def label_parameters(
   params: Any, rules: tuple[tuple[str, str], ...] = PARAMETER_LABELS
 ) -> Any:
-  """Names what each parameter is.
+  """Labels each parameter with its kind.
 
   Args:
     params: a tree of arrays.
@@ -33,7 +37,7 @@ def label_parameters(
     The same tree with a label in place of each array.
 
   Raises:
-    UserError: some parameters match no rule; all are listed.
+    ValueError: some parameters match no rule; all are listed.
   """
   uncovered = []
 
@@ -47,9 +51,9 @@ def label_parameters(
 
   labels = jax.tree_util.tree_map_with_path(label, params)
   if uncovered:
-    raise errors.UserError(
+    raise ValueError(
       "no optimizer label covers " + ", ".join(uncovered) + "; add a rule to"
-      " PARAMETER_LABELS in trm_jax/core/optim.py"
+      " PARAMETER_LABELS in core/optim.py"
     )
   return labels
 
@@ -59,8 +63,8 @@ def learning_rate_schedule(
 ) -> optax.Schedule:
   """Returns the rate by supervision step: linear warm-up, then cosine.
 
-  optax's cosine holds its last value; the official one, followed here,
-  would rise again past `num_steps`, where no training goes.
+  optax's cosine holds its last value. This one follows the official code: it
+  would rise again past `num_steps`, which training never reaches.
 
   Args:
     peak: rate after the warm-up.
@@ -85,67 +89,78 @@ def learning_rate_schedule(
   return rate
 
 
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+  """Hyperparameters of an optimizer and its schedule.
+
+  Attributes:
+    name: name in `OPTIMIZERS`.
+    learning_rate: after the warm-up.
+    warmup_steps: of the linear warm-up from 0.
+    min_learning_rate_ratio: end of the cosine as a share of its peak; 1 for a
+      constant rate.
+    beta1: decay of the first moment.
+    beta2: decay of the second moment.
+    weight_decay: decoupled, times the learning rate.
+    muon_learning_rate: of matrices, with 'muon'.
+    muon_weight_decay: of matrices, times their learning rate.
+    muon_momentum: Nesterov momentum of matrices.
+    muon_iterations: Newton-Schulz iterations.
+    max_gradient_norm: over all parameters; 0 for no clipping.
+  """
+
+  name: str = "adam_atan2"
+  learning_rate: float = 1e-4
+  warmup_steps: int = 0
+  min_learning_rate_ratio: float = 1.0
+  beta1: float = 0.9
+  beta2: float = 0.95
+  weight_decay: float = 0.0
+  muon_learning_rate: float = 0.02
+  muon_weight_decay: float = 0.005
+  muon_momentum: float = 0.95
+  muon_iterations: int = 5
+  max_gradient_norm: float = 0.0
+
+
 def make_schedule(
-  peak: float, optimizer: config_lib.OptimizerConfig, num_steps: int
+  peak: float, settings: Hyperparameters, num_steps: int
 ) -> optax.Schedule:
-  """Returns the schedule of the settings, scaled to `peak`."""
+  """Returns the schedule of the hyperparameters with another peak."""
   return learning_rate_schedule(
     peak,
-    warmup_steps=optimizer.warmup_steps,
+    warmup_steps=settings.warmup_steps,
     num_steps=num_steps,
-    min_ratio=optimizer.min_learning_rate_ratio,
+    min_ratio=settings.min_learning_rate_ratio,
   )
 
 
 def make_optimizer(
-  optimizer: config_lib.OptimizerConfig, num_steps: int
+  settings: Hyperparameters, num_steps: int
 ) -> optax.GradientTransformation:
   """Returns the optimizer of the network's parameters.
 
   Args:
-    optimizer: the settings.
+    settings: its hyperparameters.
     num_steps: supervision steps of the whole training, for the schedule.
 
   Returns:
-    An optax transformation. Its `init` raises UserError if a parameter is
+    An optax transformation. Its `init` raises ValueError if a parameter is
     covered by no label.
+
+  Raises:
+    ValueError: there is no optimizer of this name.
   """
 
   def schedule(peak):
-    rate = make_schedule(peak, optimizer, num_steps)
+    rate = make_schedule(peak, settings, num_steps)
     # optax counts updates from 0, the schedule counts steps from 1.
     return lambda count: rate(count + 1)
 
-  rate = schedule(optimizer.learning_rate)
-  adamw = optax.adamw(
-    rate,
-    b1=optimizer.beta1,
-    b2=optimizer.beta2,
-    weight_decay=optimizer.weight_decay,
-  )
-  if optimizer.name == "muon":
-    # Kernels are [in, out]: updates are scaled by sqrt(max(1, out / in)). A
-    # kernel that holds several maps (gate and up; query, key and value) is
-    # orthogonalised as the one matrix that it is.
-    muon = optax.contrib.muon(
-      schedule(optimizer.muon_learning_rate),
-      ns_steps=optimizer.muon_iterations,
-      beta=optimizer.muon_momentum,
-      weight_decay=optimizer.muon_weight_decay,
-    )
-    transform = optax.partition(
-      {"matrix": muon, "embedding": adamw, "head": adamw}, label_parameters
-    )
-  elif optimizer.name == "adamw":
-    transform = adamw
-  else:
-    transform = optax.chain(
-      scale_by_adam_atan2(optimizer.beta1, optimizer.beta2),
-      optax.add_decayed_weights(optimizer.weight_decay),
-      optax.scale_by_learning_rate(rate),
-    )
-  if optimizer.max_gradient_norm:
-    clip = optax.clip_by_global_norm(optimizer.max_gradient_norm)
+  make = registry.get(OPTIMIZERS, settings.name, kind="optimizer")
+  transform = make(settings, schedule)
+  if settings.max_gradient_norm:
+    clip = optax.clip_by_global_norm(settings.max_gradient_norm)
     transform = optax.chain(clip, transform)
 
   def init(params):
@@ -155,15 +170,63 @@ def make_optimizer(
   return optax.GradientTransformation(init, transform.update)
 
 
-# Optimizers that optax does not have.
+def _adam_atan2(settings, schedule):
+  return optax.chain(
+    scale_by_adam_atan2(settings.beta1, settings.beta2),
+    optax.add_decayed_weights(settings.weight_decay),
+    optax.scale_by_learning_rate(schedule(settings.learning_rate)),
+  )
+
+
+def _adamw(settings, schedule):
+  return optax.adamw(
+    schedule(settings.learning_rate),
+    b1=settings.beta1,
+    b2=settings.beta2,
+    weight_decay=settings.weight_decay,
+  )
+
+
+def _muon(settings, schedule):
+  """Muon for the network's matrices, AdamW for the rest."""
+  # Kernels are [in, out]: updates are scaled by sqrt(max(1, out / in)). A
+  # kernel that holds several maps (gate and up; query, key and value) is
+  # orthogonalized as one matrix.
+  muon = optax.contrib.muon(
+    schedule(settings.muon_learning_rate),
+    ns_steps=settings.muon_iterations,
+    beta=settings.muon_momentum,
+    weight_decay=settings.muon_weight_decay,
+  )
+  adamw = _adamw(settings, schedule)
+  return optax.partition(
+    {"matrix": muon, "embedding": adamw, "head": adamw}, label_parameters
+  )
+
+
+# Each makes an optimizer of the hyperparameters and of a function that maps a
+# peak learning rate to its schedule.
+OPTIMIZERS: Mapping[
+  str,
+  Callable[
+    [Hyperparameters, Callable[[float], optax.Schedule]],
+    optax.GradientTransformation,
+  ],
+] = {"adam_atan2": _adam_atan2, "adamw": _adamw, "muon": _muon}
 
 
 class ScaleByAdamAtan2State(NamedTuple):
-  """State of `scale_by_adam_atan2`."""
+  """State of `scale_by_adam_atan2`.
 
-  count: jax.Array  # type: ignore[assignment]  # [] int32, updates so far
-  mu: optax.Params  # first moment
-  nu: optax.Params  # second moment
+  Attributes:
+    count: [] int32, updates so far.
+    mu: first moment, like the parameters.
+    nu: second moment, like the parameters.
+  """
+
+  count: jax.Array  # type: ignore[assignment]
+  mu: optax.Params
+  nu: optax.Params
 
 
 def scale_by_adam_atan2(
@@ -175,8 +238,8 @@ def scale_by_adam_atan2(
     update = atan2(m, sqrt(v / (1 - b2^t))) / (1 - b1^t)
 
   There is no epsilon, and no update exceeds pi / 2 once b1^t has vanished.
-  The first moment's correction stands outside of atan2, as in the
-  implementation that TRM was trained with (adam-atan2 0.0.3).
+  The first moment is corrected outside atan2, as in the implementation that TRM
+  was trained with (adam-atan2 0.0.3).
 
   Source: arXiv 2407.05872, section 3.3 (Scaling Exponents).
 
@@ -185,7 +248,7 @@ def scale_by_adam_atan2(
     b2: decay of the second moment.
 
   Returns:
-    An optax transformation; chain decay and learning rate behind it.
+    An optax transformation, to be followed by decay and learning rate.
   """
 
   def init(params):
@@ -215,6 +278,6 @@ def scale_by_adam_atan2(
 
 
 def _one_minus_power(base: float, t: jax.Array) -> jax.Array:
-  """Computes 1 - base^t; a base near 1 would cancel in float32."""
+  """Computes 1 - base^t without cancellation for a base near 1."""
   log_base = math.log(base) if base > 0 else -math.inf
   return -jnp.expm1(t * log_base)

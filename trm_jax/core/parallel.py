@@ -1,4 +1,4 @@
-"""Data parallelism inside of a step: each device works on its rows."""
+"""Data parallelism inside a step: each device works on its own rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +15,14 @@ def on_each_device(
 ) -> Callable:
   """Returns the function, run by each device on its own rows.
 
-  Nothing travels between devices but what the function itself sends, as with
-  `sum_over_devices`, and kernels need not be split by the compiler.
+  Devices communicate only where the function itself does, e.g. by
+  `sum_over_devices`, and the compiler need not partition kernels.
 
   Args:
     function: of arrays.
-    mesh: the devices; None if all arrays are on one.
-    in_specs: for each argument, or parts of it, `ROWS` or `COPIES`.
-    out_specs: the same for what it returns.
+    mesh: the devices; None if all arrays are on one device.
+    in_specs: `ROWS` or `COPIES` for each argument or parts of it.
+    out_specs: likewise, for the results.
   """
   if mesh is None or mesh.size == 1:
     return function
@@ -36,7 +36,7 @@ def on_each_device(
 
 
 def sum_over_devices(tree: Any, mesh: Mesh | None) -> Any:
-  """Sums what each device has, within `on_each_device`."""
+  """Sums each device's values, inside `on_each_device`."""
   if mesh is None or mesh.size == 1:
     return tree
   return jax.lax.psum(tree, DATA)

@@ -1,12 +1,12 @@
 """The puzzle table: one learned vector per (task, augmentation).
 
-It may have a million rows, of which a step sees a batch: no dense gradient,
-no optimizer state, no average. It is trained by the sign of each row's
-summed gradient (official sparse_embedding.py).
+It may have a million rows, of which a step touches one batch: no dense
+gradient, no optimizer state, no average. It is trained by the sign of each
+row's summed gradient (official sparse_embedding.py).
 
-On a mesh every device keeps an equal share of the rows and touches no others.
-What travels between devices are the batch's ids, rows and gradients, as many
-bytes on 256 devices as on 8, and never the table.
+On a mesh every device holds an equal share of the rows. Devices exchange the
+batch's ids, rows and gradients, as many bytes on 256 devices as on 8, and never
+the table.
 """
 
 import chex
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from trm_jax.core import parallel
+from . import parallel
 
 
 def lookup(
@@ -22,12 +22,12 @@ def lookup(
 ) -> jax.Array:
   """Returns the rows [B, E] of table [N, E] for ids [B] in 0..N-1.
 
-  An id outside the table gives a row of NaN: it is a mistake, never a puzzle.
+  An id outside the table is an error and gives a row of NaN.
 
   Args:
     table: [N, E]; on a mesh split by rows, so N is a multiple of its size.
     puzzle_ids: [B] int32; on a mesh split like the batch.
-    mesh: of `sharding.make_mesh`; None if all arrays are on one device.
+    mesh: with axis `parallel.DATA`; None if all arrays are on one device.
   """
   num_rows = table.shape[0]
   if mesh is None or mesh.size == 1:
@@ -37,7 +37,7 @@ def lookup(
   def lookup_share(share, ids):
     ids = jax.lax.all_gather(ids, parallel.DATA, tiled=True)
     rows = share.at[_places(ids, share)].get(mode="fill", fill_value=0.0)
-    # One device at most has something to add, so that the sum is exact.
+    # At most one device contributes to each row, so the sum is exact.
     return jax.lax.psum_scatter(rows, parallel.DATA, tiled=True)
 
   split = parallel.ROWS
@@ -59,12 +59,13 @@ def sign_update(
 ) -> jax.Array:
   """Updates the rows in the batch: w (1 - lr wd) - lr sign(sum of gradients).
 
-  Rows that the batch names more than once are summed first and decay once;
-  all others stay bitwise as they are. Donate the table to update in place.
+  Gradients of a row that occurs more than once are summed first, and it decays
+  once. All other rows stay bitwise unchanged. Donate the table to update it in
+  place.
 
   Args:
     table: [N, E] float32, as for `lookup`.
-    puzzle_ids: [B] int32 in 0..N-1, of the puzzles now in the slots; others
+    puzzle_ids: [B] int32 in 0..N-1, of the puzzles in the slots; ids outside
       are dropped.
     gradients: [B, E] float32, one row per slot.
     learning_rate: scalar.
@@ -103,12 +104,12 @@ def sign_update(
 
 
 def _no_wrap(puzzle_ids: jax.Array, num_rows: int) -> jax.Array:
-  """Sends negative ids past the table; they would count from its end."""
+  """Maps negative ids past the table; they would index from its end."""
   return jnp.where(puzzle_ids < 0, num_rows, puzzle_ids)
 
 
 def _places(ids: jax.Array, share: jax.Array) -> jax.Array:
-  """Returns where rows are in this device's share, and past it if not."""
+  """Returns each row's index in this device's share, or its size if absent."""
   size = share.shape[0]
   places = ids - jax.lax.axis_index(parallel.DATA) * size
   return jnp.where((places >= 0) & (places < size), places, size)
@@ -117,11 +118,11 @@ def _places(ids: jax.Array, share: jax.Array) -> jax.Array:
 def _sum_by_row(
   ids: jax.Array, gradients: jax.Array, num_rows: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Sums gradients [B, E] of the same row; each row comes once.
+  """Sums gradients [B, E] by row.
 
   Returns:
-    Rows [B] and their sums [B, E]; fewer distinct ids than slots leave a tail
-    that points past the table.
+    Distinct rows [B] and their sums [B, E]; with fewer distinct ids than slots,
+    the rest of the rows points past the table.
   """
   order = jnp.argsort(ids)
   ids = ids[order]
@@ -136,29 +137,35 @@ def _sum_by_row(
   return jnp.full(ids.shape, num_rows, ids.dtype).at[segments].set(ids), sums
 
 
-# Rows of the puzzle table for puzzles that a trained network has not seen.
+# New rows of a trained table.
 
 
 def begin(
   table: jax.Array, *, first: int, num_rows: int, how: str
 ) -> jax.Array:
-  """Gives the new rows of a trained table their first values.
+  """Initializes the new rows of a trained table.
 
-  The mean is a vector that the network knows how to read, though it belongs to
-  no puzzle. Rows that were never trained are still zero and do not count in it.
+  The mean of the trained rows is a vector that the network can read, though it
+  belongs to no puzzle. Rows that were never trained are still zero and are not
+  counted.
 
   Args:
-    table: [N, E] float32, on any number of devices; its buffer is taken over.
-      From row `first` on it is zero.
+    table: [N, E] float32, on any number of devices, donated; zero from row
+      `first` on.
     first: the first new row.
-    num_rows: rows that mean something; those after them stay zero.
+    num_rows: rows in use; padding rows after them stay zero.
     how: 'mean' of the trained rows, or 'zeros'.
 
   Returns:
-    The table, [N, E], which lies as before.
+    The table, [N, E], with the same sharding.
+
+  Raises:
+    ValueError: `how` is neither.
   """
   if how == "zeros":
     return table
+  if how != "mean":
+    raise ValueError(f"unknown initialization {how!r}; use 'mean' or 'zeros'")
 
   def with_mean(table):
     rows = jnp.arange(table.shape[0])[:, None]

@@ -1,7 +1,7 @@
 """The paper's recursion (figure 3), with the network as an argument.
 
-Pure functions: they work with any `network(state, injection) -> state`, from
-Flax or elsewhere, on arrays of any shape. As in the pseudo-code:
+Pure functions that work with any `network(state, injection) -> state`, from
+Flax or elsewhere, on arrays of any shape. They follow the pseudo-code:
 
   def latent_recursion(x, y, z, n=6):
     for i in range(n):          # latent reasoning
@@ -15,9 +15,10 @@ Flax or elsewhere, on arrays of any shape. As in the pseudo-code:
         y, z = latent_recursion(x, y, z, n)
     return latent_recursion(x, y, z, n)   # once, with gradients
 
-A `Recurrence` says which network is called on what in such a cycle. HRM's is
-TRM's own, with a network for each latent and fewer updates with gradient. To
-add one: an entry in RECURRENCES, and an experiment that names it.
+A `Recurrence` defines what each call of such a cycle reads and updates. TRM's,
+`TWO_LATENTS`, comes first; the variants of the ablations are at the end of this
+file. HRM uses TRM's, with a network for each latent and fewer updates with
+gradient. To add a recurrence, add an entry to `RECURRENCES`.
 """
 
 import dataclasses
@@ -27,32 +28,41 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from trm_jax.core import types
+from . import types
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Networks(NamedTuple):
-  """A network for each of the two updates; see section 4.3 of the paper."""
+  """A network for each of the two updates (paper, section 4.3).
 
-  z: Network  # reasons; HRM's low level
-  y: Network  # answers; HRM's high level
+  Attributes:
+    z: reasons; HRM's low-level module.
+    y: answers; HRM's high-level module.
+  """
+
+  z: Network
+  y: Network
 
 
 @dataclasses.dataclass(frozen=True)
 class Recurrence:
-  """Which network is called on what: n updates of a state, then an answer."""
+  """What a cycle computes: n updates of a state, then an answer.
 
-  # Latents -> the state, the part of them that the updates change.
+  Attributes:
+    begin: latents -> the state, the part of them that the updates change.
+    update: (network, x, y, state, index of the update) -> the new state.
+    answer: (network, y, state) -> the new latents.
+    answer_calls: how often `answer` calls its network.
+    z_shape: (n, D) -> shape of the initial z, or None if there is no z.
+  """
+
   begin: Callable[[types.Latents], jax.Array]
-  # (network, x, y, state, number of the update) -> the new state.
   update: Callable[
     [Network, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
   ]
-  # (network, y, state) -> the new latents.
   answer: Callable[[Network, jax.Array, jax.Array], types.Latents]
-  answer_calls: int  # how often `answer` calls its network
-  # (n, D) -> shape of the initial z, or None where there is no z.
+  answer_calls: int
   z_shape: Callable[[int, int], tuple[int, ...] | None]
 
 
@@ -64,49 +74,6 @@ TWO_LATENTS = Recurrence(
   answer_calls=1,
   z_shape=lambda n, size: (size,),
 )
-
-# "Single z" (section 4.2, algorithm 4): the answer is the reasoning as well.
-SINGLE_LATENT = Recurrence(
-  begin=lambda latents: latents.y,
-  update=lambda network, x, _, state, __: network(state, x),
-  answer=lambda network, _, state: types.Latents(
-    y=network(state, jnp.zeros_like(state)), z=None
-  ),
-  answer_calls=1,
-  z_shape=lambda n, size: None,
-)
-
-# "Multi-scale z" (section 4.2, algorithm 5): each update has a z of its own,
-# z is [..., n, D], and every call sees the sum of all.
-LATENT_PER_UPDATE = Recurrence(
-  begin=lambda latents: cast(jax.Array, latents.z),
-  update=lambda network, x, y, z, number: jax.lax.dynamic_update_index_in_dim(
-    z, network(jnp.sum(z, axis=-2), y + x), number, axis=z.ndim - 2
-  ),
-  answer=lambda network, y, z: types.Latents(
-    y=network(y, jnp.sum(z, axis=-2)), z=z
-  ),
-  answer_calls=1,
-  z_shape=lambda n, size: (n, size),
-)
-
-# Direct prediction (tables 4, 5): the network is called on the answer and the
-# question, and that is the new answer; with one supervision step it is a
-# transformer that reads the question once.
-DIRECT = Recurrence(
-  begin=lambda latents: latents.y,
-  update=lambda network, x, _, state, __: network(state, x),
-  answer=lambda network, _, state: types.Latents(y=state, z=None),
-  answer_calls=0,
-  z_shape=lambda n, size: None,
-)
-
-RECURRENCES: Mapping[str, Recurrence] = {
-  "two_latents": TWO_LATENTS,
-  "single_latent": SINGLE_LATENT,
-  "latent_per_update": LATENT_PER_UPDATE,
-  "direct": DIRECT,
-}
 
 
 def latent_recursion(
@@ -124,16 +91,15 @@ def latent_recursion(
 
   Args:
     network: maps (state, injection), both [B, S, D], to the new state; one for
-      both updates, or one for each.
+      both updates or one for each.
     x: [B, S, D] embedded question.
     latents: y and z, [B, S, D] each (z as the recurrence has it).
     latent_updates: n of the paper.
-    recurrence: which network is called on what.
-    gradient_updates: so many of the n updates, the last ones, carry gradients,
-      and the answer; 0 for all. With 1 this is the one-step gradient.
+    recurrence: what a cycle computes.
+    gradient_updates: backpropagate through only the last k of the n updates,
+      and the answer; 0 for all. 1 is HRM's one-step gradient.
     gradient_free: as for `deep_recursion`, for the updates without gradient.
-    unroll: writes the calls with gradient one after another instead of as a
-      loop.
+    unroll: unrolls the differentiated updates instead of scanning.
 
   Returns:
     The new latents.
@@ -150,7 +116,7 @@ def latent_recursion(
 
   numbers = jnp.arange(latent_updates)
   if free_updates:
-    # Nothing to differentiate goes in: nothing is kept for a backward pass.
+    # Without differentiable inputs, nothing is saved for a backward pass.
     latents, fixed_x = jax.lax.stop_gradient((latents, x))
   state = recurrence.begin(latents)
   if free_updates:
@@ -180,16 +146,16 @@ def deep_recursion(
 
   Args:
     network: the network of the last cycle, through which gradients flow. None
-      where nothing is differentiated: that cycle is one like the others.
-    x: [B, S, D] embedded question; its gradient, too, is the last cycle's.
+      if nothing is differentiated: the last cycle is then like the others.
+    x: [B, S, D] embedded question; its gradient is that of the last cycle.
     latents: y and z, [B, S, D] each (z as the recurrence has it).
     latent_updates: n of the paper.
     recursion_cycles: T of the paper.
-    recurrence: which network is called on what.
+    recurrence: what a cycle computes.
     gradient_updates: of the last cycle, as for `latent_recursion`.
-    gradient_free: the same function for all calls without gradient, where it
-      differs in cost, e.g. with weights cast once; `network` if None. One of
-      the two is given.
+    gradient_free: the same function for all calls without gradient, if a
+      cheaper form exists (e.g. weights cast once); None for `network`. At least
+      one of the two is required.
     unroll: of the last cycle, as for `latent_recursion`.
 
   Returns:
@@ -198,7 +164,7 @@ def deep_recursion(
   """
   free = gradient_free or network
   if free is None:
-    raise ValueError("give network, gradient_free or both")
+    raise ValueError("pass network, gradient_free or both")
   fixed_x = jax.lax.stop_gradient(x)
 
   def cycle(latents, _):
@@ -213,8 +179,8 @@ def deep_recursion(
 
   free_cycles = recursion_cycles if network is None else recursion_cycles - 1
   if free_cycles:
-    # The scan is cut at both ends: nothing is saved for a backward pass,
-    # and no gradient crosses its outputs.
+    # stop_gradient at both ends: nothing is saved for a backward pass, and no
+    # gradient crosses the scan's outputs.
     latents, _ = jax.lax.scan(
       cycle, jax.lax.stop_gradient(latents), None, length=free_cycles
     )
@@ -238,3 +204,48 @@ def _for_each(network: Network | Networks) -> Networks:
   if isinstance(network, Networks):
     return network
   return Networks(z=network, y=network)
+
+
+# Variants of the paper's ablations.
+
+# "Single z" (section 4.2, algorithm 4): one latent is both y and z.
+SINGLE_LATENT = Recurrence(
+  begin=lambda latents: latents.y,
+  update=lambda network, x, _, state, __: network(state, x),
+  answer=lambda network, _, state: types.Latents(
+    y=network(state, jnp.zeros_like(state)), z=None
+  ),
+  answer_calls=1,
+  z_shape=lambda n, size: None,
+)
+
+# "Multi-scale z" (section 4.2, algorithm 5): each update has a z of its own,
+# z is [..., n, D], and every call sees the sum of all.
+LATENT_PER_UPDATE = Recurrence(
+  begin=lambda latents: cast(jax.Array, latents.z),
+  update=lambda network, x, y, z, number: jax.lax.dynamic_update_index_in_dim(
+    z, network(jnp.sum(z, axis=-2), y + x), number, axis=z.ndim - 2
+  ),
+  answer=lambda network, y, z: types.Latents(
+    y=network(y, jnp.sum(z, axis=-2)), z=z
+  ),
+  answer_calls=1,
+  z_shape=lambda n, size: (n, size),
+)
+
+# Direct prediction (tables 4, 5): network(answer, question) is the new answer.
+# With one supervision step it is a transformer that reads the question once.
+DIRECT = Recurrence(
+  begin=lambda latents: latents.y,
+  update=lambda network, x, _, state, __: network(state, x),
+  answer=lambda network, _, state: types.Latents(y=state, z=None),
+  answer_calls=0,
+  z_shape=lambda n, size: None,
+)
+
+RECURRENCES: Mapping[str, Recurrence] = {
+  "two_latents": TWO_LATENTS,
+  "single_latent": SINGLE_LATENT,
+  "latent_per_update": LATENT_PER_UPDATE,
+  "direct": DIRECT,
+}

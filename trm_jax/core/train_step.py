@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from trm_jax.core import (
+from . import (
   halting,
   losses,
   metrics,
@@ -23,11 +23,11 @@ from trm_jax.core import (
   train_state,
   types,
 )
-from trm_jax.core import model as model_lib
+from . import model as model_lib
 
 NORMS = ("grad_norm", "puzzle_grad_norm", "param_norm")
 
-_EXPLORATION = 0x657870  # names the exploration draws' random stream
+_EXPLORATION = 0x657870  # random stream of the exploration draws
 
 TrainStep = Callable[
   [train_state.TrainState, types.Batch],
@@ -36,26 +36,40 @@ TrainStep = Callable[
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What a supervision step needs to know beside its arrays."""
+class StepConfig:
+  """Hyperparameters of a supervision step.
+
+  Attributes:
+    max_supervision_steps: after which a puzzle halts in any case.
+    exploration_prob: share of puzzles with a random minimum of steps.
+    halt_rule: 'halt' or 'halt_over_continue'.
+    answer_loss: name in `losses.ANSWER_LOSSES`.
+    halt_loss_weight: weight of the halting losses.
+    puzzle_learning_rate: of the step, counted from 1.
+    puzzle_weight_decay: decoupled, times the learning rate.
+    ema_decay: of the averaged weights.
+    frozen_network: trains only the puzzle table.
+    microbatches: parts of a device's slots, processed one after another.
+    label_smoothing: in the loss that is minimized.
+  """
 
   max_supervision_steps: int
   exploration_prob: float
-  halt_rule: str  # 'halt' or 'halt_over_continue'
-  answer_loss: str  # 'stablemax' or 'softmax'
+  halt_rule: str
+  answer_loss: str
   halt_loss_weight: float
-  puzzle_learning_rate: optax.Schedule  # of the step, counted from 1
+  puzzle_learning_rate: optax.Schedule
   puzzle_weight_decay: float
   ema_decay: float
-  frozen_network: bool  # only the puzzle table is trained
-  microbatches: int = 1  # parts of a device's slots, one after another
-  label_smoothing: float = 0.0  # of what is minimised
+  frozen_network: bool
+  microbatches: int = 1
+  label_smoothing: float = 0.0
 
 
 def make_train_step(
   model: model_lib.TinyRecursiveModel,
   optimizer: optax.GradientTransformation,
-  settings: Settings,
+  config: StepConfig,
   *,
   seed: int,
   mesh: Mesh | None = None,
@@ -63,24 +77,24 @@ def make_train_step(
   """Returns `train_step(state, batch) -> (state, metric sums)`.
 
   The function is pure; jit it with `donate_argnums=0`. Its random numbers
-  are those of (seed, step).
+  depend on (seed, step) only.
 
   Args:
     model: the module.
     optimizer: of its parameters.
-    settings: of the step.
+    config: of the step.
     seed: of the exploration draws.
     mesh: as for `puzzle_embedding.lookup`.
   """
 
   def train_step(state, batch):
-    # A stream of its own: the initial weights are drawn from the bare seed.
+    # A separate stream: the initial weights are drawn from the bare seed.
     stream = jax.random.fold_in(jax.random.key(seed), _EXPLORATION)
     key = jax.random.fold_in(stream, state.step)
     draws = halting.draw_exploration(
       key,
       state.carry.steps.shape[0],
-      max_supervision_steps=settings.max_supervision_steps,
+      max_supervision_steps=config.max_supervision_steps,
     )
     return supervision_step(
       state,
@@ -88,7 +102,7 @@ def make_train_step(
       draws,
       model=model,
       optimizer=optimizer,
-      settings=settings,
+      config=config,
       mesh=mesh,
     )
 
@@ -102,7 +116,7 @@ def supervision_step(
   *,
   model: model_lib.TinyRecursiveModel,
   optimizer: optax.GradientTransformation,
-  settings: Settings,
+  config: StepConfig,
   mesh: Mesh | None = None,
 ) -> tuple[train_state.TrainState, metrics.Sums]:
   """Trains on the puzzles in the slots, once, with given draws.
@@ -113,7 +127,7 @@ def supervision_step(
     draws: the exploration of this step.
     model: the module.
     optimizer: of its parameters.
-    settings: of the step.
+    config: of the step.
     mesh: as for `puzzle_embedding.lookup`.
 
   Returns:
@@ -129,21 +143,19 @@ def supervision_step(
   )
 
   def share_of_loss(params, vectors, carry):
-    """What this device's slots add to the mean over all slots."""
+    """Computes this device's contribution to the mean over all slots."""
     output = model_lib.apply(
       model, params, carry.batch.inputs, vectors, carry.latents
     )
     targets = None
-    if settings.halt_rule == "halt_over_continue":
-      targets = _continue_targets(
-        model, params, vectors, carry, output, settings
-      )
+    if config.halt_rule == "halt_over_continue":
+      targets = _continue_targets(model, params, vectors, carry, output, config)
     row_losses = losses.supervision_loss(
       output,
       carry.batch.labels,
-      answer_loss=settings.answer_loss,
-      halt_loss_weight=settings.halt_loss_weight,
-      label_smoothing=settings.label_smoothing,
+      answer_loss=config.answer_loss,
+      halt_loss_weight=config.halt_loss_weight,
+      label_smoothing=config.label_smoothing,
       continue_targets=targets,
     )
     return jnp.sum(row_losses.total) / num_slots, (output, row_losses)
@@ -152,7 +164,7 @@ def supervision_step(
     vectors, carry = part
     (_, (output, row_losses)), gradients = jax.value_and_grad(
       share_of_loss,
-      argnums=(1,) if settings.frozen_network else (1, 0),
+      argnums=(1,) if config.frozen_network else (1, 0),
       has_aux=True,
     )(params, vectors, carry)
     vector_gradients, *network_gradients = gradients
@@ -162,10 +174,10 @@ def supervision_step(
     network_gradients, of_rows = _in_parts(
       functools.partial(differentiate_part, params),
       (vectors, carry),
-      settings.microbatches,
+      config.microbatches,
     )
-    # Summed here they are float32; the compiler would sum some of them before
-    # they are cast, in bfloat16.
+    # Summed explicitly in float32; the compiler would sum some of them in
+    # bfloat16, before they are cast.
     network_gradients = parallel.sum_over_devices(network_gradients, mesh)
     return network_gradients, *of_rows
 
@@ -183,8 +195,8 @@ def supervision_step(
     state.puzzle_table,
     carry.batch.puzzle_ids,
     vector_gradients,
-    learning_rate=settings.puzzle_learning_rate(step),
-    weight_decay=settings.puzzle_weight_decay,
+    learning_rate=config.puzzle_learning_rate(step),
+    weight_decay=config.puzzle_weight_decay,
     mesh=mesh,
   )
   params, ema_params, opt_state = (
@@ -192,21 +204,21 @@ def supervision_step(
     state.ema_params,
     state.opt_state,
   )
-  if not settings.frozen_network:
+  if not config.frozen_network:
     updates, opt_state = optimizer.update(
       network_gradients[0], opt_state, params
     )
     params = optax.apply_updates(params, updates)
     ema_params = optax.incremental_update(
-      params, ema_params, 1.0 - settings.ema_decay
+      params, ema_params, 1.0 - config.ema_decay
     )
 
   halted = halting.halt(
     steps,
     output,
-    halt_rule=settings.halt_rule,
-    max_supervision_steps=settings.max_supervision_steps,
-    exploration_prob=settings.exploration_prob,
+    halt_rule=config.halt_rule,
+    max_supervision_steps=config.max_supervision_steps,
+    exploration_prob=config.exploration_prob,
     draws=draws,
   )
   sums = metrics.row_sums(
@@ -217,8 +229,8 @@ def supervision_step(
     counted=halted,
     rows=jnp.ones_like(halted),
   )
-  # All that this update could have spoilt; a loss only tells of the one
-  # before.
+  # Non-finite values caused by this update; the loss shows only those caused by
+  # earlier ones.
   sums["grad_norm"] = optax.tree.norm(network_gradients)
   sums["puzzle_grad_norm"] = optax.tree.norm(vector_gradients)
   sums["param_norm"] = optax.tree.norm(params)
@@ -244,12 +256,12 @@ def _in_parts(
   """Applies a function to parts of the rows, one after another.
 
   Args:
-    function: maps rows to what adds up over them, and to results of each row.
+    function: maps rows to (a sum over them, results of each row).
     rows: arrays [B, ...].
     num_parts: divides B.
 
   Returns:
-    The sum, and the results [B, ...], as of all rows at once.
+    The sum and the results [B, ...], as for all rows at once.
   """
   if num_parts == 1:
     return function(rows)
@@ -258,7 +270,7 @@ def _in_parts(
     sums, results = function(part)
     return jax.tree.map(jnp.add, total, sums), results
 
-  # Not -1: a puzzle vector may have no numbers.
+  # Not -1: puzzle vectors may have size 0.
   parts = jax.tree.map(
     lambda a: a.reshape(num_parts, len(a) // num_parts, *a.shape[1:]), rows
   )
@@ -279,7 +291,7 @@ def _continue_targets(
   vectors: jax.Array,
   carry: types.Carry,
   output: types.Output,
-  settings: Settings,
+  config: StepConfig,
 ) -> jax.Array:
   """Looks one supervision step ahead, without gradient; [B] in 0..1."""
   params, vectors = jax.lax.stop_gradient((params, vectors))
@@ -294,5 +306,5 @@ def _continue_targets(
   return halting.continue_targets(
     carry.steps + 1,
     next_output,
-    max_supervision_steps=settings.max_supervision_steps,
+    max_supervision_steps=config.max_supervision_steps,
   )

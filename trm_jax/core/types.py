@@ -1,7 +1,7 @@
-"""What travels between the functions of a supervision step.
+"""Data types of a supervision step.
 
-Shape letters, everywhere: B batch (slots), L grid tokens, P prefix tokens,
-S = P + L, D hidden size, V vocabulary, E width of a puzzle vector.
+Shape letters, used everywhere: B batch (slots), L grid tokens, P prefix tokens,
+S = P + L, D hidden size, V vocabulary, E size of a puzzle vector.
 """
 
 from typing import Any
@@ -9,52 +9,83 @@ from typing import Any
 import flax.struct
 import jax
 
-IGNORED_LABEL = -100  # a cell without a label; counts in no loss or metric
+IGNORED_LABEL = -100  # a cell without label: ignored by losses and metrics
 
 
 @flax.struct.dataclass
 class Latents:
-  """The state of the recursion (paper, section 4)."""
+  """The state of the recursion (paper, section 4).
 
-  y: jax.Array  # [B, S, D] the current answer
-  # [B, S, D] the reasoning that led to it. Of other recurrences than TRM's:
-  # [B, S, n, D], or None.
+  Attributes:
+    y: [B, S, D], the current answer.
+    z: [B, S, D], the reasoning that led to it; [B, S, n, D] or None for some
+      recurrences other than TRM's.
+  """
+
+  y: jax.Array
   z: jax.Array | None = None
 
 
 @flax.struct.dataclass
 class Batch:
-  """Puzzles as tokens."""
+  """Puzzles as tokens.
 
-  inputs: jax.Array  # [B, L] int32, the question
-  labels: jax.Array  # [B, L] int32, the solution, or IGNORED_LABEL
-  puzzle_ids: jax.Array  # [B] int32, rows of the puzzle table
+  Attributes:
+    inputs: [B, L] int32, the questions.
+    labels: [B, L] int32, the solutions, or `IGNORED_LABEL`.
+    puzzle_ids: [B] int32, rows of the puzzle table.
+  """
+
+  inputs: jax.Array
+  labels: jax.Array
+  puzzle_ids: jax.Array
 
 
 @flax.struct.dataclass
 class Output:
-  """What one supervision step says about its latents."""
+  """Output of one supervision step.
 
-  latents: Latents  # after the recursion, detached
-  logits: jax.Array  # [B, L, V] of the answer, in the compute dtype
-  halt_logits: jax.Array  # [B] float32; sigmoid = confidence of being right
-  continue_logits: jax.Array  # [B] float32; used by halt_over_continue only
+  Attributes:
+    latents: after the recursion, detached.
+    logits: [B, L, V] of the answer, in the compute dtype.
+    halt_logits: [B] float32; their sigmoid is the confidence that the answer is
+      right.
+    continue_logits: [B] float32; used by the rule halt_over_continue only.
+  """
+
+  latents: Latents
+  logits: jax.Array
+  halt_logits: jax.Array
+  continue_logits: jax.Array
 
 
 @flax.struct.dataclass
 class Carry:
-  """What the slots hold between supervision steps."""
+  """State of the slots between supervision steps.
 
-  latents: Latents  # [B, S, D]
-  batch: Batch  # the puzzle in each slot
-  steps: jax.Array  # [B] int32, supervision steps this puzzle has had
-  halted: jax.Array  # [B] bool, the slot is free for a new puzzle
+  Attributes:
+    latents: [B, S, D].
+    batch: the puzzle in each slot.
+    steps: [B] int32, supervision steps of this puzzle so far.
+    halted: [B] bool, whether the slot is free for a new puzzle.
+  """
+
+  latents: Latents
+  batch: Batch
+  steps: jax.Array
+  halted: jax.Array
 
 
 @flax.struct.dataclass
 class Weights:
-  """All that solving a puzzle needs."""
+  """Weights needed to solve puzzles.
 
-  params: Any  # of the model; in evaluation the averaged ones
-  puzzle_table: jax.Array  # [N, E] float32
-  initial_latents: Latents  # [D] each (z as above), float32; constants
+  Attributes:
+    params: of the model; in evaluation the averaged ones.
+    puzzle_table: [N, E] float32.
+    initial_latents: [D] each (z as for `Latents`), float32; constants.
+  """
+
+  params: Any
+  puzzle_table: jax.Array
+  initial_latents: Latents

@@ -1,4 +1,4 @@
-"""How training examples are varied: the interface, and when which variant."""
+"""Data augmentation: its interface, which row gets which variant, grids."""
 
 import abc
 import dataclasses
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import puzzle_set, rng
 from trm_jax.data.arc import grids as arc_grids
@@ -16,14 +17,14 @@ NONE = "none"
 FIXED = "fixed"
 ENDLESS = "endless"
 
-# Tell apart the streams that are drawn from one seed.
+# Separate the random streams that are drawn from one seed.
 _VARIANT_STREAM = 1
 _FIXED_STREAM = 2
 _ENDLESS_STREAM = 3
 
 
 class Augmentation(Protocol):
-  """Varies the examples of a batch, each by its place or its puzzle alone."""
+  """Augments a batch, each row by its position or its puzzle alone."""
 
   def __call__(
     self,
@@ -34,32 +35,37 @@ class Augmentation(Protocol):
     rows: np.ndarray,
     puzzle_indices: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns new inputs and labels, uint8 [b, L], of these of the same shape.
+    """Returns augmented inputs and labels, uint8 [b, L] each.
 
     Args:
       inputs: Tokens, uint8 [b, L].
       labels: Tokens, uint8 [b, L].
-      batch_index: k, which batch of the training run this is.
+      batch_index: Index k of the batch in the training run.
       rows: Rows of the global batch, [b].
       puzzle_indices: Puzzle of each row, [b].
     """
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
-  """Says which row gets which variant.
+class VariantSampler:
+  """Samples which row of a batch gets which variant.
 
   Attributes:
-    mode: "none"; "fixed", a set of `num_variants` symmetries per puzzle beside
-      the original, all equally likely (the official data set, without its
-      copies on disk); "endless", a new symmetry at every visit.
+    mode: "none"; "fixed": the original or one of `num_variants` symmetries per
+      puzzle, all equally likely (the official data set without its copies on
+      disk); "endless": a new symmetry at every visit.
     num_variants: Variants per puzzle in mode "fixed".
-    seed: Of the draws.
+    seed: Seed of the draws.
   """
 
   mode: str
   num_variants: int
   seed: int
+
+  @classmethod
+  def from_settings(cls, data: config_lib.DataConfig) -> "VariantSampler":
+    """Builds the sampler of the settings."""
+    return cls(data.augmentation, data.num_variants, data.seed)
 
   def __post_init__(self):
     if self.mode not in (NONE, FIXED, ENDLESS):
@@ -78,13 +84,13 @@ class Schedule:
     """Draws a key for every row.
 
     Args:
-      batch_index: k.
+      batch_index: Index k of the batch.
       rows: Rows of the global batch, [b].
       puzzle_indices: Puzzle of each row, [b].
 
     Returns:
-      uint64 [b], of which the row's symmetry is to be a function; and bool [b],
-      False where the row keeps its original.
+      Keys that determine the symmetry of each row, uint64 [b], and whether it
+      is applied at all, bool [b].
     """
     if self.mode == NONE:
       return np.zeros(len(rows), np.uint64), np.zeros(len(rows), bool)
@@ -101,23 +107,20 @@ class BySymmetry(abc.ABC):
   """An `Augmentation` whose symmetries are functions of the rows' keys.
 
   Attributes:
-    schedule: Which row gets which variant.
+    sampler: Which row gets which variant.
   """
 
-  schedule: Schedule
+  sampler: VariantSampler
 
   @abc.abstractmethod
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Draws a symmetry for every row.
 
     Args:
       row_keys: uint64 [b].
-      varied: bool [b], False where the row keeps its original.
 
     Returns:
-      What applies symmetry i to row i: tokens, uint8 [b, L], to new ones.
+      A function that applies symmetry i to row i of tokens, uint8 [b, L].
     """
 
   def __call__(
@@ -129,27 +132,30 @@ class BySymmetry(abc.ABC):
     rows: np.ndarray,
     puzzle_indices: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Varies a batch; as `Augmentation`."""
-    if self.schedule.mode == NONE:
+    """Augments a batch; see `Augmentation`."""
+    if self.sampler.mode == NONE:
       return inputs, labels
-    move = self.mover(*self.schedule.draw(batch_index, rows, puzzle_indices))
-    return move(inputs), move(labels)
+    row_keys, varied = self.sampler.draw(batch_index, rows, puzzle_indices)
+    move = self.mover(row_keys)
+    new_inputs, new_labels = (
+      np.where(varied[:, None], move(tokens), tokens)
+      for tokens in (inputs, labels)
+    )
+    return new_inputs, new_labels
 
 
-# Symmetries of grids, drawn and applied to whole batches.
+# --- symmetries of grids, drawn and applied to whole batches -----------------
 
-
-# Moves of a grid, as `arc.dihedral` numbers them: first the four that keep the
-# shape of any rectangle, last the two turns that undo each other.
+# Moves of a grid as `arc.grids.dihedral` numbers them: first the four that keep
+# the shape of any rectangle.
 _TRANSFORMS = (0, 2, 4, 5, 6, 7, 1, 3)
 _NUM_RECTANGLE_MOVES = 4
-_INVERSE_MOVES = np.array([0, 1, 2, 3, 4, 5, 7, 6])
 _MAX_VOCAB_SIZE = 256  # tokens are uint8
 
 
 @functools.lru_cache(maxsize=16)
 def move_cells(rows: int, cols: int) -> np.ndarray:
-  """Lists which cell every move brings to every place.
+  """Returns where each cell comes from under each move.
 
   Args:
     rows: Rows of a grid.
@@ -157,8 +163,8 @@ def move_cells(rows: int, cols: int) -> np.ndarray:
 
   Returns:
     Cell indices, int64 [M, L]: `new[i] = old[cells[i]]`; M is 8 for squares
-    and 4 for other rectangles, which only keep their shape when turned by 180
-    degrees or mirrored. Move 0 changes nothing.
+    and 4 for other rectangles, whose shape is invariant only under rotation by
+    180 degrees and reflection. Move 0 is the identity.
   """
   grid = np.arange(rows * cols).reshape(rows, cols)
   num_moves = len(_TRANSFORMS) if rows == cols else _NUM_RECTANGLE_MOVES
@@ -197,7 +203,7 @@ def draw(
   Args:
     row_keys: uint64 [B].
     num_moves: M, of which one is chosen: 1 (none), 4 or 8.
-    relabel: Tokens that are permuted among each other.
+    relabel: Tokens that are permuted among themselves.
     vocab_size: V.
 
   Returns:
@@ -205,9 +211,9 @@ def draw(
   """
   stream = rng.stream(row_keys, 1 + len(relabel))
   named = np.array(relabel, np.uint8)
-  tokens = identity(len(row_keys), vocab_size=vocab_size).tokens
+  tokens = np.tile(np.arange(vocab_size, dtype=np.uint8), (len(row_keys), 1))
   tokens[:, named] = named[_argsort(stream[:, 1:])]
-  # Whole powers of two divide 2^64: the remainder is uniform.
+  # Powers of two divide 2^64: the remainder is uniform.
   return GridSymmetries(
     moves=(stream[:, 0] % np.uint64(num_moves)).astype(np.int64), tokens=tokens
   )
@@ -215,33 +221,6 @@ def draw(
 
 def _argsort(values: np.ndarray) -> np.ndarray:
   return np.argsort(values, axis=-1, kind="stable")
-
-
-def identity(batch: int, *, vocab_size: int) -> GridSymmetries:
-  """Builds `batch` symmetries that change nothing."""
-  return GridSymmetries(
-    moves=np.zeros(batch, np.int64),
-    tokens=np.tile(np.arange(vocab_size, dtype=np.uint8), (batch, 1)),
-  )
-
-
-def select(
-  mask: np.ndarray, chosen: GridSymmetries, other: GridSymmetries
-) -> GridSymmetries:
-  """Takes rows of `chosen` where mask [B] is True and of `other` elsewhere."""
-  return GridSymmetries(
-    moves=np.where(mask, chosen.moves, other.moves),
-    tokens=np.where(mask[:, None], chosen.tokens, other.tokens),
-  )
-
-
-def inverse(symmetries: GridSymmetries) -> GridSymmetries:
-  """Builds the symmetries that undo these."""
-  # Cells and tokens are changed independently of each other.
-  return GridSymmetries(
-    moves=_INVERSE_MOVES[symmetries.moves],
-    tokens=_argsort(symmetries.tokens).astype(np.uint8),
-  )
 
 
 def apply(
@@ -265,16 +244,16 @@ def apply(
 
 @dataclasses.dataclass(frozen=True)
 class GridAugmentation(BySymmetry):
-  """Varies training puzzles by the symmetries of grids; call it on a batch.
+  """Augments puzzles by the symmetries of grids; call it on a batch.
 
   Attributes:
     rows: Rows of a grid.
     cols: Columns of a grid.
-    dihedral: Whether grids are turned and mirrored: all 8 ways for squares, the
-      4 that keep the shape for others.
-    relabel: Tokens that are permuted among each other; empty for none.
-    vocab_size: V, tokens 0..V-1; 0, padding, always stays.
-    schedule: Which row gets which variant.
+    dihedral: Whether grids are rotated and reflected: all 8 ways for squares,
+      the 4 that keep the shape for other rectangles.
+    relabel: Tokens that are permuted among themselves; empty for none.
+    vocab_size: V; token 0, padding, is never changed.
+    sampler: Which row gets which variant.
   """
 
   rows: int
@@ -282,32 +261,27 @@ class GridAugmentation(BySymmetry):
   dihedral: bool
   relabel: tuple[int, ...]
   vocab_size: int
-  schedule: Schedule
+  sampler: VariantSampler
 
   def __post_init__(self):
     if not 1 <= self.vocab_size <= _MAX_VOCAB_SIZE:
       raise ValueError(f"vocab_size {self.vocab_size} does not fit uint8")
     if len(set(self.relabel)) < len(self.relabel):
       raise errors.UserError(
-        f"tokens to exchange are {self.relabel}: one is named twice"
+        f"tokens to relabel are {self.relabel}: one is named twice"
       )
     for token in self.relabel:
       if not puzzle_set.NO_LABEL < token < self.vocab_size:
         raise errors.UserError(
-          f"tokens to exchange have {token}, expected 1 to "
-          f"{self.vocab_size - 1}"
+          f"tokens to relabel have {token}, expected 1 to {self.vocab_size - 1}"
         )
 
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
-    """As `augmentation.BySymmetry.mover`."""
-    drawn = draw(
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """See `BySymmetry.mover`."""
+    symmetries = draw(
       row_keys,
       num_moves=len(move_cells(self.rows, self.cols)) if self.dihedral else 1,
       relabel=self.relabel,
       vocab_size=self.vocab_size,
     )
-    original = identity(len(row_keys), vocab_size=self.vocab_size)
-    symmetries = select(varied, drawn, original)
     return functools.partial(apply, symmetries, rows=self.rows, cols=self.cols)

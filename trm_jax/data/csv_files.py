@@ -1,53 +1,61 @@
-"""Puzzles in CSV files: a folder's files, and their checked rows."""
+"""Rows of text files: the one reader of data sets and of user input.
+
+Data sets are read strictly: the first malformed line raises. User input is read
+tolerantly: a malformed line is an error of its own row, and the rest is read.
+"""
 
 import csv
-import dataclasses
 import gzip
 import pathlib
+import sys
 import zlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.data import characters, files, puzzle_set
 
-HEADER = ("source", "question", "answer", "rating")
 SPLITS = ("train", "test")
+PAIR = ("question", "answer")  # columns of a data set
+
+_ROWS_PER_BLOCK = 10_000
+_ROWS_BETWEEN_PROGRESS = 500_000
+
+# Turns questions and answers into tokens, uint8 [n, 2, L], and finds errors.
+ParsePairs = Callable[
+  [Sequence[str], Sequence[str]], tuple[np.ndarray, characters.Errors]
+]
 
 
-class ParsePair(Protocol):
-  """Turns the characters of one puzzle into tokens, and checks them."""
-
-  def __call__(
-    self, question: str, answer: str, *, where: str
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns question and answer, uint8 [L] each.
-
-    Args:
-      question: The puzzle's characters.
-      answer: The characters of its solution.
-      where: Begins the text of a UserError, e.g. "train.csv line 17".
-    """
-    ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One line of a CSV file.
+class Line(NamedTuple):
+  """A line of text.
 
   Attributes:
-    source: Where the puzzle comes from, free text.
-    question: Tokens of the puzzle, uint8 [L].
-    answer: Tokens of its solution, uint8 [L].
-    rating: Difficulty. In the public files, guesses of a reference solver for
-      a Sudoku and moves of the shortest path for a maze.
+    where: Begins an error message, e.g. "train.csv line 17".
+    text: Without its line end; replacement characters for what is not UTF-8.
+    error: That the line is not UTF-8, or "".
   """
 
-  source: str
-  question: np.ndarray
-  answer: np.ndarray
-  rating: int
+  where: str
+  text: str
+  error: str
+
+
+class Row(NamedTuple):
+  """A row of a CSV file.
+
+  Attributes:
+    where: Begins an error message, e.g. "train.csv line 17".
+    texts: The columns that were asked for.
+    error: Why the row cannot be used, or "".
+  """
+
+  where: str
+  texts: tuple[str, ...]
+  error: str = ""
 
 
 def find_files(source: str) -> dict[str, pathlib.Path]:
@@ -57,10 +65,10 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
     source: A folder with `train.csv[.gz]` and `test.csv[.gz]`.
 
   Returns:
-    The file of every split.
+    The file of each split.
 
   Raises:
-    UserError: if the folder or a file is missing or a file is there twice.
+    UserError: if the folder or a file is missing, or a file exists twice.
   """
   folder = pathlib.Path(source).expanduser()
   if not folder.is_dir():
@@ -68,63 +76,25 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
       f"config.data.source is {source!r}, which is not a folder: expected one "
       "with train.csv and test.csv (or .csv.gz)"
     )
-  files = {}
+  found = {}
   for split in SPLITS:
-    names = (f"{split}.csv", f"{split}.csv.gz")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
+    path = files.plain_or_gzipped(folder, f"{split}.csv")
+    if path is None:
       raise errors.UserError(
-        f"neither {names[0]} nor {names[1]} is in {folder}"
+        f"{folder} has neither {split}.csv nor {split}.csv.gz"
       )
-    if len(found) > 1:
-      raise errors.UserError(
-        f"both {names[0]} and {names[1]} are in {folder}: remove the one that "
-        "is not to be used"
-      )
-    files[split] = found[0]
-  return files
-
-
-def read_lines(path: pathlib.Path) -> Iterator[str]:
-  """Yields the lines of a text file.
-
-  Args:
-    path: A file in UTF-8, gzipped if it is called `.gz`.
-
-  Yields:
-    Lines with their ends, without a byte order mark.
-
-  Raises:
-    UserError: with file name and line, if it cannot be read or is not UTF-8.
-  """
-  for number, line in enumerate(read_bytes(path), 1):
-    try:
-      yield decode(line, number)
-    except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f"{path.name} line {number}: not UTF-8 text"
-      ) from error
-
-
-def decode(line: bytes, number: int, faulty: str = "strict") -> str:
-  """Returns a line as text.
-
-  Args:
-    line: In UTF-8.
-    number: From 1; spreadsheets put a byte order mark in front of the first.
-    faulty: What becomes of other bytes: `errors` of `bytes.decode`.
-  """
-  return line.decode("utf-8-sig" if number == 1 else "utf-8", faulty)
+    found[split] = path
+  return found
 
 
 def read_bytes(path: pathlib.Path) -> Iterator[bytes]:
-  """Yields the lines of a file, with their ends.
+  """Yields the lines of a file with their ends.
 
   Args:
-    path: A file, gzipped if it is called `.gz`.
+    path: A file; gzipped if its name ends in `.gz`.
 
   Raises:
-    UserError: with file name and line, if it cannot be read.
+    UserError: with file name and line, if the file cannot be read.
   """
   opener = gzip.open if path.suffix == ".gz" else open
   number = 0
@@ -140,61 +110,226 @@ def read_bytes(path: pathlib.Path) -> Iterator[bytes]:
     ) from error
 
 
-def read_csv(path: pathlib.Path, parse_pair: ParsePair) -> Iterator[Row]:
-  """Yields the checked rows of a CSV one by one, whatever its size.
+def decode(content: Iterable[bytes], name: str) -> Iterator[Line]:
+  """Decodes lines of UTF-8, those that are something else included.
 
   Args:
-    path: A `.csv` or `.csv.gz` file with the header
-      `source,question,answer,rating`.
-    parse_pair: Makes tokens of question and answer.
+    content: Lines with their ends.
+    name: The file's name, for error messages.
 
   Yields:
-    Rows in the order of the file; empty lines are passed over.
+    The lines as text.
+  """
+  # Spreadsheets put a byte order mark in front of the first line.
+  encoding = "utf-8-sig"
+  for number, line in enumerate(content, 1):
+    where = f"{name} line {number}"
+    error = ""
+    try:
+      text = line.decode(encoding)
+    except UnicodeDecodeError:
+      text = line.decode(encoding, "replace")
+      error = f"{where}: not UTF-8 text"
+    encoding = "utf-8"
+    # Spaces are not stripped: a maze may end in open cells.
+    yield Line(where, text.removesuffix("\n").removesuffix("\r"), error)
+
+
+def read_rows(
+  content: Iterable[bytes],
+  name: str,
+  columns: Sequence[str],
+  *,
+  strict: bool = True,
+) -> Iterator[Row]:
+  """Yields the rows of a CSV, of whatever size.
+
+  Args:
+    content: Lines with their ends; the first is the header.
+    name: The file's name, for error messages.
+    columns: Names of the columns to return; all others are ignored.
+    strict: Whether the first malformed row raises. If not, it is yielded with
+      its error, and each line is one row: a quotation mark left open does not
+      swallow the lines below.
+
+  Yields:
+    At least one row, in the order of the file; empty lines are skipped.
 
   Raises:
-    UserError: with file name and line, for anything that is not as it should.
+    UserError: with file name and line, if the header does not name each column
+      once or there are no rows.
   """
-  path = pathlib.Path(path)
-  reader = csv.reader(read_lines(path), strict=True)
-  expected = ",".join(HEADER)
-  num_rows = 0
+  lines = decode(content, name)
+  records = _strict_records(lines, name) if strict else _tolerant(lines)
+  wanted = f"one {' and one '.join(map(repr, columns))}"
+  header = next(records, None)
+  if header is None:
+    raise errors.UserError(f"{name} is empty: expected a header with {wanted}")
+  names = [text.strip() for text in header.texts]
+  if any(names.count(column) != 1 for column in columns):
+    found = ", ".join(map(repr, names))[:200] or "none"
+    raise errors.UserError(
+      header.error
+      or f"{header.where}: the columns are {found}; expected {wanted}"
+    )
+  places = [names.index(column) for column in columns]
+  empty = True
+  for where, texts, error, raw in records:
+    if not texts and not error:
+      continue
+    empty = False
+    if not error and len(texts) != len(names):
+      error = f"{where}: has {len(texts)} columns, the header {len(names)}"
+    if not error:
+      yield Row(where, tuple([texts[place] for place in places]))
+    elif strict:
+      raise errors.UserError(error)
+    else:
+      shown = [texts[place] if place < len(texts) else raw for place in places]
+      yield Row(where, tuple(shown), error)
+  if empty:
+    raise errors.UserError(f"{name} has a header but no puzzles")
+
+
+class _Record(NamedTuple):
+  """All cells of a row; none where it is not CSV, but then its raw text."""
+
+  where: str
+  texts: list[str]
+  error: str = ""
+  raw: str = ""
+
+
+def _strict_records(lines: Iterable[Line], name: str) -> Iterator[_Record]:
+  """Yields the records of a CSV; quoted cells may span lines."""
+  reader = csv.reader(map(_checked_text, lines), strict=True)
   try:
-    header = next(reader, None)
-    if header is None:
-      raise errors.UserError(
-        f"{path.name} is empty, expected the header {expected}"
-      )
-    if tuple(header) != HEADER:
-      raise errors.UserError(
-        f"{path.name} line 1: the header is {','.join(header)[:80]!r}, "
-        f"expected {expected}"
-      )
-    for columns in reader:
-      if not columns:
-        continue
-      yield _parse_row(
-        columns, parse_pair, where=f"{path.name} line {reader.line_num}"
-      )
-      num_rows += 1
+    for texts in reader:
+      yield _Record(f"{name} line {reader.line_num}", texts)
   except csv.Error as error:
     raise errors.UserError(
-      f"{path.name} line {reader.line_num}: is not CSV ({error})"
+      f"{name} line {reader.line_num}: is not CSV ({error})"
     ) from error
-  if not num_rows:
-    raise errors.UserError(f"{path.name} has a header but no puzzles")
 
 
-def _parse_row(columns: list[str], parse_pair: ParsePair, *, where: str) -> Row:
-  if len(columns) != len(HEADER):
-    raise errors.UserError(
-      f"{where}: has {len(columns)} columns, expected {len(HEADER)}"
-    )
-  source, question, answer, rating = columns
+def _checked_text(line: Line) -> str:
+  if line.error:
+    raise errors.UserError(line.error)
+  return line.text + "\n"
+
+
+def _tolerant(lines: Iterable[Line]) -> Iterator[_Record]:
+  """Yields each line as a record of its own."""
+  for where, text, error in lines:
+    try:
+      texts = next(csv.reader([text], strict=True), [])
+    except csv.Error as problem:
+      error = f"{where}: is not CSV ({problem})"
+      yield _Record(where, [], error, raw=text)
+    else:
+      yield _Record(where, texts, error)
+
+
+def read_blocks(path: pathlib.Path) -> Iterator[list[Row]]:
+  """Yields questions and answers of a data set's file, 10,000 rows at a time.
+
+  Args:
+    path: A `.csv` or `.csv.gz` file with the columns of `PAIR`.
+
+  Raises:
+    UserError: with file name and line, for the first malformed row.
+  """
+  block: list[Row] = []
   try:
-    number = np.int32(int(rating))
-  except (ValueError, OverflowError) as error:
+    rows = read_rows(read_bytes(path), path.name, PAIR)
+    for count, row in enumerate(rows, 1):
+      block.append(row)
+      if len(block) == _ROWS_PER_BLOCK:
+        yield block
+        block = []
+      if count % _ROWS_BETWEEN_PROGRESS == 0:
+        text = f"reading {path.name}: {count:,} puzzles"
+        print(text, file=sys.stderr, flush=True)
+  except errors.UserError:
+    if block:
+      yield block  # a malformed puzzle in it comes first
+    raise
+  if block:
+    yield block
+
+
+def parse_block(rows: Sequence[Row], parse_pairs: ParsePairs) -> np.ndarray:
+  """Parses a block of a data set.
+
+  Args:
+    rows: Questions and answers, n.
+    parse_pairs: Turns them into tokens.
+
+  Returns:
+    Tokens, uint8 [n, 2, L].
+
+  Raises:
+    UserError: with file name and line, for the first malformed puzzle.
+  """
+  questions, answers = zip(*(row.texts for row in rows), strict=True)
+  tokens, found = parse_pairs(questions, answers)
+  if found:
+    first = min(found)
+    raise errors.UserError(f"{rows[first].where}: {found[first]}")
+  return tokens
+
+
+def choose(
+  data: config_lib.DataConfig, *, split: str, total: int
+) -> np.ndarray:
+  """Draws the puzzles of a split without replacement.
+
+  Args:
+    data: Settings: how many puzzles (0 for all), and the seed.
+    split: "train" or "test".
+    total: Puzzles in the split.
+
+  Returns:
+    Their indices, rising, int64.
+
+  Raises:
+    UserError: if the split has fewer puzzles.
+  """
+  count = data.num_train if split == "train" else data.num_test
+  if not 0 <= count <= total:
     raise errors.UserError(
-      f"{where}: rating {rating[:40]!r} is not a whole number"
-    ) from error
-  x, y = parse_pair(question, answer, where=where)
-  return Row(source=source, question=x, answer=y, rating=int(number))
+      f"config.data.num_{split} asks for {count} puzzles, but the {split} set"
+      f" has {total}; ask for fewer, or 0 for all"
+    )
+  if not count:
+    return np.arange(total)
+  rng = np.random.default_rng([data.seed, SPLITS.index(split)])
+  return np.sort(rng.choice(total, count, replace=False))
+
+
+def load(
+  data: config_lib.DataConfig, parse_pairs: ParsePairs
+) -> tuple[puzzle_set.PuzzleSet, puzzle_set.PuzzleSet]:
+  """Loads the puzzles of a folder into memory.
+
+  Args:
+    data: Settings. `source` is a folder with `train.csv[.gz]` and
+      `test.csv[.gz]`, whose headers name the columns `question` and `answer`;
+      others are ignored.
+    parse_pairs: Turns questions and answers into tokens.
+
+  Returns:
+    The training and the test set.
+
+  Raises:
+    UserError: on missing or malformed files, or if there are too few puzzles.
+  """
+  sets = []
+  for split, path in find_files(data.source).items():
+    pairs = np.concatenate(
+      [parse_block(block, parse_pairs) for block in read_blocks(path)]
+    )
+    chosen = choose(data, split=split, total=len(pairs))
+    sets.append(puzzle_set.PuzzleSet.of_pairs(pairs, chosen))
+  train, test = sets
+  return train, test

@@ -1,8 +1,9 @@
-"""Files that are there in full or not at all, and damaged ones put aside."""
+"""Files: written atomically, set aside when damaged; workdirs and caches."""
 
 import contextlib
 import io
 import os
+import pathlib
 import uuid
 from collections.abc import Iterator
 from typing import IO
@@ -14,19 +15,19 @@ from trm_jax import errors
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike) -> Iterator[IO]:
-  """Opens a binary file that takes its place only when all is written.
+  """Opens a binary file that appears only once it is complete.
 
   Args:
-    path: Where it is to stand; folders that are missing are made.
+    path: Path of the file; missing folders are created.
 
   Yields:
-    What to write the bytes to.
+    The file to write to.
 
   Raises:
     UserError: if the file cannot be written.
   """
   path = epath.Path(path)
-  # Other processes may write the same file: each has a draft of its own.
+  # Other processes may write the same file: each has its own draft.
   draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,20 +46,20 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
 
 
 def _sync(file: IO) -> None:
-  """Waits for the disk: a machine may be switched off right after."""
+  """Flushes to disk: the machine may be switched off right after."""
   file.flush()
   with contextlib.suppress(AttributeError, io.UnsupportedOperation):
-    os.fsync(file.fileno())  # a bucket's has none
+    os.fsync(file.fileno())  # files in buckets have none
 
 
 def put_aside(path: epath.Path) -> epath.Path:
   """Renames a damaged file or folder, so that it is neither used nor lost.
 
   Args:
-    path: Of what is damaged; x becomes damaged_x, or damaged_x_2 and so on.
+    path: Path; x becomes damaged_x, or damaged_x_2 and so on.
 
   Returns:
-    Its new path.
+    The new path.
 
   Raises:
     UserError: if it cannot be renamed.
@@ -76,16 +77,45 @@ def put_aside(path: epath.Path) -> epath.Path:
     ) from error
 
 
-# Where a run's files lie: a folder here, or one of a bucket (gs://...).
+def plain_or_gzipped(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  """Returns the file of a name, or of NAME.gz; None if there is neither.
+
+  Args:
+    folder: Where to look.
+    name: File name.
+
+  Raises:
+    UserError: if there are both.
+  """
+  paths = (folder / name, folder / f"{name}.gz")
+  found = [path for path in paths if path.is_file()]
+  if len(found) > 1:
+    raise errors.UserError(
+      f"{folder} has both {name} and {name}.gz: remove one of them"
+    )
+  return found[0] if found else None
+
+
+# --- folders: local, or in a bucket (gs://...) -------------------------------
 
 
 def is_remote(path: epath.PathLike) -> bool:
-  """Tells whether a path is of a bucket: no appending, no locks there."""
+  """Returns whether a path is in a bucket, without appending and locks."""
   return "://" in os.fspath(path)
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """Returns a workdir's path, whole so that it may be shown or handed on."""
+  """Returns the absolute path of a workdir."""
   path = epath.Path(workdir)
-  # To the parts of pathlib, gs://bucket would be a folder of this one.
+  # pathlib would take gs://bucket for a relative path.
   return path if is_remote(path) else path.expanduser().resolve()
+
+
+def cache_folder(cache_dir: str) -> epath.Path:
+  """Returns the folder of prepared data: `config.data.cache_dir`.
+
+  Args:
+    cache_dir: The setting; "" for the default of TFDS.
+  """
+  default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+  return epath.Path(cache_dir or default).expanduser()

@@ -1,7 +1,7 @@
-"""The list that says which variant each row of the puzzle table stands for.
+"""Identifiers: the variant of each row of the puzzle table.
 
-It is the official `identifiers.json`: one JSON list of strings, row 0 being
-"<blank>". Checkpoints of other programs come with such a file.
+The file is the official `identifiers.json`, a JSON list of strings whose entry
+0 is "<blank>". Checkpoints of other programs come with such a file.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ from trm_jax import errors
 from trm_jax.data import files
 
 BLANK = "<blank>"
-FILE = "identifiers.json"  # what the list is called, here as officially
+FILE = "identifiers.json"  # the official file name
 
 
 def _encoded(identifiers: Sequence[str]) -> Iterator[bytes]:
-  """Yields the file's bytes in pieces, as Python's json module writes them."""
+  """Yields the bytes of the file in pieces, formatted as by `json.dump`."""
   for index, identifier in enumerate(identifiers):
     yield (", " if index else "[").encode() + json.dumps(identifier).encode()
   yield b"]" if identifiers else b"[]"
 
 
 def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
-  """Writes a list of identifiers, in full or not at all.
+  """Writes identifiers atomically.
 
   Args:
-    path: The file; one of that name is replaced.
+    path: The file; an existing one is replaced.
     identifiers: One per row of the puzzle table.
 
   Raises:
@@ -39,7 +39,7 @@ def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
 
 
 def digest(identifiers: Sequence[str]) -> str:
-  """Returns the hex SHA-256 of the file that `write` makes of a list."""
+  """Returns the hex SHA-256 of the file that `write` would write."""
   result = hashlib.sha256()
   for piece in _encoded(identifiers):
     result.update(piece)
@@ -47,7 +47,7 @@ def digest(identifiers: Sequence[str]) -> str:
 
 
 def read(path: epath.PathLike) -> list[str]:
-  """Reads a list of identifiers.
+  """Reads identifiers.
 
   Args:
     path: A JSON file.
@@ -79,14 +79,14 @@ def read(path: epath.PathLike) -> list[str]:
 
 
 def check(names: Sequence[str], *, where: str) -> None:
-  """Checks that row 0 is blank and that no row is there twice.
+  """Checks that entry 0 is blank and that no entry is repeated.
 
   Args:
-    names: What each row stands for.
-    where: The file they are from, begins the text of an error.
+    names: Identifiers of the rows.
+    where: File of the identifiers; begins an error message.
 
   Raises:
-    UserError: naming the entry that is wrong.
+    UserError: with the offending entry.
   """
   if not names or names[0] != BLANK:
     first = repr(names[0][:60]) if names else "missing"

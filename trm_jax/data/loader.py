@@ -1,7 +1,7 @@
-"""Batches for training and evaluation, through Grain.
+"""Training and evaluation batches, through Grain.
 
-Batch k is computed from k alone, so the position in the data is one integer,
-and resuming, on any number of hosts, is starting at that integer.
+Batch k is a function of k alone, so the position in the data is one integer,
+from which a run resumes on any number of hosts.
 """
 
 import sys
@@ -14,7 +14,7 @@ from trm_jax import errors
 from trm_jax.data import augmentation as augmentation_lib
 from trm_jax.data import puzzle_set, sampler
 
-IGNORE_LABEL = -100  # a cell that counts in no loss and in no metric
+IGNORE_LABEL = -100  # a cell without loss and metrics
 
 Batch = dict[str, np.ndarray]
 
@@ -24,20 +24,20 @@ def host_rows(batch_size: int, shard: tuple[int, int]) -> slice:
 
   Args:
     batch_size: Rows of the global batch.
-    shard: This host's number and the number of hosts.
+    shard: Index of this host and number of hosts.
 
   Returns:
     A slice of batch_size / count rows.
 
   Raises:
-    UserError: if the batch cannot be shared out evenly.
+    UserError: if the batch is empty or not divisible by the number of hosts.
   """
   index, count = shard
   if batch_size < 1:
     raise errors.UserError(f"batch size is {batch_size}, expected 1 or more")
   if batch_size % count:
     raise errors.UserError(
-      f"batch size {batch_size} cannot be divided by {count} hosts"
+      f"batch size {batch_size} is not divisible by {count} hosts"
     )
   if not 0 <= index < count:
     raise ValueError(f"shard {index} of {count}")
@@ -59,7 +59,7 @@ def _as_batch(
 
 
 class TrainBatches(grain.MapDataset):
-  """An endless data set whose element k is this host's part of batch k."""
+  """An infinite data set whose element k is this host's part of batch k."""
 
   def __init__(
     self,
@@ -70,18 +70,7 @@ class TrainBatches(grain.MapDataset):
     augmentation: augmentation_lib.Augmentation | None = None,
     shard: tuple[int, int] = (0, 1),
   ):
-    """Sets up the data set.
-
-    Args:
-      puzzles: What to draw from.
-      batch_size: Rows of the global batch.
-      seed: Of the sampler.
-      augmentation: How examples are varied, or None.
-      shard: This host's number and the number of hosts.
-
-    Raises:
-      UserError: if the batch is empty or cannot be shared out evenly.
-    """
+    """Initializes the data set; arguments as of `train_batches`."""
     super().__init__()
     self._puzzles = puzzles
     self._rows = host_rows(batch_size, shard)
@@ -97,7 +86,7 @@ class TrainBatches(grain.MapDataset):
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    # All hosts draw the same batch; each builds only its own rows.
+    # All hosts sample the same batch; each builds only its own rows.
     examples, puzzle_indices = self._sampler.batch(int(index))
     examples = examples[self._rows]
     puzzle_indices = puzzle_indices[self._rows]
@@ -124,24 +113,24 @@ def train_batches(
   num_threads: int = 2,
   prefetch: int = 8,
 ) -> grain.DatasetIterator:
-  """Iterates over training batches without end.
+  """Returns an infinite iterator over training batches.
 
   Args:
-    puzzles: What to draw from.
+    puzzles: The training set.
     batch_size: Rows of the global batch.
-    seed: Of the sampler.
-    augmentation: How examples are varied, or None.
-    shard: This host's number and the number of hosts.
-    first_batch: k of the first batch; not 0 when training is continued.
+    seed: Seed of the sampler.
+    augmentation: Applied to each batch, or None.
+    shard: Index of this host and number of hosts.
+    first_batch: k of the first batch; not 0 when training resumes.
     num_threads: Threads that build batches; 0 for none.
     prefetch: Batches built ahead; 0 for none.
 
   Returns:
-    An iterator of `inputs` int32 [b, L], `labels` int32 [b, L] with -100 where
-    there is none, and `puzzle_ids` int32 [b], b being this host's share.
+    An iterator over dicts of `inputs` int32 [b, L], `labels` int32 [b, L] with
+    -100 for no label, and `puzzle_ids` int32 [b], b rows per host.
 
   Raises:
-    UserError: if the batch is empty or cannot be shared out evenly.
+    UserError: if the batch is empty or not divisible by the number of hosts.
   """
   dataset = TrainBatches(
     puzzles,
@@ -165,23 +154,23 @@ def eval_batches(
   shard: tuple[int, int] = (0, 1),
   first_batch: int = 0,
 ) -> Iterator[Batch]:
-  """Iterates once over all examples, in order.
+  """Returns an iterator once over all examples, in order.
 
   Args:
-    puzzles: What to evaluate.
+    puzzles: The test set.
     batch_size: Rows of the global batch.
-    shard: This host's number and the number of hosts.
-    first_batch: Batches before this one are left out.
+    shard: Index of this host and number of hosts.
+    first_batch: k of the first batch.
 
   Returns:
-    An iterator of dicts as in `train_batches` with `mask` bool [b] beside. All
-    batches have the same size and all hosts the same number of batches: what is
-    missing has inputs 0, labels -100, id 0 and mask False.
+    An iterator over dicts as in `train_batches`, plus `mask` bool [b]. All
+    batches have the same size and all hosts the same number of batches: padding
+    rows have inputs 0, labels -100, id 0 and mask False.
 
   Raises:
-    UserError: if the batch is empty or cannot be shared out evenly.
+    UserError: if the batch is empty or not divisible by the number of hosts.
   """
-  rows = host_rows(batch_size, shard)  # here, so that it raises at once
+  rows = host_rows(batch_size, shard)  # raises at once, not on first use
   return _eval_batches(puzzles, batch_size, rows, first_batch)
 
 

@@ -1,8 +1,8 @@
-"""Data sets that the official builders wrote, read from disk when asked.
+"""Data sets written by the official builders, memory-mapped.
 
 A folder has `train/` and `test/`, each with `dataset.json` and five arrays of
-the set "all"; beside them `identifiers.json`, a list of what the rows of the
-puzzle table stand for. Examples stay on disk (memory-mapped): ARC's are 6 GB.
+the set "all", and `identifiers.json` with the identifiers of the rows of the
+puzzle table. Examples stay on disk: ARC's are 6 GB.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _SET = "all"
 _SPLITS = ("train", "test")
 
 _COUNTS = ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups")
-# Numbers with a meaning of their own; other code knows only these.
+# Reserved numbers; other values are not supported.
 _RESERVED = {
   "pad_id": 0,
   "ignore_label_id": puzzle_set.NO_LABEL,
@@ -39,7 +39,7 @@ _FINGERPRINT_EXAMPLES = 4096
 
 
 def is_official(source: str) -> bool:
-  """Tells whether a folder is one that an official builder wrote."""
+  """Returns whether a folder was written by an official builder."""
   if not source:
     return False
   folder = pathlib.Path(source).expanduser()
@@ -51,13 +51,13 @@ class OfficialSet(puzzle_set.Grouped):
   """One split of such a folder; satisfies `puzzle_set.Puzzles`.
 
   Attributes:
-    folder: Where it lies.
+    folder: Folder of the split.
     inputs: Tokens, uint8 or int64 [E, L], on disk.
-    labels: Tokens, uint8 or int64 [E, L], on disk; 0 where there is no label.
-    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
-    puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
-    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
-    vocab_size: V, tokens 0..V-1.
+    labels: Tokens, uint8 or int64 [E, L], on disk; 0 for no label.
+    puzzle_ids: As in `puzzle_set.Puzzles`.
+    puzzle_indices: As in `puzzle_set.Puzzles`.
+    group_indices: As in `puzzle_set.Puzzles`.
+    vocab_size: V.
     num_puzzle_ids: Rows of the puzzle table.
   """
 
@@ -71,7 +71,7 @@ class OfficialSet(puzzle_set.Grouped):
   num_puzzle_ids: int
 
   def __reduce__(self):
-    # Opened anew, because pickling a memory map copies all of it.
+    # Reopened, because pickling a memory map copies all of it.
     return load_split, (str(self.folder.parent), self.folder.name)
 
   @property
@@ -82,7 +82,7 @@ class OfficialSet(puzzle_set.Grouped):
   def fetch(
     self, examples: np.ndarray, puzzles: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `Puzzles.fetch`; UserError if a token is outside the vocabulary."""
+    """See `Puzzles.fetch`; UserError if a token is outside the vocabulary."""
     del puzzles
     return self._tokens("inputs", examples), self._tokens("labels", examples)
 
@@ -101,9 +101,9 @@ class OfficialSet(puzzle_set.Grouped):
   def fingerprint(self) -> str:
     """Returns a hex digest of shapes, indices, ids and some of the examples.
 
-    Not of all of them, which would read gigabytes: of 4096 at equal distances,
-    the first and the last among them, or of all if there are no more. Where the
-    folder lies and whether tokens are kept as uint8 or int64 does not matter.
+    All of them would be gigabytes: it covers 4096 at equal distances, the first
+    and the last included, or all if there are fewer. The path of the folder and
+    the type of the tokens on disk do not matter.
     """
     digest = hashlib.blake2b(digest_size=16)
     sizes = (*self.inputs.shape, self.vocab_size, self.num_puzzle_ids)
@@ -112,7 +112,7 @@ class OfficialSet(puzzle_set.Grouped):
       digest.update(f"{indices.dtype} {indices.shape}".encode())
       digest.update(np.ascontiguousarray(indices).data)
     count = min(_FINGERPRINT_EXAMPLES, self.num_examples)
-    # Exact in whole numbers: the last one is E - 1.
+    # Exact in integers: the last one is E - 1.
     chosen = np.arange(count) * (self.num_examples - 1) // max(count - 1, 1)
     for tokens in self.fetch(chosen, chosen):
       digest.update(tokens.data)
@@ -120,18 +120,18 @@ class OfficialSet(puzzle_set.Grouped):
 
 
 def load_split(source: str, split: str) -> OfficialSet:
-  """Opens one split of a folder and checks all but the tokens.
+  """Opens one split of a folder and validates all but the tokens.
 
   Args:
     source: The folder with `train/` and `test/`.
     split: "train" or "test".
 
   Returns:
-    The set; its tokens are checked when they are fetched.
+    The set; its tokens are validated when they are fetched.
 
   Raises:
-    UserError: if a file is missing or damaged, if files contradict each other,
-      or if they use what is not supported here.
+    UserError: if a file is missing, damaged or not supported, or if files
+      contradict each other.
   """
   folder = pathlib.Path(source).expanduser() / split
   metadata = _read_metadata(folder)
@@ -172,11 +172,11 @@ def load_split(source: str, split: str) -> OfficialSet:
 
 
 def read_identifiers(source: str, *, num_puzzle_ids: int) -> list[str]:
-  """Reads what the rows of the puzzle table stand for.
+  """Reads the identifiers of the puzzle table.
 
   Args:
     source: The folder with `identifiers.json`.
-    num_puzzle_ids: How many rows there are.
+    num_puzzle_ids: Number of rows.
 
   Returns:
     One string per row; row 0 is blank.
@@ -189,8 +189,8 @@ def read_identifiers(source: str, *, num_puzzle_ids: int) -> list[str]:
   identifiers.check(names, where=str(path))
   if len(names) != num_puzzle_ids:
     raise errors.UserError(
-      f"{path} has {len(names)} entries, but by num_puzzle_identifiers in "
-      f"{_METADATA} there are {num_puzzle_ids}"
+      f"{path} has {len(names)} entries, but num_puzzle_identifiers in "
+      f"{_METADATA} is {num_puzzle_ids}"
     )
   return names
 
@@ -200,18 +200,9 @@ def _array_path(folder: pathlib.Path, field: str) -> pathlib.Path:
 
 
 def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads a split's dataset.json and checks what is used of it."""
+  """Reads a split's dataset.json and validates what is used of it."""
   path = folder / _METADATA
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise errors.UserError(
-      f"{path} cannot be read ({error.strerror}): config.data.source has to be "
-      "a folder with train/ and test/, as the official builders write them"
-    ) from error
-  metadata = arc_tasks.load_json(content, where=str(path))
-  if not isinstance(metadata, dict):
-    raise errors.UserError(f"{path} does not hold a JSON object")
+  metadata = _read_object(path, "config.data.source must have train/ and test/")
   for key in _COUNTS:
     value = metadata.get(key)
     if type(value) is not int or value < 1:  # type(), as True is an int
@@ -232,10 +223,24 @@ def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
   return metadata
 
 
+def _read_object(path: pathlib.Path, advice: str) -> dict[str, Any]:
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise errors.UserError(
+      f"{path} cannot be read: {error.strerror}; {advice}, as written by the"
+      " official builders"
+    ) from error
+  value = arc_tasks.load_json(content, where=str(path))
+  if not isinstance(value, dict):
+    raise errors.UserError(f"{path} is not a JSON object")
+  return value
+
+
 def _open(
   folder: pathlib.Path, field: str, types: tuple[str, ...]
 ) -> np.ndarray:
-  """Maps an array into memory: tokens [E, L], everything else [N]."""
+  """Memory-maps an array: tokens [E, L], all others [N]."""
   path = _array_path(folder, field)
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -272,7 +277,7 @@ def _check_ids(
 def _check_indices(
   path: pathlib.Path, indices: np.ndarray, num_parts: int, count: int
 ) -> None:
-  """Raises unless indices cut 0..count into that many parts, none empty."""
+  """Raises unless indices split 0..count into that many non-empty parts."""
   if len(indices) != num_parts + 1:
     raise errors.UserError(
       f"{path} has {len(indices)} numbers, expected {num_parts + 1}: one more "
@@ -290,8 +295,7 @@ def _check_indices(
     )
 
 
-# Makes a task of a folder that the official builders wrote.
-
+# --- tasks -------------------------------------------------------------------
 
 _TEST_PUZZLES = "test_puzzles.json"
 
@@ -301,18 +305,18 @@ def load(
   shown: task_lib.Look,
   rules: task_lib.Rules | None,
 ) -> task_lib.Task:
-  """Opens both splits; nothing of them is read into memory.
+  """Opens both splits without reading them into memory.
 
   Args:
-    data: the settings; `source` names the folder.
-    shown: the task's look, which says how many tokens and cells there are.
-    rules: of the task.
+    data: Settings; `source` is the folder.
+    shown: The task's look, which fixes the vocabulary and L.
+    rules: The task's rules.
 
   Returns:
-    The task, without a ballot.
+    The task, without an augmentation table.
 
   Raises:
-    UserError: the files are missing, damaged or of another task.
+    UserError: if the files are missing, damaged or of another task.
   """
   train, test = (load_split(data.source, split) for split in ("train", "test"))
   _check_size(data.source, train, test, shown)
@@ -327,7 +331,7 @@ def load(
       )
   if data.identifiers:
     raise errors.UserError(
-      f"{data.source} has an identifiers.json of its own; leave"
+      f"{data.source} has its own identifiers.json; leave"
       " config.data.identifiers empty"
     )
   return task_lib.Task(
@@ -340,9 +344,9 @@ def load(
     ),
     rules=rules,
     notes=(
-      f"{data.source} is a data set of the official builders: its variants are"
-      " written out, config.data.augmentation, num_variants and subsets have"
-      " no effect",
+      f"{data.source} is a data set of the official builders, which has its"
+      " variants on disk: config.data.augmentation, num_variants and subsets"
+      " have no effect",
     ),
   )
 
@@ -357,7 +361,7 @@ def _check_size(
   if (test.vocab_size, test.seq_len, test.num_puzzle_ids) != found:
     raise errors.UserError(
       f"the train and test sets in {source} differ in vocabulary, length or"
-      " number of puzzle identifiers: they are of two data sets"
+      " number of puzzle identifiers: they belong to two data sets"
     )
   expected = (len(shown.symbols), shown.rows * shown.cols)
   if found[:2] != expected:
@@ -367,22 +371,29 @@ def _check_size(
     )
 
 
-def ballot(
+def augmentation_table(
   source: str, test: puzzle_set.Puzzles, names: list[str]
-) -> task_lib.Ballot:
-  """Reads what is needed to vote on an official ARC data set.
+) -> task_lib.AugmentationTable:
+  """Reads the augmentations of an official ARC data set.
 
   Args:
-    source: the folder.
-    test: its test split.
-    names: its identifiers.
+    source: The folder.
+    test: Its test split.
+    names: Its identifiers.
+
+  Returns:
+    The augmentations of the test split.
 
   Raises:
-    UserError: test_puzzles.json is missing, damaged or of other puzzles.
+    UserError: if test_puzzles.json is missing, damaged or of other puzzles.
   """
   folder = pathlib.Path(source).expanduser()
   path = folder / _TEST_PUZZLES
-  tasks = _read_tasks(path)
+  values = _read_object(path, f"{source} must have {_TEST_PUZZLES}")
+  tasks = {
+    name: arc_tasks.parse_task(name, value, solutions=None, where=str(path))
+    for name, value in values.items()
+  }
   variants = [
     arc_grids.parse_name(
       names[row], where=f"{folder}/identifiers.json entry {row}"
@@ -396,24 +407,24 @@ def ballot(
     name = members[0]
     if len(members) > 1:
       raise errors.UserError(
-        f"{source} does not fit together: by identifiers.json, group {group} of"
+        f"{source} is inconsistent: by its identifiers.json, group {group} of"
         f" its test set has variants of {name!r} and of {members[1]!r}"
       )
     if name not in tasks:
       raise errors.UserError(
         f"{path} has no task {name!r}, which is in the test set by"
-        " identifiers.json: they are of two data sets"
+        " identifiers.json: they belong to two data sets"
       )
     sizes = np.diff(test.puzzle_indices[first : end + 1])
     wrong = sizes[sizes != len(tasks[name].test)]
     if wrong.size:
       raise errors.UserError(
-        f"{path} does not fit the test set: the task {name!r} has"
+        f"{path} does not match the test set: the task {name!r} has"
         f" {len(tasks[name].test)} test inputs there, {wrong[0]} here"
       )
     chosen.append(tasks[name])
   digits = "".join(colours for _, _, colours in variants).encode("ascii")
-  result = task_lib.Ballot(
+  result = task_lib.AugmentationTable(
     tasks=tuple(chosen),
     transforms=np.array([transform for _, transform, _ in variants], np.uint8),
     colours=np.frombuffer(digits, np.uint8).reshape(len(variants), -1)
@@ -424,12 +435,12 @@ def ballot(
 
 
 def _check_variants(
-  source: str, test: puzzle_set.Puzzles, made: task_lib.Ballot
+  source: str, test: puzzle_set.Puzzles, made: task_lib.AugmentationTable
 ) -> None:
-  """Raises UserError unless variants are those that their names say.
+  """Raises UserError unless variants match their identifiers.
 
-  Looks at the first and the last variant of each task: files that were mixed up
-  differ there. `tally` checks each of them when it is evaluated.
+  Only the first and the last variant of each task are checked, which is enough
+  to find mixed-up files. The evaluation checks each of them.
   """
   ends = np.stack([test.group_indices[:-1], test.group_indices[1:] - 1], axis=1)
   for group, puzzles in enumerate(ends.tolist()):
@@ -446,14 +457,14 @@ def _check_variants(
         )
         if not np.array_equal(original, pair.input):
           raise errors.UserError(
-            f"{source} does not fit together: puzzle {puzzle} of its test set"
-            f" is not the variant of {task.name!r} that identifiers.json and"
-            " test_puzzles.json say"
+            f"{source} is inconsistent: puzzle {puzzle} of its test set"
+            f" is not the variant of {task.name!r} by identifiers.json and"
+            " test_puzzles.json"
           )
 
 
 def learned_pairs(train: puzzle_set.Puzzles) -> list[arc_tasks.Pair]:
-  """Reads the pairs of all originals, the first puzzle of each group."""
+  """Returns the pairs of all originals, the first puzzle of each group."""
   originals = train.group_indices[:-1]
   sizes = np.diff(train.puzzle_indices)[originals]
   examples = np.concatenate(
@@ -469,20 +480,3 @@ def learned_pairs(train: puzzle_set.Puzzles) -> list[arc_tasks.Pair]:
     arc_tasks.Pair(input=arc_grids.find(x), output=arc_grids.find(y))
     for x, y in zip(inputs, labels, strict=True)
   ]
-
-
-def _read_tasks(path: pathlib.Path) -> dict[str, arc_tasks.ArcTask]:
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise errors.UserError(
-      f"{path} cannot be read: {error.strerror}; the official builder writes it"
-      " beside train/ and test/"
-    ) from error
-  value = arc_tasks.load_json(content, where=str(path))
-  if not isinstance(value, dict):
-    raise errors.UserError(f"{path} is not an object of tasks by name")
-  return {
-    name: arc_tasks.parse_task(name, task, solutions=None, where=str(path))
-    for name, task in value.items()
-  }

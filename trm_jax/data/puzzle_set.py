@@ -1,4 +1,4 @@
-"""Puzzles in memory: the one form in which every task's data are kept."""
+"""Sets of puzzles: the common form of every task's data."""
 
 import dataclasses
 import hashlib
@@ -6,17 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
-NO_LABEL = 0  # of a cell, in every task's tokens
+NO_LABEL = 0  # token of a cell without a label, in every task
 
 
 class Grouped:
-  """Counts what the index arrays of a set of puzzles say.
-
-  Attributes:
-    puzzle_ids: As in `Puzzles`.
-    puzzle_indices: As in `Puzzles`.
-    group_indices: As in `Puzzles`.
-  """
+  """Sizes of a set of puzzles, from its index arrays; see `Puzzles`."""
 
   puzzle_ids: np.ndarray
   puzzle_indices: np.ndarray
@@ -39,9 +33,9 @@ class Grouped:
 
 
 class Puzzles(Protocol):
-  """What the sampler and the loader need to know of a set of puzzles.
+  """A set of puzzles, as the sampler and the loader need it.
 
-  `PuzzleSet` keeps its examples in memory; others make them when asked.
+  `PuzzleSet` keeps its examples in memory; others build them on access.
   """
 
   @property
@@ -50,11 +44,11 @@ class Puzzles(Protocol):
 
   @property
   def puzzle_indices(self) -> np.ndarray:
-    """Puzzle p has the examples [p] to [p + 1], int64 [N + 1]."""
+    """Puzzle p has the examples [p] to [p + 1] - 1, int64 [N + 1]."""
 
   @property
   def group_indices(self) -> np.ndarray:
-    """Group g has the puzzles [g] to [g + 1], int64 [G + 1]."""
+    """Group g has the puzzles [g] to [g + 1] - 1, int64 [G + 1]."""
 
   @property
   def num_examples(self) -> int:
@@ -78,22 +72,22 @@ class Puzzles(Protocol):
     """Returns the tokens of some examples.
 
     Args:
-      examples: Numbers of the examples, int64 [b].
-      puzzles: The puzzle of each of them, int64 [b].
+      examples: Indices of the examples, int64 [b].
+      puzzles: Puzzle of each of them, int64 [b].
 
     Returns:
-      Inputs and labels, uint8 [b, L] each; label 0 where there is none.
+      Inputs and labels, uint8 [b, L] each; label 0 for none.
     """
 
   def fingerprint(self) -> str:
-    """Returns a hex digest that changes with what the set holds."""
+    """Returns a hex digest of the contents."""
 
 
 def puzzles_of(examples: np.ndarray, puzzle_indices: np.ndarray) -> np.ndarray:
-  """Returns the puzzle of each example: the last that begins at or before it.
+  """Returns the puzzle of each example.
 
   Args:
-    examples: Numbers of examples, integers [b].
+    examples: Indices of examples, integers [b].
     puzzle_indices: As in `Puzzles`.
   """
   return np.searchsorted(puzzle_indices, examples, "right") - 1
@@ -103,16 +97,16 @@ def puzzles_of(examples: np.ndarray, puzzle_indices: np.ndarray) -> np.ndarray:
 class PuzzleSet(Grouped):
   """Un-augmented puzzles in memory: groups of puzzles of examples.
 
-  An example is one pair of input and label. For ARC, a puzzle holds the
-  examples of one augmentation of a task and a group all of a task's puzzles;
-  for Sudoku and mazes, all three are the same.
+  An example is a pair of input and label. For ARC, a puzzle has the examples of
+  one augmentation of a task, and a group all puzzles of a task; for Sudoku and
+  mazes, all three are the same.
 
   Attributes:
     inputs: Tokens, uint8 [E, L].
-    labels: Tokens, uint8 [E, L]; 0 where there is no label.
-    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
-    puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
-    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
+    labels: Tokens, uint8 [E, L]; 0 for no label.
+    puzzle_ids: As in `Puzzles`.
+    puzzle_indices: As in `Puzzles`.
+    group_indices: As in `Puzzles`.
   """
 
   inputs: np.ndarray
@@ -169,6 +163,22 @@ class PuzzleSet(Grouped):
       group_indices=indices,
     )
 
+  @classmethod
+  def of_pairs(cls, pairs: np.ndarray, chosen: np.ndarray) -> "PuzzleSet":
+    """Builds a set of single puzzles.
+
+    Args:
+      pairs: Questions and answers, uint8 [N, 2, L].
+      chosen: Which of them, integers [E].
+
+    Returns:
+      The set.
+    """
+    inputs, labels = (
+      np.ascontiguousarray(pairs[chosen, part]) for part in (0, 1)
+    )
+    return cls.single(inputs, labels)
+
   @property
   def seq_len(self) -> int:
     """L."""
@@ -177,15 +187,14 @@ class PuzzleSet(Grouped):
   def fetch(
     self, examples: np.ndarray, puzzles: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `Puzzles.fetch`."""
+    """See `Puzzles.fetch`."""
     del puzzles
     return self.inputs[examples], self.labels[examples]
 
   def fingerprint(self) -> str:
-    """Returns a hex digest of everything in the set.
+    """Returns a hex digest of the contents.
 
-    A checkpoint keeps it, so that training is not continued on other puzzles
-    by mistake.
+    Checkpoints store it, so that a run does not resume on other data.
     """
     digest = hashlib.blake2b(digest_size=16)
     for field in dataclasses.fields(self):
@@ -196,26 +205,26 @@ class PuzzleSet(Grouped):
 
 
 def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
-  """Raises ValueError unless indices cut 0..count into parts, none empty."""
+  """Raises ValueError unless indices split 0..count into non-empty parts."""
   if len(indices) < 2 or indices[0] != 0 or indices[-1] != count:
     raise ValueError(f"{name} does not go from 0 to {count}, at least one part")
   if (np.diff(indices) < 1).any():
     raise ValueError(f"{name} has an empty or negative part")
 
 
-# A part of a set of puzzles, for a quick look.
+# --- subsets -----------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Selection(Grouped):
-  """The first puzzles of the first groups; satisfies `puzzle_set.Puzzles`.
+class Subset(Grouped):
+  """The first puzzles of the first groups of a set; satisfies `Puzzles`.
 
   Attributes:
-    whole: Where they are taken from.
-    puzzles: Their numbers there, int64 [N], rising.
-    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
-    puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
-    group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
+    whole: The set.
+    puzzles: Indices of the puzzles in it, rising, int64 [N].
+    puzzle_ids: As in `Puzzles`.
+    puzzle_indices: As in `Puzzles`.
+    group_indices: As in `Puzzles`.
   """
 
   whole: Puzzles
@@ -232,28 +241,28 @@ class Selection(Grouped):
   def fetch(
     self, examples: np.ndarray, puzzles: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `Puzzles.fetch`."""
+    """See `Puzzles.fetch`."""
     there = self.puzzles[puzzles]
     within = examples - self.puzzle_indices[puzzles]
     return self.whole.fetch(self.whole.puzzle_indices[there] + within, there)
 
   def fingerprint(self) -> str:
-    """Returns a hex digest of the whole set and of the choice."""
+    """Returns a hex digest of the set and of the selection."""
     digest = hashlib.blake2b(self.whole.fingerprint().encode(), digest_size=16)
     digest.update(self.puzzles.tobytes())
     return digest.hexdigest()
 
 
-def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Selection:
+def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Subset:
   """Selects the first puzzles of the first groups.
 
   Args:
     whole: The set.
-    num_groups: How many groups; 0 for all.
-    num_variants: How many puzzles of each, at most; 0 for all.
+    num_groups: Number of groups; 0 for all.
+    num_variants: Maximum number of puzzles per group; 0 for all.
 
   Returns:
-    The selection; groups with fewer puzzles keep all they have.
+    The subset.
   """
   count = min(num_groups or whole.num_groups, whole.num_groups)
   first = whole.group_indices[:count]
@@ -263,7 +272,7 @@ def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Selection:
   group_indices = _indices(sizes)
   within = np.arange(group_indices[-1]) - np.repeat(group_indices[:-1], sizes)
   puzzles = np.repeat(first, sizes) + within
-  return Selection(
+  return Subset(
     whole=whole,
     puzzles=puzzles,
     puzzle_ids=whole.puzzle_ids[puzzles],
@@ -273,5 +282,5 @@ def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Selection:
 
 
 def _indices(sizes: np.ndarray) -> np.ndarray:
-  """Returns where parts of these sizes begin, and where the last one ends."""
+  """Returns the start of parts of these sizes, and the end of the last."""
   return np.concatenate([[0], np.cumsum(sizes)])

@@ -1,8 +1,8 @@
-"""Random numbers that are functions of their place: 64-bit keys.
+"""Counter-based random numbers from 64-bit keys.
 
-No generator is carried along. Whatever is drawn for a row of a batch, a puzzle
-or an example is a pure function of that key, so it comes out the same in any
-batch, on any host and after any restart.
+There is no generator state. What is drawn for a row of a batch, a puzzle or an
+example is a pure function of its key, and so the same in any batch, on any host
+and after any restart.
 """
 
 import numpy as np
@@ -14,30 +14,29 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-  """Scrambles uint64 values one to one (the finaliser of splitmix64)."""
+  """Hashes uint64 values bijectively (the finaliser of splitmix64)."""
   values = (values ^ (values >> np.uint64(30))) * _MIX_1
   values = (values ^ (values >> np.uint64(27))) * _MIX_2
   return values ^ (values >> np.uint64(31))
 
 
 def key(*parts: int | np.ndarray) -> np.ndarray:
-  """Mixes integers into keys.
+  """Hashes integers to keys.
 
   Args:
-    *parts: Integers or integer arrays of shapes that broadcast; their order
-      matters.
+    *parts: Integers or integer arrays of broadcastable shapes; order matters.
 
   Returns:
-    uint64 keys, of the parts' common shape and at least [1].
+    Keys, uint64, of the common shape, at least [1].
   """
   result = np.zeros(1, np.uint64)  # 1-d: scalar arithmetic warns on overflow
   for part in parts:
-    whole = part % 2**64 if isinstance(part, int) else part
-    result = _mix((result ^ np.asarray(whole).astype(np.uint64)) + _GOLDEN)
+    word = part % 2**64 if isinstance(part, int) else part
+    result = _mix((result ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
   return result
 
 
 def stream(row_keys: np.ndarray, count: int) -> np.ndarray:
-  """Draws `count` numbers for each key [B]: uint64 [B, count]."""
+  """Draws `count` numbers per key, [B] to uint64 [B, count]."""
   counters = np.arange(1, count + 1, dtype=np.uint64)
   return _mix(_mix(row_keys)[:, None] + counters * _GOLDEN)

@@ -1,4 +1,4 @@
-"""Which examples stand in batch k: a pure function of (seed, k)."""
+"""Samples the examples of batch k as a pure function of (seed, k)."""
 
 import dataclasses
 
@@ -7,31 +7,31 @@ import numpy as np
 from trm_jax import errors
 from trm_jax.data import puzzle_set
 
-# A block has at least so many batches, because its tail is dropped.
+# Minimum, because the tail of a block is dropped.
 _MIN_BATCHES_PER_BLOCK = 64
 _MAX_CACHED_PLANS = 2
 
-# Tell apart the random streams that are drawn from one seed.
+# Separate the random streams of one seed.
 _PLAN_STREAM = 0
 _ORDER_STREAM = 1
 
 
 def pack(sizes: np.ndarray, batch_size: int) -> np.ndarray:
-  """Packs visited puzzles into batches, in the order of the visits.
+  """Packs visited puzzles into batches in the order of the visits.
 
-  A batch takes whole puzzles until it is full; of the one that fills it, what
-  does not fit is left out, and the next batch begins with the next visit. A
-  last batch that is not filled is dropped.
+  A batch takes whole puzzles until it is full; the puzzle that fills it is
+  truncated, and the next batch starts with the next visit. A partial last batch
+  is dropped.
 
   Args:
-    sizes: Examples of the puzzle at every visit, int64 [visits].
+    sizes: Examples of the puzzle at each visit, int64 [visits].
     batch_size: B.
 
   Returns:
-    First visit of every batch and of the tail, int64 [batches + 1].
+    First visit of each batch and of the tail, int64 [batches + 1].
   """
   ends = np.cumsum(sizes)
-  # following[v]: the visit after the one that fills a batch begun at visit v.
+  # following[v]: the visit after the one that fills a batch started at v.
   following = np.searchsorted(ends, ends - sizes + batch_size) + 1
   starts = [0]
   while starts[-1] < len(sizes) and following[starts[-1]] <= len(sizes):
@@ -41,11 +41,11 @@ def pack(sizes: np.ndarray, batch_size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """One block of epochs: puzzles in order of use.
+  """One block of epochs: the puzzles in order of use.
 
   Attributes:
-    puzzles: The puzzle picked at every visit of a group, int64 [visits].
-    starts: First visit of every batch and of the tail, int64 [batches + 1].
+    puzzles: Puzzle sampled at each visit of a group, int64 [visits].
+    starts: First visit of each batch and of the tail, int64 [batches + 1].
   """
 
   puzzles: np.ndarray
@@ -59,17 +59,16 @@ def _rng(*entropy: int) -> np.random.Generator:
 class GroupSampler:
   """Samples batches as the official code does.
 
-  An epoch visits every group once, in random order, picks one random puzzle of
-  it and packs the puzzle's examples, in random order, into batches; what does
-  not fit at the end of a batch is left out. A block is a fixed number of epochs
-  and holds a fixed number of batches, so that batch k is found by division; the
-  rest of the block, some batch sizes at most where all puzzles are of one size,
-  is dropped.
+  An epoch visits each group once in random order, samples one of its puzzles
+  and packs the puzzle's examples, shuffled, into batches; examples that do not
+  fit at the end of a batch are left out. A block has a fixed number of epochs
+  and of batches, so that batch k is found by division; the rest of the block is
+  dropped.
 
   Attributes:
     batch_size: B, over all hosts.
-    epochs_per_block: Epochs in a block.
-    batches_per_block: Batches in a block.
+    epochs_per_block: Epochs per block.
+    batches_per_block: Batches per block.
   """
 
   def __init__(
@@ -84,7 +83,7 @@ class GroupSampler:
     self._puzzle_indices = puzzles.puzzle_indices
     self._group_indices = puzzles.group_indices
     self._sizes = np.diff(puzzles.puzzle_indices)
-    # The shortest an epoch can be, and the most that a batch can use up.
+    # Fewest examples of an epoch, and most examples used up by a batch.
     smallest = np.minimum.reduceat(self._sizes, self._group_indices[:-1])
     shortest = int(smallest.sum())
     used = batch_size + int(self._sizes.max()) - 1
@@ -93,7 +92,10 @@ class GroupSampler:
     self._plans: dict[int, Plan] = {}
 
   def __getstate__(self):
-    return {**self.__dict__, "_plans": {}}  # plans are big and quickly remade
+    return {
+      **self.__dict__,
+      "_plans": {},
+    }  # plans are large and cheap to rebuild
 
   def batch(self, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the examples of batch k and their puzzles, both int64 [B]."""
@@ -105,7 +107,7 @@ class GroupSampler:
     first = np.cumsum(sizes) - sizes
     within = np.arange(len(visits)) - first[visits]
     if (sizes > 1).any():
-      # Sorting random numbers visit by visit shuffles each puzzle's examples.
+      # Sorting random numbers within each visit shuffles its examples.
       noise = _rng(self._seed, _ORDER_STREAM, k).random(len(visits))
       within = within[np.lexsort((noise, visits))]
     puzzle_indices = chosen[visits][: self.batch_size]
@@ -113,7 +115,7 @@ class GroupSampler:
     return self._puzzle_indices[puzzle_indices] + within, puzzle_indices
 
   def _plan(self, block: int) -> Plan:
-    # Reader threads share the cache: at worst, two of them make one plan.
+    # Reader threads share the cache; at worst, two of them build one plan.
     plan = self._plans.get(block)
     if plan is None:
       plan = self._make_plan(block)

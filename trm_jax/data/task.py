@@ -1,28 +1,29 @@
-"""A task: its puzzles and symmetries, and how they are shown and judged."""
+"""Tasks: their puzzles and symmetries, and how they are shown and judged."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
+from trm_jax import config as config_lib
 from trm_jax.data import augmentation as augmentation_lib
+from trm_jax.data import characters, puzzle_set
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.data import puzzle_set
 from trm_jax.data.arc import leakage
 from trm_jax.data.arc import tasks as arc_tasks
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """What a task's grids look like.
+  """How a task's grids are shown.
 
   Attributes:
     rows: Rows of a grid.
     cols: Columns of a grid; L = rows * cols.
-    symbols: One character per token; the first is padding's. They are the
-      task's vocabulary: a network trained on one cannot read another.
-    colours: "#rrggbb" per token, or empty: symbols are drawn instead.
+    symbols: One character per token, V; the first is the padding token's. A
+      network reads only the vocabulary that it was trained on.
+    colours: "#rrggbb" per token; empty to draw the symbols instead.
     box_rows: Rows between two horizontal lines; 0 for no lines.
     box_cols: Columns between two vertical lines; 0 for no lines.
     cut: Blanks the cells of an answer that do not count, [L] -> [L], or None.
@@ -37,11 +38,11 @@ class Look:
   cut: Callable[[np.ndarray], np.ndarray] | None = None
 
   def drawn(self, token: int) -> str:
-    """Returns a token's symbol; "?" for what is not in the vocabulary."""
+    """Returns a token's symbol; "?" if it is outside the vocabulary."""
     return self.symbols[token] if 0 <= token < len(self.symbols) else "?"
 
   def text(self, tokens: np.ndarray) -> str:
-    """Returns [L] tokens as text; blank lines at the end are left out."""
+    """Returns tokens [L] as text without blank lines at the end."""
     cells = [
       [self.drawn(token) for token in row]
       for row in np.asarray(tokens).reshape(self.rows, self.cols).tolist()
@@ -61,11 +62,11 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """Tells a right answer where a puzzle has several.
+  """Rules that judge an answer without a label.
 
   Attributes:
-    is_valid: Questions and answers, uint8 [b, L] each -> bool [b].
-    what: A right answer in words, e.g. "valid shortest path".
+    is_valid: Maps questions and answers, uint8 [b, L] each, to bool [b].
+    what: A correct answer in words, e.g. "valid shortest path".
   """
 
   is_valid: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -73,13 +74,13 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ballot:
-  """What is needed to undo the variants of the test set and to vote.
+class AugmentationTable:
+  """The augmentations of an ARC test set, to invert them before the vote.
 
   Attributes:
     tasks: The ARC task of each group of the test set, G.
-    transforms: Of each puzzle, for `arc.undo`, uint8 [N].
-    colours: Of each puzzle, for `arc.undo`, uint8 [N, 10].
+    transforms: Transform of each puzzle, for `arc.grids.undo`, uint8 [N].
+    colours: Colours of each puzzle, for `arc.grids.undo`, uint8 [N, 10].
   """
 
   tasks: tuple[arc_tasks.ArcTask, ...]
@@ -89,21 +90,22 @@ class Ballot:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What training and evaluation need to know of a kind of puzzle.
+  """The data and properties of a task, as training and evaluation need them.
 
   Attributes:
-    train: Puzzles to learn from.
-    test: Puzzles to evaluate on.
-    look: Their vocabulary, and how to show them.
+    train: Training puzzles.
+    test: Test puzzles.
+    look: Vocabulary, and how to show a grid.
     augmentation: Applied to training batches on the fly, or None.
     identifiers: What each row of the puzzle table stands for; row 0 is blank
-      and is shared by all puzzles that have no row of their own.
-    rules: Where an answer may be right without being the label.
-    ballot: Where several puzzles are variants that vote for an answer.
-    learned: Marks of the ARC tasks whose test answers are learned from; see
-      `leaks`.
-    notes: Lines for the user to read at the start.
-    warnings: Reasons to doubt the score; told at the start and with it.
+      and shared by all puzzles without a row of their own.
+    rules: If an answer can be correct without being equal to the label.
+    augmentation_table: If several puzzles are augmentations of one task that
+      vote.
+    learned: Marks of the ARC tasks whose test answers are trained on; see
+      `arc.leakage`.
+    notes: Lines to log at the start.
+    warnings: Reasons to doubt the score; logged at the start and with it.
   """
 
   train: puzzle_set.Puzzles
@@ -114,33 +116,69 @@ class Task:
     default_factory=lambda: [identifiers_lib.BLANK]
   )
   rules: Rules | None = None
-  ballot: Ballot | None = None
+  augmentation_table: AugmentationTable | None = None
   learned: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   warnings: tuple[str, ...] = ()
 
   @property
   def seq_len(self) -> int:
-    """L, tokens of a grid."""
+    """L, tokens per grid."""
     return self.train.seq_len
 
   @property
   def vocab_size(self) -> int:
-    """V, tokens 0..V-1."""
+    """V, size of the vocabulary."""
     return len(self.look.symbols)
 
   @property
   def num_puzzle_ids(self) -> int:
-    """N, rows of the puzzle table."""
+    """Rows of the puzzle table."""
     return len(self.identifiers)
 
   @functools.cached_property
   def identifiers_digest(self) -> str:
-    """Hex digest of what the rows of the puzzle table stand for."""
+    """Hex digest of the identifiers."""
     return identifiers_lib.digest(self.identifiers)
 
   def leak(self, learned: Collection[str]) -> str:
     """Returns a warning if test answers are among `learned`, or ""."""
-    if self.ballot is None:
+    if self.augmentation_table is None:
       return ""
-    return leakage.warning(self.ballot.tasks, learned)
+    return leakage.warning(self.augmentation_table.tasks, learned)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskType:
+  """An entry of the registry `tasks.TASKS`.
+
+  Attributes:
+    load: Loads or generates the data.
+    look: Returns the look from the settings, the character of each token of the
+      vocabulary and L, without any data.
+    rules: Returns the rules, or None if only the label is a correct answer.
+    parse_questions: Parses user-provided questions, n texts, into tokens, uint8
+      [n, L], and errors; None for ARC, whose tasks are JSON.
+    digits: Whether cells may also be given as numbers, 0 for a blank.
+    own_settings: Settings in `config.data` that not all tasks read.
+    file_task: If puzzles are generated, the task that reads them from files.
+  """
+
+  load: Callable[[config_lib.DataConfig], Task]
+  look: Callable[[config_lib.DataConfig, Sequence[str], int], Look]
+  rules: Callable[[config_lib.DataConfig], Rules | None]
+  parse_questions: (
+    Callable[
+      [Sequence[str], config_lib.DataConfig, Look],
+      tuple[np.ndarray, characters.Errors],
+    ]
+    | None
+  )
+  digits: bool = False
+  own_settings: tuple[str, ...] = ()
+  file_task: str = ""
+
+  @property
+  def is_arc(self) -> bool:
+    """Whether puzzles are ARC tasks, whose augmentations vote."""
+    return self.parse_questions is None

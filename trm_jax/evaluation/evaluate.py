@@ -1,244 +1,296 @@
-"""A data set through the solver: accuracy after each supervision step."""
+"""Evaluation of weights on a task's test puzzles."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import loader
+from trm_jax.data import task as task_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import report as report_lib
-from trm_jax.evaluation import scorer
-from trm_jax.runtime import experiment, preemption, processes, restore
 from trm_jax.runtime import mesh as mesh_lib
+from trm_jax.runtime import preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 
 PROGRESS_SECONDS = 10.0
 
-# What the entries of a report count, by the solver.
-_AXES = {"fixed": "steps", "adaptive": "adaptive", "rollouts": "rollouts"}
+Observe = Callable[[eval_step.Answers], None]
 
-Watch = Callable[[eval_step.Answers], None]
+
+def solve_batches(
+  evaluate_batch: eval_step.EvaluateBatch,
+  weights: types.Weights,
+  batches: Iterable[loader.Batch],
+  mesh: Mesh,
+) -> Iterator[tuple[loader.Batch, eval_step.BatchResult]]:
+  """Yields each batch of this process with the result over all processes.
+
+  The next batch is dispatched first, so that the devices compute while the host
+  handles a result. Arguments as for `evaluate`.
+  """
+  pending: tuple[loader.Batch, eval_step.BatchResult] | None = None
+  for batch in batches:
+    result = evaluate_batch(
+      weights,
+      mesh_lib.put_batch(batch, mesh),
+      mesh_lib.put_rows(batch["mask"], mesh),
+    )
+    if pending is not None:
+      yield pending
+    pending = batch, result
+  if pending is not None:
+    yield pending
+
+
+class Progress:
+  """Logs progress to stderr, at most every `PROGRESS_SECONDS`."""
+
+  def __init__(self, what: str, total: int | None = None, *, done: int = 0):
+    """Starts the clock.
+
+    Args:
+      what: Plural noun, e.g. "puzzles".
+      total: Their number, if known.
+      done: Number already done by an earlier run.
+    """
+    self._what, self._total, self._first = what, total, done
+    self._start = self._logged = time.monotonic()
+
+  def update(self, done: int, details: str = "") -> None:
+    """Logs that `done` are done, if the last line was long enough ago."""
+    now = time.monotonic()
+    if done == self._total or now - self._logged < PROGRESS_SECONDS:
+      return
+    self._logged = now
+    seconds_each = (now - self._start) / max(done - self._first, 1)
+    total = left = ""
+    if self._total is not None:
+      total = f" of {self._total:,}"
+      left = f", {seconds_each * (self._total - done):.0f} s left"
+    processes.note(
+      f"  solved {done:,}{total} {self._what}, {1 / seconds_each:,.1f} per"
+      f" second{left}{details}"
+    )
 
 
 def evaluate(
   evaluate_batch: eval_step.EvaluateBatch,
   weights: types.Weights,
-  batches: Iterable[dict[str, np.ndarray]],
+  batches: Iterable[loader.Batch],
   mesh: Mesh,
   *,
   num_puzzles: int,
-  judged_by: scorer.Judge,
-  axis: str = "steps",
-  numbers: tuple[int, ...] | None = None,
+  scorer: report_lib.Scorer,
   stop: preemption.Stop | None = None,
-  watch: Watch | None = None,
-) -> report_lib.Report:
-  """Evaluates weights on a data set, with progress.
+  observe: Observe | None = None,
+) -> report_lib.EvalResult:
+  """Evaluates weights on a data set and logs progress.
+
+  The axis of the result is 'steps'.
 
   Args:
-    evaluate_batch: of `evaluate_step`, jitted.
-    weights: in training the averaged ones.
-    batches: of this host, from the judge's first batch on, with a `mask` that
-      is False for padding rows.
-    mesh: of all devices.
-    num_puzzles: of the whole data set, for the progress line.
-    judged_by: sees the answers.
-    axis: what the entries of the metrics are, as `Report.axis`.
-    numbers: as `Report.numbers`; by default 1, 2, ...
-    stop: asked before each batch, if given.
-    watch: called with each batch's answers, if given.
-
-  Returns:
-    The report.
+    evaluate_batch: As returned by `Program.evaluate_batch`.
+    weights: The weights; in training the averaged ones.
+    batches: As returned by `loader.eval_batches`, from the scorer's first one.
+    mesh: All devices.
+    num_puzzles: Number of puzzles in the data set, for the progress line.
+    scorer: Adds up the metrics and scores the answers.
+    stop: Asked before each batch.
+    observe: Called with the answers to each batch.
 
   Raises:
-    Stopped: it is to end early; an ARC evaluation keeps its votes.
+    Stopped: it was interrupted; an ARC evaluation keeps its votes.
   """
-  start = last_line = time.monotonic()
-  totals = dict(judged_by.sums)
-  done_before = int(totals["rows"][-1]) if totals else 0
-  pending: tuple[int, eval_step.BatchResult] | None = None
-  first: tuple[Mapping[str, np.ndarray], jax.Array] | None = None
-
-  def collect(number, result):
-    nonlocal last_line, totals
-    sums = jax.device_get(result.sums)
-    if judged_by.see(number, sums, result.last):
-      totals = metrics.add(totals, sums)
-    if watch:
-      watch(result.last)
-    now = time.monotonic()
-    done = int(totals["rows"][-1])
-    if done < num_puzzles and now - last_line > PROGRESS_SECONDS:
-      last_line = now
-      left = (now - start) * (num_puzzles - done) / max(done - done_before, 1)
-      processes.note(
-        f"  evaluated {done}/{num_puzzles} puzzles, {left:.0f} s left"
-        f"{judged_by.progress()}"
-      )
-
-  for number, host_batch in enumerate(batches, judged_by.first_batch):
-    if stop and stop.now(mesh):
-      raise preemption.Stopped(f"{stop.reason} ended the evaluation")
-    result = evaluate_batch(
-      weights,
-      mesh_lib.put_batch(host_batch, mesh),
-      mesh_lib.put_rows(host_batch["mask"], mesh),
-    )
-    # One batch behind, so that the device computes while the host adds.
-    if pending is not None:
-      collect(*pending)
-    pending = number, result
-    first = first or (host_batch, result.answers)
-  if pending is None or first is None:
+  start = time.monotonic()
+  done = int(scorer.sums["rows"][-1]) if scorer.sums else 0
+  progress = Progress("puzzles", num_puzzles, done=done)
+  first: tuple[loader.Batch, jax.Array] | None = None
+  if stop:
+    batches = _until_stopped(batches, stop, mesh)
+  solved = solve_batches(evaluate_batch, weights, batches, mesh)
+  for number, (batch, result) in enumerate(solved, scorer.first_batch):
+    first = first or (batch, result.answers)
+    scorer.observe(number, jax.device_get(result.sums), result.last)
+    if observe:
+      observe(result.last)
+    progress.update(int(scorer.sums["rows"][-1]), scorer.progress())
+  if first is None:
     raise ValueError("the data set to evaluate has no batch")
-  collect(*pending)
-  num_entries = len(totals["rows"])
-  return report_lib.Report(
-    num_puzzles=int(totals["rows"][-1]),
-    means=metrics.divide(totals),
+  rows = scorer.sums["rows"]
+  return report_lib.EvalResult(
+    num_puzzles=int(rows[-1]),
+    means=metrics.divide(scorer.sums),
     seconds=time.monotonic() - start,
     first_batch=first[0],
     first_answers=first[1],
-    axis=axis,
-    numbers=numbers or tuple(range(1, num_entries + 1)),
-    verdict=judged_by.verdict(),
+    axis="steps",
+    numbers=tuple(range(1, len(rows) + 1)),
+    summary=scorer.summary(),
   )
 
 
+def _until_stopped(
+  batches: Iterable[loader.Batch], stop: preemption.Stop, mesh: Mesh
+) -> Iterator[loader.Batch]:
+  for batch in batches:
+    if stop.now(mesh):
+      raise preemption.Stopped(f"{stop.reason} ended the evaluation")
+    yield batch
+
+
 class Evaluator:
-  """Evaluates weights on a task's test puzzles, compiled once."""
+  """Evaluates weights on a task's test puzzles; compiles once."""
 
   def __init__(
     self,
-    run: experiment.Experiment,
+    program: program_lib.Program,
+    task: task_lib.Task,
     workdir: str,
     learned_before: Sequence[str] = (),
     *,
     stop: preemption.Stop | None = None,
-    watch: Watch | None = None,
+    observe: Observe | None = None,
   ):
-    """Sets up the evaluation; warns on stderr of what its weights have seen.
+    """Sets up the evaluation and warns on stderr of contamination.
 
     Args:
-      run: the experiment.
-      workdir: where votes and submissions are written, if there are any.
-      learned_before: marks of answers that the weights have seen beside those
-        of the run's own training set; see `data.leaks`.
-      stop: as for `evaluate`.
-      watch: as for `evaluate`.
+      program: Program of the run.
+      task: Task of the run.
+      workdir: Folder for votes and submissions, if there are any.
+      learned_before: Marks of the answers seen by an earlier run that the
+        weights come from; see `data.arc.leakage`.
+      stop: As for `evaluate`.
+      observe: As for `evaluate`.
     """
-    self._warnings = list(run.task.warnings)
-    warning = run.task.leak([*run.task.learned, *learned_before])
+    self._task = task
+    self._program = program
+    self._puzzles = program.test_puzzles(task)
+    self._batch_size = program.eval_batch_size(task)
+    self._evaluate_batch = program.evaluate_batch()
+    self._workdir = workdir
+    self._stop = stop
+    self._observe = observe
+    self._warnings = list(self._task.warnings)
+    warning = self._task.leak([*self._task.learned, *learned_before])
     if warning and warning not in self._warnings:
       self._warnings.append(warning)
       processes.note(f"WARNING: {warning}")
-    self._run = run
-    self._workdir = workdir
-    self._stop = stop
-    self._watch = watch
-    self._puzzles = run.test_puzzles()
-    self._batch_size = run.eval_batch_size()
-    self._evaluate_batch = run.evaluate_batch()
 
-  def __call__(self, weights: types.Weights, step: int) -> report_lib.Report:
-    """Evaluates the weights of supervision step `step`."""
-    judged_by = self._judge(weights, step)
+  def __call__(
+    self, weights: types.Weights, step: int
+  ) -> report_lib.EvalResult:
+    """Evaluates the weights after supervision step `step` of training."""
+    scorer = self._scorer(weights, step)
     batches = loader.eval_batches(
       self._puzzles,
       batch_size=self._batch_size,
       shard=(jax.process_index(), jax.process_count()),
-      first_batch=judged_by.first_batch,
+      first_batch=scorer.first_batch,
     )
-    settings = self._run.config.eval
-    is_adaptive = settings.solver == "adaptive"
-    report = evaluate(
+    result = evaluate(
       self._evaluate_batch,
       weights,
       batches,
-      self._run.mesh,
+      self._program.mesh,
       num_puzzles=self._puzzles.num_examples,
-      judged_by=judged_by,
-      axis=_AXES[settings.solver],
-      numbers=(settings.supervision_steps,) if is_adaptive else None,
+      scorer=scorer,
       stop=self._stop,
-      watch=self._watch,
-    )
-    return report.warned(self._warnings)
+      observe=self._observe,
+    ).warned(self._warnings)
+    settings = self._program.config.eval
+    if settings.solver == "fixed":
+      return result
+    numbers = result.numbers
+    if settings.solver == "adaptive":
+      numbers = (settings.supervision_steps,)
+    return dataclasses.replace(result, axis=settings.solver, numbers=numbers)
 
-  def _judge(self, weights: types.Weights, step: int) -> scorer.Judge:
-    task = self._run.task
-    if task.ballot is not None:
-      return arc_evaluation.Election(
-        self._run,
+  def _scorer(self, weights: types.Weights, step: int) -> report_lib.Scorer:
+    if self._task.augmentation_table is not None:
+      config, solver = self._program.config, self._program.solver_config()
+      return arc_evaluation.ArcEvaluator(
+        self._task.augmentation_table,
         self._puzzles,
-        self._workdir,
         weights,
-        step,
+        config=config,
+        solver=solver,
+        batch_size=self._batch_size,
+        place=arc_evaluation.folder(
+          self._workdir,
+          step,
+          tasks=config.eval.tasks,
+          variants=config.eval.variants,
+          solver=solver.label,
+        ),
       )
-    if task.rules is not None:
-      return scorer.RulesJudge(task.rules.is_valid, task.rules.what)
-    return scorer.NoJudge()
+    if self._task.rules is not None:
+      return report_lib.RulesScorer(self._task.rules)
+    return report_lib.Scorer()
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """A checkpoint, and what was found about it."""
+  """A checkpoint and its evaluation.
 
-  run: experiment.Experiment
+  Attributes:
+    program: Program of the evaluation.
+    task: Task of the evaluation.
+    trained: The weights and where they come from.
+    report: The result.
+  """
+
+  program: program_lib.Program
+  task: task_lib.Task
   trained: restore.Trained
-  report: report_lib.Report
+  report: report_lib.EvalResult
 
 
 def restore_and_evaluate(
   config: config_lib.Config,
   workdir: str,
   stop: preemption.Stop | None = None,
-  watch: Watch | None = None,
+  observe: Observe | None = None,
 ) -> Evaluation:
-  """Evaluates a workdir's checkpoint on the settings' test puzzles.
+  """Evaluates a workdir's checkpoint and prints the result.
 
   Args:
-    config: `eval.checkpoint` says which; `model` must be the checkpoint's.
-    workdir: of a training.
-    stop: as for `evaluate`.
-    watch: as for `evaluate`.
-
-  Returns:
-    What was found; the report is printed, too.
+    config: `eval.checkpoint` selects the checkpoint; `model` must match it.
+    workdir: Folder of a training run.
+    stop: As for `evaluate`.
+    observe: As for `evaluate`.
 
   Raises:
-    UserError: no checkpoint, or one of another network.
+    UserError: there is no checkpoint, or it is of another network.
     Stopped: as `evaluate`.
   """
-  run = experiment.build(config)
-  run.announce_task()
-  trained = restore.averaged_weights(run, workdir)
+  program, task = program_lib.load(config)
+  program_lib.announce_task(task)
+  trained = restore.averaged_weights(program, task, workdir)
   processes.tell(f"evaluating {trained.path}")
-  evaluator = Evaluator(run, workdir, trained.learned, stop=stop, watch=watch)
-  try:
-    report = evaluator(trained.weights, trained.step)
-  except preemption.Stopped as stopped:
-    goes_on = "goes on with it" if run.task.ballot else "begins it anew"
-    raise preemption.Stopped(
-      f"{stopped}; the same command {goes_on}"
-    ) from stopped
-  processes.tell(
-    f"{report_lib.format_head(report)}\n"
-    + report_lib.format_report(report, config.eval.report_steps)
+  evaluator = Evaluator(
+    program, task, workdir, trained.learned, stop=stop, observe=observe
   )
-  return Evaluation(run=run, trained=trained, report=report)
+  try:
+    result = evaluator(trained.weights, trained.step)
+  except preemption.Stopped as stopped:
+    does = "resumes it" if task.augmentation_table else "begins it anew"
+    raise preemption.Stopped(f"{stopped}; the same command {does}") from stopped
+  processes.tell(
+    f"{report_lib.format_head(result)}\n"
+    + report_lib.format_report(result, config.eval.report_steps)
+  )
+  return Evaluation(program=program, task=task, trained=trained, report=result)
 
 
 def evaluate_workdir(
   config: config_lib.Config,
   workdir: str,
   stop: preemption.Stop | None = None,
-) -> report_lib.Report:
-  """Returns the report alone; see `restore_and_evaluate`."""
+) -> report_lib.EvalResult:
+  """Returns only the result of `restore_and_evaluate`."""
   return restore_and_evaluate(config, workdir, stop).report

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""Evaluation results: metrics, scores of the answers, the printed table."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -6,105 +6,187 @@ from collections.abc import Iterable, Mapping
 import jax
 import numpy as np
 
+from trm_jax.core import eval_step, metrics
+from trm_jax.data import task as task_lib
+from trm_jax.evaluation import voting
+
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-  """What only the answers themselves can tell, beyond being the label.
+class ScoreSummary:
+  """Scores that need the answers themselves, beyond exact accuracy.
 
   Attributes:
     metrics: Name -> value, e.g. "pass@2".
-    score: The metric by which checkpoints are compared.
-    lines: For the terminal.
+    score: Name of the metric by which checkpoints are compared.
+    lines: Lines to print below the metrics.
+    task_results: The votes on each ARC task; () for other puzzles.
   """
 
-  metrics: Mapping[str, float]
-  score: str
+  metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  score: str = "exact_accuracy"
   lines: tuple[str, ...] = ()
+  task_results: tuple[voting.TaskResult, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-  """An evaluation: metrics of all puzzles.
+class EvalResult:
+  """The result of an evaluation.
 
-  Of K entries: one after each supervision step; with rollouts one for each
-  number of them; with adaptive halting a single one.
+  Metrics have K entries: one per supervision step; with rollouts one per number
+  of rollouts; with adaptive halting a single one.
+
+  Attributes:
+    num_puzzles: Number of puzzles evaluated.
+    means: Metric name -> values, float64 [K]; see `metrics.divide`.
+    seconds: Wall time.
+    first_batch: This process's part of the first batch.
+    first_answers: Answers to the first batch, int32 [K, B, L], on the devices.
+    axis: What the entries count: 'steps', 'rollouts' or 'adaptive'.
+    numbers: The K numbers of the axis: 1, 2, ...; with 'adaptive' the maximum
+      number of steps.
+    summary: Scores beyond the metrics.
   """
 
   num_puzzles: int
-  means: Mapping[str, np.ndarray]  # name -> [K], as `metrics.divide`
+  means: Mapping[str, np.ndarray]
   seconds: float
-  first_batch: Mapping[str, np.ndarray]  # of this host
-  first_answers: jax.Array  # [K, B, L] to the first batch, on the devices
-  axis: str  # what is counted: 'steps', 'rollouts' or 'adaptive'
-  numbers: tuple[int, ...]  # K, of the axis: 1, 2, ...; the most steps
-  verdict: Verdict = Verdict(metrics={}, score="exact_accuracy")
+  first_batch: Mapping[str, np.ndarray]
+  first_answers: jax.Array
+  axis: str
+  numbers: tuple[int, ...]
+  summary: ScoreSummary = dataclasses.field(default_factory=ScoreSummary)
 
   @property
   def final(self) -> dict[str, float]:
-    """The metrics of the last entry, the verdict's included."""
-    return self.after(self.numbers[-1]) | dict(self.verdict.metrics)
+    """The metrics of the last entry and those of the summary."""
+    return self.after(self.numbers[-1]) | dict(self.summary.metrics)
 
   @property
   def score(self) -> float:
-    """The number by which checkpoints are compared."""
-    return self.final[self.verdict.score]
+    """The value by which checkpoints are compared."""
+    return self.final[self.summary.score]
 
-  def warned(self, warnings: Iterable[str]) -> "Report":
-    """Returns the report with reasons to doubt it."""
+  def warned(self, warnings: Iterable[str]) -> "EvalResult":
+    """Returns the result with warnings about its validity added."""
     lines = (f"WARNING: {warning}" for warning in warnings)
-    verdict = dataclasses.replace(
-      self.verdict, lines=(*self.verdict.lines, *lines)
+    summary = dataclasses.replace(
+      self.summary, lines=(*self.summary.lines, *lines)
     )
-    return dataclasses.replace(self, verdict=verdict)
+    return dataclasses.replace(self, summary=summary)
 
   def after(self, number: int) -> dict[str, float]:
-    """The metrics of one of `numbers`, e.g. after so many steps."""
+    """Returns the metrics of one of `numbers`."""
     entry = self.numbers.index(number)
     return {name: float(values[entry]) for name, values in self.means.items()}
 
   def shown(self, steps: Iterable[int]) -> tuple[int, ...]:
-    """The numbers that a table shows, of the steps those that are given."""
+    """Returns the numbers that a table shows; `steps` if the axis is steps."""
     if self.axis == "steps":
       return tuple(steps)
     last = self.numbers[-1]
     return tuple(n for n in self.numbers if n == last or n & (n - 1) == 0)
 
 
+class Scorer:
+  """Sums the metrics of an evaluation; subclasses also score the answers.
+
+  Attributes:
+    first_batch: The batch to start with; above 0 in a resumed evaluation.
+    sums: Metric sums of all batches so far.
+  """
+
+  def __init__(self):
+    """Starts at the first batch."""
+    self.first_batch = 0
+    self.sums: dict[str, np.ndarray] = {}
+
+  def observe(
+    self,
+    number: int,
+    sums: Mapping[str, np.ndarray],
+    answers: eval_step.Answers,
+  ) -> None:
+    """Adds batch `number`; called for every batch from `first_batch` on."""
+    del number, answers
+    self.sums = metrics.add(self.sums, sums)
+
+  def progress(self) -> str:
+    """Returns an interim score for the progress line, or ""."""
+    return ""
+
+  def summary(self) -> ScoreSummary:
+    """Returns the scores; called after the last batch."""
+    return ScoreSummary()
+
+
+class RulesScorer(Scorer):
+  """Counts the answers that are valid by the rules, whatever the label."""
+
+  def __init__(self, rules: task_lib.Rules):
+    """Starts the count for the task with these rules."""
+    super().__init__()
+    self._rules = rules
+    self._num_valid = 0
+
+  def observe(
+    self,
+    number: int,
+    sums: Mapping[str, np.ndarray],
+    answers: eval_step.Answers,
+  ) -> None:
+    """As `Scorer.observe`."""
+    super().observe(number, sums, answers)
+    rows = np.asarray(answers.rows)
+    valid = self._rules.is_valid(
+      np.asarray(answers.questions)[rows], np.asarray(answers.answers)[rows]
+    )
+    self._num_valid += int(valid.sum())
+
+  def summary(self) -> ScoreSummary:
+    """As `Scorer.summary`."""
+    share = self._num_valid / float(self.sums["rows"][-1])
+    return ScoreSummary(
+      metrics={"valid_accuracy": share},
+      lines=(f"{share:.2%} are a {self._rules.what}",),
+    )
+
+
+# --- text --------------------------------------------------------------------
+
 _HEADS = {
-  "steps": "after so many supervision steps",
-  "rollouts": "of the answer chosen among so many rollouts",
-  "adaptive": "each puzzle until it was believed to be right, at most so many"
-  " steps",
+  "steps": "accuracy by number of supervision steps",
+  "rollouts": "accuracy by number of rollouts",
+  "adaptive": "accuracy with adaptive halting, by maximum number of steps",
 }
 
 
-def format_report(report: Report, steps: Iterable[int]) -> str:
-  """Returns a table of the metrics, and the verdict.
+def format_head(result: EvalResult) -> str:
+  """Returns a line that says what was evaluated and how."""
+  return (
+    f"{result.num_puzzles:,} puzzles in {result.seconds:.1f} s;"
+    f" {_HEADS[result.axis]}:"
+  )
+
+
+def format_report(result: EvalResult, steps: Iterable[int]) -> str:
+  """Returns a table of the metrics and the lines of the summary.
 
   Args:
-    report: of an evaluation.
-    steps: after which the metrics are shown, where all puzzles have all steps.
+    result: The result of an evaluation.
+    steps: Supervision steps to show if all puzzles take all steps.
   """
-  name = "rollouts" if report.axis == "rollouts" else "steps"
+  name = "rollouts" if result.axis == "rollouts" else "steps"
   lines = [f"{name:>8}  exact    cells    halt     answer loss"]
-  for number in report.shown(steps):
-    after = report.after(number)
+  for number in result.shown(steps):
+    after = result.after(number)
     if not after["count"]:
-      lines.append(f"{number:8d}  no right answers are known")
+      lines.append(f"{number:8d}  the correct answers are not known")
       continue
     lines.append(
       f"{number:8d} {after['exact_accuracy']:7.2%}"
       f" {after['cell_accuracy']:8.2%} {after['halt_accuracy']:8.2%}"
       f" {after['answer_loss']:11.4f}"
     )
-  if report.axis == "adaptive" and report.final["count"]:
-    lines.append(f"  {report.final['steps']:.2f} steps on average")
-  return "\n".join([*lines, *(f"  {line}" for line in report.verdict.lines)])
-
-
-def format_head(report: Report) -> str:
-  """Says in a line what was evaluated how."""
-  return (
-    f"{report.num_puzzles:,} puzzles in {report.seconds:.1f} s; accuracy"
-    f" {_HEADS[report.axis]}:"
-  )
+  if result.axis == "adaptive" and result.final["count"]:
+    lines.append(f"  mean ACT steps {result.final['steps']:.2f}")
+  return "\n".join([*lines, *(f"  {line}" for line in result.summary.lines)])

@@ -1,12 +1,17 @@
-"""Puzzles that people hand in: one of them, or a file or pipe full of them.
+"""User-provided puzzles: a single one, a file or pipe of many, ARC tasks.
 
-Questions are read as strictly as training data, but one that is not as it
-should be does not keep the others from being solved.
+Questions are validated as strictly as training data, but a malformed one does
+not keep the others from being solved.
 """
 
+import csv
 import dataclasses
+import gzip
 import itertools
 import numbers
+import os
+import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,14 +19,18 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import csv_files, identifiers, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
-from trm_jax.data.maze import rules as maze_rules
-from trm_jax.data.sudoku import rules as sudoku_rules
-from trm_jax.inference import question_rows
+from trm_jax.data.arc import tasks as arc_tasks
 
-_LONGEST = 1000  # characters of a bad row that are shown
+STANDARD = "-"  # as a path: standard input or output
+
+_COLUMN = "question"
+_STDIN = "standard input"
+_MAX_SHOWN = 1000  # characters of a malformed row
+_PARTS = ("train", "test")
+_NAMELESS = "task"
 
 # --- one puzzle --------------------------------------------------------------
 
@@ -29,70 +38,42 @@ _LONGEST = 1000  # characters of a bad row that are shown
 def tokens_of(
   puzzle: Any, look: task_lib.Look, data: config_lib.DataConfig, where: str
 ) -> np.ndarray:
-  """Turns a puzzle into what a network reads.
+  """Converts a puzzle to tokens.
 
   Args:
     puzzle: A text with one character per cell, row after row; or rows (lists,
       strings, a 2-D array) of characters; for Sudoku also of digits, 0 for a
-      blank. An ARC grid is rows of colours, numbers from 0 to 9.
-    look: Of the puzzles that the network was trained on.
-    data: Its settings.
-    where: Begins the text of an error, e.g. "puzzles.csv line 3".
+      blank. An ARC grid is rows of colours, integers from 0 to 9.
+    look: The look of the puzzles that the network was trained on.
+    data: The network's settings.
+    where: Begins an error message, e.g. "puzzles.csv line 3".
 
   Returns:
     Tokens, uint8 [L].
 
   Raises:
-    UserError: in one line, for anything that is not as it should be.
+    UserError: if the puzzle is malformed.
   """
-  task = kind.of(data)
-  if task == "arc":
+  task_type = tasks.get(data)
+  if not task_type.parse_questions:
     return arc_grids.encode(_colours(puzzle, where))
-  if isinstance(puzzle, str):
-    text = puzzle
-  else:
-    text = _joined(puzzle, look, where, takes_digits=task == "sudoku")
-  if task == "sudoku":
-    return sudoku_rules.parse_question(
-      text, box_rows=data.box_rows, box_cols=data.box_cols, where=where
-    )
-  if task == "maze":
-    return maze_rules.parse_question(
-      text, where=where, rows=look.rows, cols=look.cols
-    )
-  return _characters(text, look, where)
-
-
-def _characters(text: str, look: task_lib.Look, where: str) -> np.ndarray:
-  """Returns the tokens of a text over the network's own vocabulary."""
-  size = look.rows * look.cols
-  if len(text) != size:
-    raise errors.UserError(
-      f"{where}: question has {len(text)} characters, expected {size} "
-      f"({look.rows} x {look.cols})"
-    )
-  # The first symbol only stands for padding in pictures.
-  numbered = {character: i for i, character in enumerate(look.symbols) if i}
-  try:
-    return np.array([numbered[character] for character in text], np.uint8)
-  except KeyError as error:
-    at = text.index(error.args[0])
-    raise errors.UserError(
-      f"{where}: question has {text[at]!r} at position {at + 1} (row "
-      f"{at // look.cols + 1}, column {at % look.cols + 1}), which is not "
-      f"among the characters learned: {''.join(look.symbols[1:])!r}"
-    ) from error
+  if not isinstance(puzzle, str):
+    puzzle = _joined(puzzle, look, where, takes_digits=task_type.digits)
+  tokens, found = task_type.parse_questions([puzzle], data, look)
+  if found:
+    raise errors.UserError(f"{where}: {found[0]}")
+  return tokens[0]
 
 
 def _joined(
   rows: Any, look: task_lib.Look, where: str, *, takes_digits: bool
 ) -> str:
-  """Returns the text of a grid that is written as rows."""
+  """Returns the text of a grid that is given as rows."""
   try:
     cells = [list(row) for row in rows]
   except TypeError as error:
     raise errors.UserError(
-      f"{where}: is neither a text nor rows of cells, but {_shown(rows)}"
+      f"{where}: is {_shown(rows)}, expected a text or rows of cells"
     ) from error
   lengths = {len(row) for row in cells}
   if len(cells) != look.rows or lengths != {look.cols}:
@@ -111,7 +92,8 @@ def _joined(
 def _character(cell: Any, where: str, takes_digits: bool) -> str:
   if isinstance(cell, str) and len(cell) == 1:
     return cell
-  if takes_digits and _is_whole(cell) and 0 <= cell <= 9:
+  is_whole = isinstance(cell, numbers.Integral) and not isinstance(cell, bool)
+  if takes_digits and is_whole and 0 <= cell <= 9:
     return str(int(cell))
   expected = "a digit or a character" if takes_digits else "a character"
   raise errors.UserError(f"{where} is {_shown(cell)}, expected {expected}")
@@ -139,12 +121,8 @@ def _colours(rows: Any, where: str) -> np.ndarray:
   return grid.astype(np.uint8)
 
 
-def _is_whole(value: Any) -> bool:
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def _shown(value: Any) -> str:
-  """Writes a value as one line of not more than a few characters."""
+  """Returns a value as a short line."""
   text = " ".join(repr(value).split())
   return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -154,13 +132,13 @@ def _shown(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """Some rows of an input, one after another.
+  """Consecutive rows of an input.
 
   Attributes:
-    texts: Of each row what it asks, as it was written, n; of one that cannot be
-      solved and is endless, only the beginning.
-    faults: Of each row why it cannot be solved, or "", n.
-    tokens: Of the rows without a fault, in their order, uint8 [m, L].
+    texts: The question of each row as it was written, n; only the beginning of
+      a long one that is malformed.
+    faults: Why each row cannot be solved, or "", n.
+    tokens: The rows without a fault, in order, uint8 [m, L].
   """
 
   texts: tuple[str, ...]
@@ -178,45 +156,202 @@ def read_blocks(
   """Reads the rows of an input block by block, whatever its size.
 
   Args:
-    source: As `question_rows.find` takes it.
-    look: Of the puzzles that the network was trained on.
-    data: Its settings.
-    num_rows: Of a block; the last one may have fewer.
+    source: One of
+      - a file whose name ends in .csv or .csv.gz, with a header that names a
+        column `question`; other columns are ignored;
+      - another file (gzipped if its name ends in .gz), with one puzzle per line
+        or a CSV as above;
+      - "-" for standard input, with either;
+      - a puzzle itself, if there is no file of that name.
+      Empty lines are skipped; spaces are never stripped. A row is one line,
+      even if it has quotation marks.
+    look: The look of the puzzles that the network was trained on.
+    data: The network's settings.
+    num_rows: Rows per block; the last may have fewer.
 
   Yields:
     All rows, at least one.
 
   Raises:
-    UserError: as for `question_rows.find`; bad puzzles are faults of a block.
+    UserError: if the input does not exist, is damaged, has no rows or not the
+      format of its name. A malformed row is a fault of its block.
   """
-  rows = question_rows.find(source, size=look.rows * look.cols)
+  parse_questions = tasks.get(data).parse_questions
+  assert parse_questions is not None, "ARC tasks are read by read_tasks"
+  rows = _find_rows(source, size=look.rows * look.cols)
   while group := list(itertools.islice(rows, num_rows)):
-    yield _block(group, look, data)
+    texts = [row.texts[0] for row in group]
+    tokens, found = parse_questions(texts, data, look)
+    faults = [
+      row.error or (f"{row.where}: {found[i]}" if i in found else "")
+      for i, row in enumerate(group)
+    ]
+    yield Block(
+      texts=tuple(
+        f"{text[:_MAX_SHOWN]}..." if fault and len(text) > _MAX_SHOWN else text
+        for text, fault in zip(texts, faults, strict=True)
+      ),
+      faults=tuple(faults),
+      tokens=tokens[[not fault for fault in faults]],
+    )
 
 
-def _block(
-  rows: list[question_rows.Row],
-  look: task_lib.Look,
-  data: config_lib.DataConfig,
-) -> Block:
-  faults, tokens = [], []
-  for row in rows:
-    fault = row.fault
-    if not fault:
-      try:
-        tokens.append(tokens_of(row.text, look, data, row.where))
-      except errors.UserError as error:
-        fault = str(error)
-    faults.append(fault)
-  return Block(
-    texts=tuple(
-      _beginning(row.text) if fault else row.text
-      for row, fault in zip(rows, faults, strict=True)
-    ),
-    faults=tuple(faults),
-    tokens=np.array(tokens, np.uint8).reshape(-1, look.rows * look.cols),
+def _find_rows(source: str, *, size: int) -> Iterator[csv_files.Row]:
+  """Finds the rows of an input; a puzzle has `size` characters."""
+  path = pathlib.Path(os.path.expanduser(source))
+  if source == STANDARD:
+    return _rows(_stdin_lines(), _STDIN, size)
+  if os.path.isdir(path):
+    raise errors.UserError(
+      f"--input is {source!r}, which is a folder: name a file in it"
+    )
+  if os.path.exists(path):
+    return _rows(csv_files.read_bytes(path), path.name, size)
+  if len(source) == size:
+    return iter([csv_files.Row("--input", (source,))])
+  raise errors.UserError(
+    f"--input is {source[:100]!r}: there is no such file, nor is it a puzzle "
+    f"of {size} characters (it has {len(source)})"
   )
 
 
-def _beginning(text: str) -> str:
-  return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+def _stdin_lines() -> Iterator[bytes]:
+  with errors.told(f"{_STDIN} cannot be read"):
+    yield from sys.stdin.buffer
+
+
+def _rows(
+  content: Iterator[bytes], name: str, size: int
+) -> Iterator[csv_files.Row]:
+  """Yields the rows of a CSV or of a text with one puzzle per line."""
+  first = next(content, None)
+  if first is None:
+    raise errors.UserError(f"{name} is empty: expected puzzles")
+  content = itertools.chain([first], content)
+  (line,) = csv_files.decode([first], name)
+  if name.lower().endswith((".csv", ".csv.gz")) or _is_header(line.text, size):
+    yield from csv_files.read_rows(content, name, [_COLUMN], strict=False)
+    return
+  empty = True
+  for where, text, error in csv_files.decode(content, name):
+    if text:
+      empty = False
+      yield csv_files.Row(where, (text,), error)
+  if empty:
+    raise errors.UserError(f"{name} has no puzzles")
+
+
+def _is_header(line: str, size: int) -> bool:
+  """Returns whether a line is the header of a CSV and not a puzzle."""
+  if len(line) == size:
+    return False
+  try:
+    columns = next(csv.reader([line]), [])
+  except csv.Error:  # too long
+    return False
+  return _COLUMN in columns or len(columns) > 1
+
+
+# --- ARC tasks ---------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+  """User-provided ARC tasks.
+
+  Attributes:
+    tasks: The valid tasks, in order.
+    faults: Why each of the others is malformed, by name.
+  """
+
+  tasks: tuple[arc_tasks.ArcTask, ...]
+  faults: dict[str, str]
+
+
+def read_tasks(source: str) -> Tasks:
+  """Reads ARC tasks.
+
+  Args:
+    source: One of
+      - a JSON file (gzipped if its name ends in .gz) with one task, {"train":
+        [{"input": ..., "output": ...}, ...], "test": [{"input": ...}, ...]},
+        whose name is the file name;
+      - one with many, {NAME: task, ...}, as in Kaggle's challenges;
+      - "-" for either on standard input, where a single task may have a "name";
+      - a folder of files NAME.json, with one task each.
+
+  Returns:
+    The tasks; at least one task or one fault.
+
+  Raises:
+    UserError: if the input does not exist or is none of these.
+  """
+  path = pathlib.Path(os.path.expanduser(source))
+  if source == STANDARD:
+    with errors.told(f"{_STDIN} cannot be read"):
+      content = sys.stdin.buffer.read()
+    return _parse_tasks(content, _STDIN, _NAMELESS)
+  if os.path.isdir(path):
+    return _read_folder(path)
+  if not os.path.exists(path):
+    raise errors.UserError(
+      f"--input is {source[:100]!r}: there is no such file or folder; expected"
+      " the JSON of one or many ARC tasks, or a folder of NAME.json"
+    )
+  name = path.name.removesuffix(".gz").removesuffix(".json")
+  return _parse_tasks(_bytes(path), path.name, name)
+
+
+def _read_folder(folder: pathlib.Path) -> Tasks:
+  paths = sorted(
+    path for path in folder.glob("*.json") if not path.name.startswith(".")
+  )
+  if not paths:
+    raise errors.UserError(f"{folder} has no .json files")
+  found, faults = [], {}
+  for path in paths:
+    try:
+      value = arc_tasks.load_json(_bytes(path), where=path.name)
+      found.append(_parse_task(path.stem, value, path.name))
+    except errors.UserError as error:
+      faults[path.stem] = str(error)
+  return Tasks(tasks=tuple(found), faults=faults)
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+  opener = gzip.open if path.suffix == ".gz" else open
+  with errors.told(f"{path.name} cannot be read"), opener(path, "rb") as file:
+    return file.read()
+
+
+def _parse_tasks(content: bytes, where: str, name: str) -> Tasks:
+  """Parses JSON with one task, called `name`, or with many."""
+  value = arc_tasks.load_json(content, where=where)
+  if not isinstance(value, dict):
+    raise errors.UserError(
+      f"{where}: the top level is not an object, expected an ARC task with"
+      " train and test, or an object of tasks by name"
+    )
+  if not value:
+    raise errors.UserError(f"{where} has no tasks")
+  # A task's parts are lists; a task is an object, even if called "test".
+  if any(isinstance(value.get(part), list) for part in _PARTS):
+    given = value.get("name")
+    single = given if name == _NAMELESS and isinstance(given, str) else name
+    value = {single: value}
+  found, faults = [], {}
+  for member, task in value.items():
+    try:
+      found.append(_parse_task(member, task, where))
+    except errors.UserError as error:
+      faults[member] = str(error)
+  return Tasks(tasks=tuple(found), faults=faults)
+
+
+def _parse_task(name: str, value: Any, where: str) -> arc_tasks.ArcTask:
+  if name == identifiers.BLANK:
+    raise errors.UserError(
+      f"{where}: {name!r} cannot be the name of a task: it is the name of the"
+      " blank row"
+    )
+  return arc_tasks.parse_task(name, value, solutions=None, where=where)

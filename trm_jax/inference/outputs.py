@@ -1,4 +1,4 @@
-"""Answers on their way out: to a file, in full or not at all, or to a pipe."""
+"""Writes answers to a file, atomically, or to standard output."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ from etils import epath
 from trm_jax import errors
 from trm_jax.data import files
 from trm_jax.data import task as task_lib
-from trm_jax.inference import question_rows
+from trm_jax.inference import inputs
 
 Writable = IO[bytes] | gzip.GzipFile
 
@@ -26,20 +26,20 @@ HEADER = ("question", "answer", "confidence", "steps", "valid", "error")
 
 @contextlib.contextmanager
 def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
-  """Opens what answers are written to.
+  """Opens the output for answers.
 
   Args:
-    output_path: A file, gzipped if called .gz, which takes its place (and that
-      of an older one) when all is written; or "-", to print when all is
-      written.
-    input_path: What the questions are read from, not to be written over.
+    output_path: A file, gzipped if its name ends in .gz, which appears (and
+      replaces an older one) once it is complete; or "-", to print everything at
+      the end.
+    input_path: The input, which must not be overwritten.
 
   Yields:
-    What to write the bytes to.
+    A binary file.
 
   Raises:
-    UserError: if the file cannot be written; already on entry where it is clear
-      by then, before any work is done.
+    UserError: if the file cannot be written; on entry where possible, before
+      any work is done.
   """
   if is_standard(output_path):
     try:
@@ -66,19 +66,19 @@ def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
 
 
 def place_for(output_path: str, *, hint: str) -> epath.Path:
-  """Returns the path of a file to be written, checked before any work.
+  """Returns the path of a file to write, checked before any work is done.
 
   Args:
-    output_path: As it was typed, not "-".
-    hint: What to do where it is no file.
+    output_path: The path as given; not "-".
+    hint: Advice if it is not a file.
 
   Raises:
-    UserError: if it can be no file, or has no folder.
+    UserError: if the path exists but is not a file, or its folder is missing.
   """
   path = epath.Path(output_path).expanduser()
   if os.path.exists(path) and not os.path.isfile(path):
     raise errors.UserError(
-      f"--output is {output_path!r}, which is no file; {hint}"
+      f"--output is {output_path!r}, which is not a file; {hint}"
     )
   if "://" not in output_path and not path.parent.is_dir():
     raise errors.UserError(
@@ -88,19 +88,19 @@ def place_for(output_path: str, *, hint: str) -> epath.Path:
 
 
 def is_standard(output_path: str) -> bool:
-  """Tells whether answers are to be printed."""
-  return output_path == question_rows.STANDARD
+  """Returns whether answers are printed."""
+  return output_path == inputs.STANDARD
 
 
 def is_input(path: epath.Path, input_path: str) -> bool:
-  """Tells whether a file or folder is the one that is to be read."""
+  """Returns whether a path is the input."""
   source = os.path.expanduser(input_path)
   both_exist = os.path.exists(source) and os.path.exists(path)
   return both_exist and os.path.samefile(source, path)
 
 
 def place(output_path: str) -> str:
-  """Returns where answers are to be found, in words."""
+  """Returns the location of the answers, for messages."""
   return "standard output" if is_standard(output_path) else output_path
 
 
@@ -109,30 +109,30 @@ def _print(file: IO[bytes]) -> None:
     shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()
   except OSError:
-    # What is left in the buffer would fail again at the end of the program.
+    # The rest of the buffer would fail again when the program exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise
 
 
 def csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
-  """Returns rows as lines of CSV in UTF-8."""
+  """Returns rows as CSV in UTF-8."""
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(rows)
   return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def texts(tokens: np.ndarray, look: task_lib.Look) -> list[str]:
-  """Writes answers as questions are written, one character per cell.
+  """Returns answers in the format of questions, one character per cell.
 
-  Nothing is put right: where a network contradicts a clue or answers padding
-  (token 0, written as the look's first symbol), that is what is written.
+  Nothing is corrected: an answer may contradict a clue or have padding (token
+  0, shown as the first symbol).
 
   Args:
-    tokens: uint8 [m, L].
-    look: Says what character a token is.
+    tokens: Answers, uint8 [m, L].
+    look: The symbol of each token.
 
   Returns:
-    Texts of L characters each, m.
+    m texts of L characters each.
   """
   symbols = np.array(look.symbols)
   return ["".join(row) for row in symbols[tokens].tolist()]

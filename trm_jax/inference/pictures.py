@@ -1,4 +1,4 @@
-"""Pictures of the first puzzles being solved: all steps, and a GIF."""
+"""Pictures of the first puzzles being solved: a PNG of the steps, and a GIF."""
 
 import dataclasses
 import re
@@ -12,18 +12,18 @@ from trm_jax.runtime import processes
 
 MOST = 20  # puzzles that are drawn
 
-_MOST_STEPS = 8  # in a picture that does not move
-_LONGEST = 50  # characters of a name; file systems take 255 bytes with all
+_MOST_STEPS = 8  # in a PNG
+_MOST_CHARACTERS = 50  # of a file's name; file systems take 255 bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Puzzle:
-  """What is to be drawn.
+  """A puzzle to be drawn.
 
   Attributes:
-    name: Of the files.
+    name: Name of the files, without ending.
     tokens: The question, uint8 [L].
-    row: Of the puzzle table.
+    row: Row of the puzzle table.
   """
 
   name: str
@@ -34,64 +34,61 @@ class Puzzle:
 def draw(
   solver: solver_lib.Solver, puzzles: Sequence[Puzzle], folder: str
 ) -> None:
-  """Draws NAME.png and NAME.gif of how each of the first `MOST` is solved.
+  """Draws NAME.png and NAME.gif of each of the first `MOST` puzzles.
 
-  Shown is what is answered after each of a fixed number of steps; a solver that
-  stops early or tries several times may have written another answer.
+  They show the answers after a fixed number of steps; with adaptive halting or
+  rollouts, the answer that is written may be another one.
 
   Args:
     solver: The trained network.
-    puzzles: In order.
-    folder: Where to; is made if it is not there.
+    puzzles: The puzzles, in order.
+    folder: Where to write; made if missing.
 
   Raises:
-    UserError: if a picture cannot be written.
+    UserError: a picture cannot be written.
   """
-  # Imported late: only who wants pictures needs what draws them.
+  # Imported late: needed only for pictures.
   from trm_jax.visualization import animation
 
-  chosen = puzzles[:MOST]
+  puzzles = puzzles[:MOST]
   trace = solver.trace_tokens(
-    np.stack([puzzle.tokens for puzzle in chosen]),
-    np.array([puzzle.row for puzzle in chosen], np.int32),
+    np.stack([puzzle.tokens for puzzle in puzzles]),
+    np.array([puzzle.row for puzzle in puzzles], np.int32),
   )
   path = epath.Path(folder).expanduser()
-  names = _file_names([puzzle.name for puzzle in chosen])
+  names = _file_names([puzzle.name for puzzle in puzzles])
   num_written = 0
   try:
-    for number, (puzzle, name) in enumerate(zip(chosen, names, strict=True)):
+    for i, (puzzle, name) in enumerate(zip(puzzles, names, strict=True)):
       answer_trace = animation.AnswerTrace(
         look=solver.look,
         question=puzzle.tokens,
-        answers=trace.answers[:, number],
-        confidence=trace.confidence[:, number],
+        answers=trace.answers[:, i],
+        confidence=trace.confidence[:, i],
         solution=None,
       )
-      animation.save_steps(
-        answer_trace,
-        path / f"{name}.png",
-        steps=answer_trace.key_steps(_MOST_STEPS),
-      )
+      steps = answer_trace.key_steps(_MOST_STEPS)
+      animation.save_steps(answer_trace, path / f"{name}.png", steps=steps)
       num_written += 1
       animation.save_gif(answer_trace, path / f"{name}.gif")
       num_written += 1
   finally:
-    # Also of those before an interruption: nothing is there untold.
+    # After an interruption, too: the user should know of every file.
     processes.note(
-      f"{num_written} pictures of the first {len(chosen)} puzzles (at most"
+      f"{num_written} pictures of the first {len(puzzles)} puzzles (at most"
       f" {MOST}): {path}"
     )
 
 
 def _file_names(names: Sequence[str]) -> list[str]:
-  """Returns names that files may have, no two alike in any file system."""
-  # A task may be called like a path that leads elsewhere.
-  safe = [re.sub(r"[^\w-]", "_", name)[:_LONGEST] for name in names]
-  taken: set[str] = set()
-  for i, name in enumerate(safe):
-    number = 1
-    while safe[i].casefold() in taken:
+  """Returns safe file names, distinct also where case does not count."""
+  found: dict[str, str] = {}  # by what a file system may take for the same
+  for name in names:
+    # The name of a task may contain a path.
+    safe = re.sub(r"[^\w-]", "_", name)[:_MOST_CHARACTERS]
+    new, number = safe, 1
+    while new.casefold() in found:
       number += 1
-      safe[i] = f"{name}_{number}"
-    taken.add(safe[i].casefold())
-  return safe
+      new = f"{safe}_{number}"
+    found[new.casefold()] = new
+  return list(found.values())

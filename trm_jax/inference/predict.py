@@ -1,19 +1,22 @@
-r"""People's own puzzles through a trained network: questions in, answers out.
+r"""Prediction for user-provided puzzles: questions in, answers out.
 
 python -m trm_jax.main --mode=predict --workdir=RUN --input=puzzles.csv \
   --output=answers.csv
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
 from trm_jax import errors
-from trm_jax.data import kind
+from trm_jax.data import tasks
+from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs, outputs, predict_arc
-from trm_jax.inference import pictures as prediction_pictures
+from trm_jax.inference import pictures as pictures_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
+from trm_jax.runtime import program as program_lib
 
 
 def predict_file(
@@ -21,81 +24,69 @@ def predict_file(
 ) -> None:
   """Answers the puzzles of a file, a pipe or the command line.
 
-  Sudokus, mazes and own grids come out as a CSV with one row for each of the
-  input's, in its order, and the columns `answers.HEADER`: the question as it
-  was written, the answer, the network's confidence in it, the supervision steps
-  it took and whether it is right by the rules of the game ("yes", "no", or
-  empty where there are none). An answer is what the network said, even where
-  it contradicts the question. A row that cannot be read has its fault in the
-  column `error` instead. ARC's tasks are answered by `predict_arc`.
+  For Sudokus, mazes and custom grids, writes a CSV with one row per row of the
+  input, in order, and the columns `outputs.HEADER`: the question as it was
+  written, the answer, the network's confidence in it, the supervision steps
+  taken, whether it is valid by the rules of the game ("yes", "no", or empty
+  without rules), and what is wrong with a row that could not be read. An answer
+  is the network's even where it contradicts the question. ARC tasks are handled
+  by `predict_arc`.
 
-  Nothing else is printed to standard output, and nothing is written before all
-  is solved.
+  Nothing else goes to standard output, and nothing is written before all
+  puzzles are solved.
 
   Args:
     solver: The trained network.
-    input_path: As `question_rows.find` and `arc_questions.read` take it.
-    output_path: As for `answers.writing`.
-    pictures: Folder for pictures of the first puzzles (see `predict_pictures`),
-      or "".
+    input_path: As `inputs.read_blocks` or `inputs.read_tasks` takes it.
+    output_path: As for `outputs.writing`.
+    pictures: Folder for pictures of the first puzzles (see `pictures.draw`), or
+      "".
 
   Raises:
-    UserError: if nothing can be read or written; or, when the answers have been
-      written, if some rows could not be read.
+    UserError: nothing can be read or written; or, after the answers have been
+      written, some rows were invalid.
   """
-  if kind.of(solver.config.data) == "arc":
+  if tasks.get(solver.config.data).is_arc:
     predict_arc.predict_tasks(solver, input_path, output_path, pictures)
     return
   summary = _Summary()
-  album = _Album()
-  portion = solver_lib.Portions(solver, "puzzles")
+  progress = evaluate.Progress("puzzles")
   with outputs.writing(output_path, input_path=input_path) as file:
     file.write(outputs.csv_lines([outputs.HEADER]))
     for block in inputs.read_blocks(
       input_path,
       solver.look,
       solver.config.data,
-      num_rows=portion.size,
+      num_rows=program_lib.puzzles_at_a_time(solver.config.eval),
     ):
-      album.add(block)
-      solved = portion.solve(block.tokens)
-      valid = _valid(solver, block.tokens, solved.answers)
-      summary.add(block, solved, valid)
-      file.write(outputs.csv_lines(_rows(solver, block, solved, valid)))
+      predictions = solver.solve_tokens(block.tokens)
+      valid = solver.valid(predictions)
+      summary.add(block, predictions, valid)
+      file.write(outputs.csv_lines(_rows(solver, block, predictions, valid)))
+      progress.update(summary.num_rows)
     summary.check_any_answered()
   place = outputs.place(output_path)
   processes.note(summary.text(solver, place))
   if pictures:
-    prediction_pictures.draw(solver, album.puzzles, pictures)
+    pictures_lib.draw(solver, summary.first_puzzles, pictures)
   summary.check_all_answered(place)
-
-
-def _valid(
-  solver: solver_lib.Solver, asked: np.ndarray, said: np.ndarray
-) -> np.ndarray | None:
-  """Tells which answers the rules allow, bool [m]; None if there are none."""
-  if not solver.rules:
-    return None
-  if not len(asked):
-    return np.zeros(0, bool)
-  return solver.rules.is_valid(asked, said)
 
 
 def _rows(
   solver: solver_lib.Solver,
   block: inputs.Block,
-  solved: solver_lib.Solved,
+  predictions: solver_lib.Predictions,
   valid: np.ndarray | None,
 ) -> Iterator[tuple[str, ...]]:
-  """Yields the rows of the CSV; see `answers.HEADER`."""
+  """Yields the rows of the CSV; see `outputs.HEADER`."""
   if valid is None:
     words = [""] * len(block.tokens)
   else:
-    words = ["yes" if right else "no" for right in valid]
+    words = ["yes" if is_valid else "no" for is_valid in valid]
   cells = zip(
-    outputs.texts(solved.answers, solver.look),
-    [f"{confidence:.4f}" for confidence in solved.confidence],
-    [str(steps) for steps in solved.steps],
+    outputs.texts(predictions.answers, solver.look),
+    [f"{confidence:.4f}" for confidence in predictions.confidence],
+    [str(steps) for steps in predictions.steps],
     words,
     strict=True,
   )
@@ -106,89 +97,82 @@ def _rows(
       yield (text, *next(cells), "")
 
 
+@dataclasses.dataclass
 class _Summary:
-  """What is told at the end."""
+  """What is reported at the end.
 
-  def __init__(self):
-    self._num_rows = 0
-    self._num_bad = 0
-    self._first_fault = ""
-    self._num_valid: int | None = None  # None: there are no rules
-    self._confidence = 0.0
-    self._steps = 0
+  Attributes:
+    num_rows: Rows of the input.
+    num_invalid: Those that could not be read.
+    first_fault: What is wrong with the first of them.
+    num_valid: Answers that are valid by the rules; None without rules.
+    confidence: Sum over the answers.
+    steps: Sum over the answers.
+    first_puzzles: Puzzles to be drawn, at most `pictures.MOST`.
+  """
+
+  num_rows: int = 0
+  num_invalid: int = 0
+  first_fault: str = ""
+  num_valid: int | None = None
+  confidence: float = 0.0
+  steps: int = 0
+  first_puzzles: list[pictures_lib.Puzzle] = dataclasses.field(
+    default_factory=list
+  )
 
   def add(
     self,
     block: inputs.Block,
-    solved: solver_lib.Solved,
+    predictions: solver_lib.Predictions,
     valid: np.ndarray | None,
   ) -> None:
-    """Counts a block."""
-    faults = [fault for fault in block.faults if fault]
-    self._num_rows += len(block.faults)
-    self._num_bad += len(faults)
-    self._first_fault = self._first_fault or next(iter(faults), "")
-    self._confidence += float(solved.confidence.sum(dtype=np.float64))
-    self._steps += int(solved.steps.sum())
+    """Adds a block."""
+    tokens = iter(block.tokens)
+    for number, fault in enumerate(block.faults, self.num_rows + 1):
+      if fault:
+        self.num_invalid += 1
+        self.first_fault = self.first_fault or fault
+      elif len(self.first_puzzles) < pictures_lib.MOST:
+        self.first_puzzles.append(
+          pictures_lib.Puzzle(name=f"puzzle_{number}", tokens=next(tokens))
+        )
+    self.num_rows += len(block.faults)
+    self.confidence += float(predictions.confidence.sum(dtype=np.float64))
+    self.steps += int(predictions.steps.sum())
     if valid is not None:
-      self._num_valid = (self._num_valid or 0) + int(valid.sum())
+      self.num_valid = (self.num_valid or 0) + int(valid.sum())
 
   def text(self, solver: solver_lib.Solver, place: str) -> str:
     """Returns a line about all answers."""
-    count = self._num_rows - self._num_bad
+    count = self.num_rows - self.num_invalid
     parts = [f"{count:,} puzzle{'s' * (count != 1)} answered by {solver.path}"]
-    if self._num_valid is not None:
+    if self.num_valid is not None:
       assert solver.rules is not None
-      share = self._num_valid / count
+      share = self.num_valid / count
       parts.append(
-        f"{self._num_valid:,} ({share:.2%}) of them a {solver.rules.what}"
+        f"{self.num_valid:,} ({share:.2%}) of them a {solver.rules.what}"
       )
-    parts.append(f"mean confidence {self._confidence / count:.1%}")
-    parts.append(f"{self._steps / count:.1f} supervision steps on average")
+    parts.append(f"mean confidence {self.confidence / count:.1%}")
+    parts.append(f"mean ACT steps {self.steps / count:.1f}")
     return f"{', '.join(parts)}: {place}"
 
   def check_any_answered(self) -> None:
-    """Raises UserError if no row could be read."""
-    if self._num_bad < self._num_rows:
+    """Raises UserError if all rows were invalid."""
+    if self.num_invalid < self.num_rows:
       return
-    if self._num_rows == 1:
-      raise errors.UserError(self._first_fault)
+    if self.num_rows == 1:
+      raise errors.UserError(self.first_fault)
     raise errors.UserError(
-      f"none of {self._num_rows:,} rows could be read, nothing is written;"
-      f" first {self._first_fault}"
+      f"all {self.num_rows:,} rows were invalid, nothing is written; first"
+      f" {self.first_fault}"
     )
 
   def check_all_answered(self, place: str) -> None:
-    """Raises UserError if some rows could not be read."""
-    if self._num_bad:
+    """Raises UserError if some rows were invalid."""
+    if self.num_invalid:
       raise errors.UserError(
-        f"{self._num_bad:,} of {self._num_rows:,} rows could not be read (first"
-        f" {self._first_fault}); the others' answers are in {place}, with the"
-        " faults in its column error"
-      )
-
-
-class _Album:
-  """The first puzzles that can be read, for pictures.
-
-  Attributes:
-    puzzles: At most `predict_pictures.MOST`.
-  """
-
-  def __init__(self):
-    self.puzzles: list[prediction_pictures.Puzzle] = []
-    self._num_rows = 0
-
-  def add(self, block: inputs.Block) -> None:
-    """Takes what it wants of a block."""
-    numbers = [
-      number
-      for number, fault in enumerate(block.faults, self._num_rows + 1)
-      if not fault
-    ]
-    self._num_rows += len(block.faults)
-    wanted = prediction_pictures.MOST - len(self.puzzles)
-    for number, tokens in zip(numbers[:wanted], block.tokens, strict=False):
-      self.puzzles.append(
-        prediction_pictures.Puzzle(name=f"puzzle_{number}", tokens=tokens)
+        f"{self.num_invalid:,} of {self.num_rows:,} rows were invalid (first"
+        f" {self.first_fault}); the answers to the others are in {place}, see"
+        " its column `error`"
       )

@@ -1,4 +1,4 @@
-"""A trained network, ready to solve puzzles; no data set is needed for it.
+"""A trained network that solves puzzles without a data set.
 
 solver = trm_jax.load("runs/sudoku")
 for answer in solver.solve([PUZZLE]):  # a string of 81 characters
@@ -7,7 +7,6 @@ for answer in solver.solve([PUZZLE]):  # a string of 81 characters
 
 import dataclasses
 import functools
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,133 +18,193 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import eval_step, types
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.data import kind, loader, puzzle_set
+from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
+from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs as inputs_lib
 from trm_jax.inference import outputs
-from trm_jax.runtime import checkpoint_metadata, processes, restore
+from trm_jax.runtime import checkpoint_metadata, restore
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import program as program_lib
 
-_TOKENS = "carry/batch/inputs"  # name of a checkpoint's array that has L
+_TOKENS = "carry/batch/inputs"  # the checkpoint's array of shape [slots, L]
 
 
 @dataclasses.dataclass(frozen=True)
-class Solved:
-  """Answers to N puzzles, in NumPy."""
+class Predictions:
+  """Answers to N puzzles, in NumPy.
 
-  answers: np.ndarray  # [N, L] uint8 tokens
-  halt_logits: np.ndarray  # [N] float32
-  steps: np.ndarray  # [N] int32, supervision steps that it took
+  Attributes:
+    questions: Tokens, uint8 [N, L].
+    answers: Tokens, uint8 [N, L].
+    halt_logits: float32 [N].
+    steps: Supervision steps taken, int32 [N].
+  """
+
+  questions: np.ndarray
+  answers: np.ndarray
+  halt_logits: np.ndarray
+  steps: np.ndarray
 
   @property
   def confidence(self) -> np.ndarray:
-    """That the answer is right, [N] float32 in 0..1."""
-    return _confidence(self.halt_logits)
+    """Probability that the answer is correct, float32 [N]."""
+    return _sigmoid(self.halt_logits)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-  """Answers to N puzzles after each of K supervision steps, in NumPy."""
+  """Answers to N puzzles after each of K supervision steps, in NumPy.
 
-  answers: np.ndarray  # [K, N, L] uint8 tokens
-  confidence: np.ndarray  # [K, N] float32
+  Attributes:
+    answers: Tokens, uint8 [K, N, L].
+    confidence: float32 [K, N].
+  """
+
+  answers: np.ndarray
+  confidence: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """The answer to a puzzle that was handed in."""
+  """The answer to a user-provided puzzle.
 
-  text: str  # a character per cell, row after row
-  grid: np.ndarray  # [rows, cols] of characters
-  confidence: float  # that it is right
-  steps: int  # supervision steps that it took
-  valid: bool | None  # by the rules of the game; None: there are none
+  Attributes:
+    text: One character per cell, row after row.
+    grid: Characters, [rows, cols].
+    confidence: Probability that the answer is correct.
+    steps: Supervision steps taken.
+    valid: Whether it is valid by the rules of the game; None without rules.
+  """
+
+  text: str
+  grid: np.ndarray
+  confidence: float
+  steps: int
+  valid: bool | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-  """A trained network."""
+  """A trained network.
+
+  Attributes:
+    config: The settings; `eval` says how puzzles are solved.
+    look: Vocabulary and shape of the puzzles.
+    rules: The rules of the game, if there are any.
+    identifiers: The name of each row of the puzzle table.
+    step: Supervision step of the weights.
+    path: The checkpoint's folder.
+    weights: The averaged weights.
+    program: The network and its compiled functions.
+  """
 
   config: config_lib.Config
   look: task_lib.Look
-  rules: task_lib.Rules | None  # what makes an answer right
-  identifiers: list[str]  # what each row of the puzzle table stands for
-  step: int  # supervision step of the weights
-  path: epath.Path  # the checkpoint
-  weights: types.Weights  # the averaged ones
+  rules: task_lib.Rules | None
+  identifiers: list[str]
+  step: int
+  path: epath.Path
+  weights: types.Weights
   program: program_lib.Program
+  _compiled: dict[config_lib.EvalConfig, eval_step.EvaluateBatch] = (
+    dataclasses.field(default_factory=dict, init=False, repr=False)
+  )
 
   def solve(self, grids: Sequence[Any]) -> list[Answer]:
-    """Solves puzzles as people write them: Sudokus, mazes, own grids.
+    """Solves Sudokus, mazes or custom grids.
 
     Args:
-      grids: strings of a character per cell, or lists of rows; Sudokus also
+      grids: Strings with one character per cell, or lists of rows; Sudokus also
         as numbers, 0 for a blank cell.
 
-    Returns:
-      An answer to each.
-
     Raises:
-      UserError: a puzzle is malformed, or of ARC, whose tasks need their
-        demonstrations: see `predict`.
+      UserError: a puzzle is malformed, or of ARC, where a grid means nothing
+        without its task.
     """
-    if kind.of(self.config.data) == "arc":
+    if tasks.get(self.config.data).is_arc:
       raise errors.UserError(
         "an ARC grid means nothing without its task: use --mode=predict with"
         " the task's JSON"
       )
-    inputs = [
-      inputs_lib.tokens_of(
-        grid, self.look, self.config.data, where=f"puzzle {number}"
-      )
-      for number, grid in enumerate(grids, 1)
-    ]
-    if not inputs:
+    if not grids:
       return []
-    tokens = np.stack(inputs)
-    solved = self.solve_tokens(tokens)
-    valid = self.rules.is_valid(tokens, solved.answers) if self.rules else None
-    texts = outputs.texts(solved.answers, self.look)
-    size = self.look.rows, self.look.cols
+    predictions = self.solve_tokens(
+      np.stack(
+        [
+          inputs_lib.tokens_of(
+            grid, self.look, self.config.data, where=f"puzzle {number}"
+          )
+          for number, grid in enumerate(grids, 1)
+        ]
+      )
+    )
+    valid = self.valid(predictions)
+    texts = outputs.texts(predictions.answers, self.look)
     return [
       Answer(
         text=text,
-        grid=np.array(list(text)).reshape(size),
-        confidence=float(solved.confidence[i]),
-        steps=int(solved.steps[i]),
+        grid=np.array(list(text)).reshape(self.look.rows, self.look.cols),
+        confidence=float(predictions.confidence[i]),
+        steps=int(predictions.steps[i]),
         valid=None if valid is None else bool(valid[i]),
       )
       for i, text in enumerate(texts)
     ]
 
+  def valid(self, predictions: Predictions) -> np.ndarray | None:
+    """Returns which answers are valid, bool [N]; None without rules."""
+    if not self.rules:
+      return None
+    if not len(predictions.answers):
+      return np.zeros(0, bool)
+    return self.rules.is_valid(predictions.questions, predictions.answers)
+
   def solve_tokens(
     self, inputs: np.ndarray, puzzle_ids: np.ndarray | None = None
-  ) -> Solved:
-    """Solves any number of puzzles as `config.eval` says.
+  ) -> Predictions:
+    """Solves N puzzles as `config.eval` says.
 
     Args:
-      inputs: [N, L] tokens.
-      puzzle_ids: [N], rows of the puzzle table; by default row 0.
-
-    Returns:
-      The answers.
+      inputs: Tokens, [N, L].
+      puzzle_ids: Rows of the puzzle table, [N]; by default row 0.
     """
-    results = []
-    for result, count in self.results(inputs, puzzle_ids):
-      last = jax.device_get(result.last)
-      results.append(
-        (last.answers[:count], last.halt_logits[:count], last.steps[:count])
+    if not len(inputs):
+      tokens = np.zeros((0, self.program.sizes.seq_len), np.uint8)
+      none = np.zeros(0, np.int32)
+      return Predictions(tokens, tokens, none.astype(np.float32), none)
+    batches = list(self.solve_puzzles(_puzzles(inputs, puzzle_ids)))
+    return Predictions(
+      *(
+        np.concatenate([getattr(batch, field.name) for batch in batches])
+        for field in dataclasses.fields(Predictions)
       )
-    if not results:
-      return Solved(
-        answers=np.zeros((0, self.program.sizes.seq_len), np.uint8),
-        halt_logits=np.zeros(0, np.float32),
-        steps=np.zeros(0, np.int32),
-      )
-    tokens, halt_logits, steps = map(np.concatenate, zip(*results, strict=True))
-    return Solved(tokens, halt_logits, steps)
+    )
+
+  def solve_puzzles(self, puzzles: puzzle_set.Puzzles) -> Iterator[Predictions]:
+    """Yields the predictions for a set of puzzles, batch by batch.
+
+    Raises:
+      UserError: a batch does not fit in memory.
+    """
+    try:
+      for result in self.batch_results(puzzles):
+        last = jax.device_get(result.last)
+        yield Predictions(
+          questions=last.questions[last.rows],
+          answers=last.answers[last.rows],
+          halt_logits=last.halt_logits[last.rows],
+          steps=last.steps[last.rows],
+        )
+    except Exception as error:
+      if not errors.is_trouble(error):
+        raise
+      raise errors.UserError(
+        "the puzzles cannot be solved"
+        f" {program_lib.puzzles_at_a_time(self.config.eval):,} at a time; lower"
+        f" config.eval.batch_size ({errors.reason(error)})"
+      ) from error
 
   def trace_tokens(
     self,
@@ -154,108 +213,99 @@ class Solver:
     *,
     supervision_steps: int | None = None,
   ) -> Trace:
-    """Returns what is answered after each supervision step, none left out.
+    """Returns the answers after every supervision step, without halting.
 
     Args:
-      inputs: [N, L] tokens, at least one row.
-      puzzle_ids: [N], rows of the puzzle table; by default row 0.
+      inputs: Tokens, [N, L] with N > 0.
+      puzzle_ids: Rows of the puzzle table, [N]; by default row 0.
       supervision_steps: K; by default `config.eval.supervision_steps`.
     """
     settings = dataclasses.replace(
       self.config.eval,
       solver="fixed",
       supervision_steps=supervision_steps or self.config.eval.supervision_steps,
-      report_steps=(),
     )
-    results = [
-      jax.device_get((result.answers[:, :count], result.halt_logits[:, :count]))
-      for result, count in self.results(inputs, puzzle_ids, settings)
-    ]
-    tokens, halt_logits = (
-      np.concatenate(part, axis=1) for part in zip(*results, strict=True)
+    results = jax.device_get(
+      [
+        (result.answers, result.halt_logits, result.last.rows)
+        for result in self.batch_results(_puzzles(inputs, puzzle_ids), settings)
+      ]
     )
-    return Trace(tokens.astype(np.uint8), _confidence(halt_logits))
+    answers, halt_logits = (
+      np.concatenate([result[part][:, result[2]] for result in results], axis=1)
+      for part in range(2)
+    )
+    return Trace(answers.astype(np.uint8), _sigmoid(halt_logits))
 
-  def results(
+  def batch_results(
     self,
-    inputs: np.ndarray,
-    puzzle_ids: np.ndarray | None = None,
+    puzzles: puzzle_set.Puzzles,
     settings: config_lib.EvalConfig | None = None,
-  ) -> Iterator[tuple[eval_step.BatchResult, int]]:
-    """Yields batch after batch, and how many of its rows are no padding.
-
-    One batch behind, so that the devices work while the host looks.
+  ) -> Iterator[eval_step.BatchResult]:
+    """Yields the results on the devices, batch by batch.
 
     Args:
-      inputs: [N, L] tokens.
-      puzzle_ids: [N], rows of the puzzle table; by default row 0.
-      settings: how to solve; by default `config.eval`.
+      puzzles: At least one.
+      settings: How to solve them; by default `config.eval`.
     """
-    if not len(inputs):
-      return
     settings = settings or self.config.eval
     mesh = self.program.mesh
-    tokens = np.asarray(inputs, np.uint8)
-    size = batch_size(settings, len(tokens), mesh.size)
-    solve = self._solve_batch(settings, size)
-    puzzles = puzzle_set.PuzzleSet.single(tokens, np.zeros_like(tokens))
-    if puzzle_ids is not None:
-      rows = np.asarray(puzzle_ids, np.int32)
-      puzzles = dataclasses.replace(puzzles, puzzle_ids=rows)
-    pending: tuple[eval_step.BatchResult, int] | None = None
-    for host_batch in loader.eval_batches(puzzles, batch_size=size):
-      result = solve(
-        self.weights,
-        mesh_lib.put_batch(host_batch, mesh),
-        mesh_lib.put_rows(host_batch["mask"], mesh),
-      )
-      if pending:
-        yield pending
-      pending = result, int(host_batch["mask"].sum())
-    if pending:
-      yield pending
+    size = batch_size(settings, puzzles.num_examples, mesh.size)
+    solved = evaluate.solve_batches(
+      self._solve_batch(settings, size),
+      self.weights,
+      loader.eval_batches(puzzles, batch_size=size),
+      mesh,
+    )
+    return (result for _, result in solved)
 
   def _solve_batch(
     self, settings: config_lib.EvalConfig, size: int
   ) -> eval_step.EvaluateBatch:
-    """Returns the compiled solution of batches; the same as evaluation's."""
+    """Returns the compiled function that solves batches of `size`."""
     if settings.solver == "adaptive":
-      # Fewer puzzles than there is room for have as many slots.
+      # With fewer puzzles than slots, as many slots as puzzles.
       slots = min(size, settings.batch_size)
       settings = dataclasses.replace(settings, batch_size=slots)
     if settings not in self._compiled:
       config = dataclasses.replace(self.config, eval=settings)
       built = dataclasses.replace(self.program, config=config)
-      self._compiled[settings] = built.evaluate_batch()
+      self._compiled[settings] = built.predict_batch()
     return self._compiled[settings]
-
-  @functools.cached_property
-  def _compiled(
-    self,
-  ) -> dict[config_lib.EvalConfig, eval_step.EvaluateBatch]:
-    return {}
 
 
 def batch_size(
   settings: config_lib.EvalConfig, num_puzzles: int, num_devices: int
 ) -> int:
-  """Returns how many puzzles are handed in at a time.
+  """Returns the number of puzzles in a batch.
 
-  A power of two where there are few, so that little is compiled; for adaptive
-  halting several for each slot; a share for every device.
+  A power of two for few puzzles, to limit the number of compilations; several
+  puzzles per slot with adaptive halting; a multiple of the number of devices.
 
   Args:
-    settings: the solver's.
-    num_puzzles: in all.
-    num_devices: on which they are solved.
+    settings: `config.eval`.
+    num_puzzles: Number of puzzles in all.
+    num_devices: Number of devices that solve them.
   """
   most = program_lib.puzzles_at_a_time(settings)
   few = 1 << max(num_puzzles - 1, 0).bit_length()
   return -(-min(most, few) // num_devices) * num_devices
 
 
-def _confidence(halt_logits: np.ndarray) -> np.ndarray:
-  """Returns the sigmoid; of logits beyond float32's range, too."""
+def _puzzles(
+  inputs: np.ndarray, puzzle_ids: np.ndarray | None
+) -> puzzle_set.PuzzleSet:
+  """Returns unlabelled puzzles of one example each."""
+  tokens = np.asarray(inputs, np.uint8)
+  puzzles = puzzle_set.PuzzleSet.single(tokens, np.zeros_like(tokens))
+  if puzzle_ids is None:
+    return puzzles
+  rows = np.asarray(puzzle_ids, np.int32)
+  return dataclasses.replace(puzzles, puzzle_ids=rows)
+
+
+def _sigmoid(halt_logits: np.ndarray) -> np.ndarray:
+  """Returns the sigmoid in float32, also of extreme logits."""
   clipped = np.clip(halt_logits.astype(np.float32), -80, 80)
   return 1 / (1 + np.exp(-clipped))
 
@@ -263,25 +313,20 @@ def _confidence(halt_logits: np.ndarray) -> np.ndarray:
 def load(
   workdir: str, config: config_lib.Config | None = None, **settings: Any
 ) -> Solver:
-  """Loads a trained network.
+  """Loads a trained network on all devices.
 
   Args:
-    workdir: of a training, or of an import.
-    config: settings to use; `eval` says how puzzles are solved and which
-      checkpoint is read, the network must be the checkpoint's. By default
-      those that lie beside the checkpoint.
-    **settings: of `config.eval`, instead of those there.
-
-  Returns:
-    The solver, on all devices.
+    workdir: Folder of a training run or an import.
+    config: Settings to use: `eval` says how puzzles are solved and which
+      checkpoint is read; `model` must be the checkpoint's. By default those
+      saved with the checkpoint.
+    **settings: Overrides of `config.eval`.
 
   Raises:
-    UserError: there is no such checkpoint, or one of another network, or a
+    UserError: there is no such checkpoint, or it is of another network, or a
       setting is misspelt or impossible.
   """
   if settings:
-    if "supervision_steps" in settings:
-      settings = {"report_steps": (), **settings}
     config = config_lib.changed(
       config or restore.saved_config(workdir),
       {f"eval.{name}": value for name, value in settings.items()},
@@ -305,93 +350,33 @@ def _read(
   """Reads the checkpoint of a step."""
   saved = checkpoints.metadata(step)
   used = config or restore.settings_of(saved, workdir)
-  if _TOKENS not in saved.arrays or saved.num_puzzle_ids is None:
-    raise errors.UserError(
-      f"the checkpoint {checkpoints.path(step)} is of a version that did not"
-      " note what it takes to solve single puzzles; train on for a step"
-    )
   seq_len = saved.arrays[_TOKENS].shape[1]
-  shown = kind.look_of(used.data, saved.vocabulary, seq_len)
-  checkpoint_metadata.check_network_fits(saved, used, shown.symbols)
-  mesh = mesh_lib.make_mesh()
-  built = program_lib.build(
+  look = tasks.look(used.data, saved.vocabulary, seq_len)
+  checkpoint_metadata.check_network_fits(saved, used, look.symbols)
+  program = program_lib.build(
     used,
     program_lib.Sizes(
       vocab_size=len(saved.vocabulary),
       seq_len=seq_len,
       num_puzzle_ids=saved.num_puzzle_ids,
     ),
-    mesh,
+    mesh_lib.make_mesh(),
   )
-  names = identifiers_lib.read(restore.identifiers_path(workdir))
+  path = restore.identifiers_path(workdir)
+  names = identifiers_lib.read(path)
   if identifiers_lib.digest(names) != saved.identifiers:
     raise errors.UserError(
-      f"{restore.identifiers_path(workdir)} is not the list of the rows of the"
-      " puzzle table"
+      f"{path} does not list the rows of the checkpoint's puzzle table"
     )
   return Solver(
     config=used,
-    look=shown,
-    rules=kind.rules_of(used.data),
+    look=look,
+    rules=tasks.rules(used.data),
     identifiers=names,
     step=step,
     path=checkpoints.path(step),
     weights=checkpoints.restore_weights(
-      step, built.abstract_state().averaged_weights
+      step, program.abstract_state().averaged_weights
     ),
-    program=built,
+    program=program,
   )
-
-
-# Puzzles of any number through a solver: so many at a time, and progress.
-
-
-_SECONDS = 10.0  # between two lines of progress
-
-
-class Portions:
-  """Solves one portion after the other and tells on stderr how far it is.
-
-  Attributes:
-    size: Puzzles to solve at a time so that no slot of the solver is idle.
-  """
-
-  def __init__(self, solver: Solver, what: str, total: int | None = None):
-    """Starts the clock.
-
-    Args:
-      solver: The trained network.
-      what: is solved, e.g. "puzzles".
-      total: how many there are, if that is known.
-    """
-    self.size = program_lib.puzzles_at_a_time(solver.config.eval)
-    self._solver = solver
-    self._what = what
-    self._of = "" if total is None else f" of {total:,}"
-    self._count = 0
-    self._start = self._last = time.monotonic()
-
-  def solve(self, tokens: np.ndarray, rows: np.ndarray | None = None) -> Solved:
-    """Solves a portion, as `Solver.solve_tokens`.
-
-    Raises:
-      UserError: if there is not enough memory for so many at a time.
-    """
-    try:
-      solved = self._solver.solve_tokens(tokens, rows)
-    except Exception as error:
-      if not errors.is_trouble(error):
-        raise
-      raise errors.UserError(
-        f"the {self._what} cannot be solved {self.size:,} at a time; lower"
-        f" config.eval.batch_size ({errors.reason(error)})"
-      ) from error
-    self._count += len(tokens)
-    now = time.monotonic()
-    if now - self._last > _SECONDS:
-      self._last = now
-      rate = self._count / (now - self._start)
-      processes.note(
-        f"{self._count:,}{self._of} {self._what} solved, {rate:,.1f} per second"
-      )
-    return solved

@@ -1,14 +1,14 @@
-"""A solver that JAX alone can run, on any kind of device.
+"""Exports a solver that JAX alone can run, on any kind of device.
 
 `jax.export` writes the program as StableHLO, for any number of puzzles. The
-weights, which may be gigabytes, lie beside it and are an argument. A folder
-holds both, and nothing in it is Python:
+weights, which may be gigabytes, are an argument and lie in a file beside it.
+The output is a folder without any Python:
 
   solver.stablehlo  (weights, questions, puzzle_ids) -> answers, confidence,
                     steps
-  weights.npz       the weights, by name
-  about.json        what goes in and out, tokens, settings, versions
-  identifiers.json  what each row of the puzzle table stands for
+  weights.npz       the weights by name
+  about.json        signature, tokens, settings, versions
+  identifiers.json  identifier of each row of the puzzle table
 
 examples/load_exported.py solves a puzzle with it, without trm_jax.
 """
@@ -31,11 +31,12 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import model as model_lib
-from trm_jax.core import solve, types
+from trm_jax.core import solve, solve_batch, types
 from trm_jax.core.kernels import attention, matmul
 from trm_jax.data import files, identifiers
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import array_digest, processes
+from trm_jax.runtime import program as program_lib
 
 PROGRAM_FILE = "solver.stablehlo"
 WEIGHTS_FILE = "weights.npz"
@@ -44,7 +45,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 _KIND = "a solver exported by trm_jax"
 _FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, identifiers.FILE))
-# What there is to know of each way to solve, of config.eval.
+# Settings of config.eval that apply to each solver.
 _SETTINGS = {
   "fixed": ("solver", "supervision_steps"),
   "adaptive": ("solver", "supervision_steps", "halt_threshold"),
@@ -60,24 +61,25 @@ Solve = Callable[
 
 
 def export_solver(solver: solver_lib.Solver, output: str) -> None:
-  """Writes a solver for programs that have JAX and not trm_jax.
+  """Writes a solver for programs that have JAX but not trm_jax.
 
-  Puzzles are solved as `config.eval` says.
+  It solves puzzles as `config.eval` says.
 
   Args:
     solver: the trained network.
-    output: the folder to write; an exported solver that is there is replaced.
+    output: the folder to write; an exported solver in it is replaced.
 
   Raises:
     UserError: the folder holds something else or cannot be written, a package
-      is missing, or several processes were started.
+      is missing, or there is more than one process.
   """
   if importlib.util.find_spec("flatbuffers") is None:
     raise errors.UserError(
-      "exporting needs a package that is not installed: pip install flatbuffers"
+      "exporting needs the package flatbuffers, which is not installed: pip"
+      " install flatbuffers"
     )
   if jax.process_count() > 1:
-    raise errors.UserError("export in one process; several would write alike")
+    raise errors.UserError("export runs in a single process; start only one")
   path = _place(output)
   weights = _on_host(solver)
   exported = export_program(solver.program.model, weights, solver.config)
@@ -95,8 +97,8 @@ def export_solver(solver: solver_lib.Solver, output: str) -> None:
   )
   size = sum(leaf.nbytes for leaf in weights.values())
   processes.tell(
-    f"wrote {path}: a program of {len(program) / 1e3:.0f} kB for"
-    f" {', '.join(PLATFORMS)}, and {size / 1e6:.1f} MB of weights"
+    f"wrote {path}: a program for {', '.join(PLATFORMS)}"
+    f" ({len(program) / 1e3:.0f} kB) and its weights ({size / 1e6:.1f} MB)"
   )
 
 
@@ -108,21 +110,19 @@ def export_program(
   """Exports a solver for every platform and any number of puzzles.
 
   Args:
-    model: the module; it is exported without kernels of a certain chip.
-    weights: arrays by name, as in `digest.named_leaves`, or their shapes.
-    config: says how puzzles are solved.
+    model: the module; it is exported without kernels for specific chips.
+    weights: arrays by name, as of `array_digest.named_leaves`, or their shapes.
+    config: `config.eval` says how puzzles are solved.
 
   Returns:
-    The program, to be called as `Solve`.
+    The program; its signature is that of `Solve`.
   """
-  portable = model.clone(
+  portable = model.with_network(
     attend=attention.plain,
     multiply=matmul.plain,
     gated_product=None,
     token_multiple=1,
-    remat="none",
-    unroll=False,
-  )
+  ).clone(remat="none", unroll=False)
   (count,) = export.symbolic_shape("b")
   return export.export(
     jax.jit(solve_function(portable, config)), platforms=PLATFORMS
@@ -139,17 +139,17 @@ def export_program(
 def solve_function(
   model: model_lib.TinyRecursiveModel, config: config_lib.Config
 ) -> Solve:
-  """Returns the solver of the settings as a pure function of plain arrays."""
+  """Returns the config's solver as a pure function of plain arrays."""
   settings = config.eval
 
-  def see(output, _):
+  def observe(output, _):
     return {
       "answers": solve.answers_of(output),
       "halt_logits": output.halt_logits,
     }
 
   def function(weights, questions, puzzle_ids):
-    seen, steps = solve.solve_batch(
+    seen, steps = solve_batch.solve_batch(
       model,
       _from_names(weights),
       types.Batch(
@@ -159,12 +159,11 @@ def solve_function(
       ),
       jnp.ones_like(puzzle_ids, bool),
       supervision_steps=settings.supervision_steps,
-      solving=solve.of(
-        settings,
-        seed=config.seed,
-        slots=puzzle_ids.shape[0],  # each puzzle has one of its own
+      solver=program_lib.solver_config(
+        config,
+        slots=puzzle_ids.shape[0],  # one for each puzzle
       ),
-      see=see,
+      observe=observe,
     )
     confidence = jax.nn.sigmoid(seen["halt_logits"][-1])
     return seen["answers"][-1], confidence, steps[-1]
@@ -182,14 +181,14 @@ def _from_names(weights: Mapping[str, jax.Array]) -> types.Weights:
 
 
 def _on_host(solver: solver_lib.Solver) -> dict[str, Any]:
-  """Returns the weights by name, the table without the rows that fill it up."""
+  """Returns the weights by name, the table without its padding."""
   weights = array_digest.named_leaves(jax.device_get(solver.weights))
   table = weights["puzzle_table"]
   return weights | {"puzzle_table": table[: len(solver.identifiers)]}
 
 
 def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
-  """Returns what a program has to know that calls the solver."""
+  """Returns what a program must know to call the solver."""
   weights, questions, puzzle_ids = jax.tree.unflatten(
     exported.in_tree, exported.in_avals
   )[0]
@@ -206,17 +205,19 @@ def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
     "settings": {name: getattr(solver.config.eval, name) for name in names},
     "arguments": {
       "weights": {name: _array(leaf) for name, leaf in weights.items()},
-      "questions": _array(questions, "tokens, row after row of the grid"),
+      "questions": _array(
+        questions, "tokens, the rows of the grid one after another"
+      ),
       "puzzle_ids": _array(
         puzzle_ids,
-        f"rows of the puzzle table, see {identifiers.FILE}; others give a"
-        " confidence of NaN",
+        f"rows of the puzzle table, see {identifiers.FILE}; any other row"
+        " gives a confidence of NaN",
       ),
     },
     "results": {
       "answers": _array(answers, "tokens"),
-      "confidence": _array(confidence, "that the answer is right, 0 to 1"),
-      "steps": _array(steps, "supervision steps that it took"),
+      "confidence": _array(confidence, "that the answer is correct, 0 to 1"),
+      "steps": _array(steps, "supervision steps taken"),
     },
     "platforms": list(exported.platforms),
     "packages": {"jax": f">={jax.__version__}", "flatbuffers": ""},
@@ -231,11 +232,11 @@ def _array(aval: Any, meaning: str = "") -> dict[str, Any]:
 
 
 def _place(output: str) -> pathlib.Path:
-  """Returns the folder to write, which may hold an exported solver already."""
+  """Returns the folder to write; it may hold an exported solver."""
   if not output or output == "-" or files.is_remote(output):
     raise errors.UserError(
-      "name the folder of this machine to export to, e.g."
-      f" --output=exported; not {output!r}"
+      "--output must name a local folder to write, as --output=exported; not"
+      f" {output!r}"
     )
   path = pathlib.Path(files.folder(output))
   try:
@@ -245,8 +246,8 @@ def _place(output: str) -> pathlib.Path:
   others = there - _FILES
   if others:
     raise errors.UserError(
-      f"{path} holds {min(others)!r}, so it is no exported solver and is not"
-      " replaced; name another --output"
+      f"{path} holds {min(others)!r}, so it is not an exported solver and is"
+      " not replaced; choose another --output"
     )
   return path
 
@@ -254,7 +255,7 @@ def _place(output: str) -> pathlib.Path:
 def _write(
   path: pathlib.Path, writers: Mapping[str, Callable[[IO], Any]]
 ) -> None:
-  """Writes a folder that takes its place only when all is written."""
+  """Writes a folder that takes its place only when it is complete."""
   draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
   old = draft.with_name(f"{draft.name}.old")
   try:

@@ -1,13 +1,13 @@
-"""The official names and layouts of weights, and ours.
+"""Maps official names and layouts of weights to ours, and back.
 
 An official checkpoint is a state dict: one dict of tensors by name. Its linear
-weights are [out, in], ours [in, out]; everything else is the same. This is the
-one place that knows both vocabularies.
+weights are [out, in], ours [in, out]; everything else is the same.
 
-Of two networks the official L_level updates z (our `network`) and H_level y
-(our `answer_network`); where there is one, it is L_level, or with direct
-prediction H_level. H_init is the initial y and L_init the initial z, but the
-only latent of single z is L_init; multi-scale z has L1_init, L2_init, ...
+With two networks ("levels"), the official L_level updates z (our `network`) and
+H_level updates y (our `answer_network`). A single network is L_level, or
+H_level for direct prediction. H_init is the initial y and L_init the initial z,
+but the only latent of single z is L_init, and multi-scale z has L1_init,
+L2_init, ...
 """
 
 import itertools
@@ -21,21 +21,23 @@ from flax import traverse_util
 
 from trm_jax.core import types
 
-# Of the official code, which compiles its model before it saves or loads.
+# The official code compiles its model before it saves or loads weights.
 PREFIX = "_orig_mod.model.inner."
 TABLE = "puzzle_emb.weights"
+EMBEDDING = "embed_tokens.embedding_weight"
+POSITIONS = "embed_pos.embedding_weight"
 ANSWER_HEAD = "lm_head.weight"
-LOW, HIGH = "L_level", "H_level"  # networks
+LOW, HIGH = "L_level", "H_level"
 INITIAL_Y, INITIAL_Z = "H_init", "L_init"
 
 _INITIAL = re.compile(r"(H|L\d{0,3})_init")
-_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d+)\.(.+)\.weight")
+_BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d{{1,3}})\.(.+)\.weight")
 _PREFIXES = re.compile(
   r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
 )
 _PATHS = {
-  "embed_tokens.embedding_weight": ("token_embedding", "embedding"),
-  "embed_pos.embedding_weight": ("position_embedding", "embedding"),
+  EMBEDDING: ("token_embedding", "embedding"),
+  POSITIONS: ("position_embedding", "embedding"),
   ANSWER_HEAD: ("answer_head", "kernel"),
   "q_head.weight": ("halt_head", "kernel"),
   "q_head.bias": ("halt_head", "bias"),
@@ -57,14 +59,14 @@ _BLOCK_NAMES: Mapping[tuple[str, ...], str] = {
 
 
 def levels(recurrence: str, *, separate_networks: bool) -> tuple[str, ...]:
-  """Returns the official names of our networks, that of `network` first."""
+  """Returns the official names of our networks, `network` first."""
   if separate_networks:
     return (LOW, HIGH)
   return (HIGH,) if recurrence == "direct" else (LOW,)
 
 
 def levels_in(names: Collection[str]) -> tuple[str, ...]:
-  """Returns which networks a state dict, or a part of it, has."""
+  """Returns the networks that a state dict, or a part of it, has."""
   return tuple(
     level
     for level in (LOW, HIGH)
@@ -73,7 +75,7 @@ def levels_in(names: Collection[str]) -> tuple[str, ...]:
 
 
 def initial_names(recurrence: str, latent_updates: int) -> tuple[str, ...]:
-  """Returns the official names of the initial latents, that of y first."""
+  """Returns the official names of the initial latents, y first."""
   if recurrence == "single_latent":
     return (INITIAL_Z,)
   if recurrence == "direct":
@@ -88,13 +90,13 @@ def _numbered(number: int) -> str:
 
 
 def num_latents(names: Collection[str]) -> int:
-  """Returns how many latents a state dict has for z, each with a number."""
+  """Counts the numbered initial latents of multi-scale z."""
   numbers = itertools.count(1)
   return next(n for n in numbers if _numbered(n) not in names) - 1
 
 
 def recurrence_of(names: Collection[str]) -> str | None:
-  """Returns the recurrence that a state dict is of; None if it is unclear."""
+  """Returns the recurrence of a state dict; None if it is ambiguous."""
   found = levels_in(names)
   if found == (HIGH,):
     return "direct"
@@ -107,22 +109,36 @@ def recurrence_of(names: Collection[str]) -> str | None:
   return "single_latent" if INITIAL_Z in names else None
 
 
+def block_of(name: str) -> tuple[str, int, str] | None:
+  """Returns level, layer and part of a block's tensor; None for any other."""
+  match = _BLOCK.fullmatch(name)
+  if match is None or match.group(3) not in _BLOCK_PATHS:
+    return None
+  level, number, part = match.groups()
+  return level, int(number), part
+
+
+def num_layers(names: Collection[str], level: str) -> int:
+  """Returns the number of layers of a network."""
+  blocks = filter(None, map(block_of, names))
+  return max((b[1] + 1 for b in blocks if b[0] == level), default=0)
+
+
 def path_of(name: str, *, is_direct: bool = False) -> tuple[str, ...] | None:
-  """Returns our path of an official parameter; None if it is none of ours.
+  """Returns our path of an official parameter; None if we have none.
 
   Args:
     name: without a prefix.
-    is_direct: whether it is of direct prediction.
+    is_direct: whether the network is direct prediction.
   """
   if name in _PATHS:
     return _PATHS[name]
-  match = _BLOCK.fullmatch(name)
-  if match and match.group(3) in _BLOCK_PATHS:
-    level, block, part = match.groups()
-    alone = level == LOW or is_direct
-    network = "network" if alone else "answer_network"
-    return (network, f"layers_{block}", *_BLOCK_PATHS[part], "kernel")
-  return None
+  block = block_of(name)
+  if block is None:
+    return None
+  level, number, part = block
+  network = "network" if level == LOW or is_direct else "answer_network"
+  return (network, f"layers_{number}", *_BLOCK_PATHS[part], "kernel")
 
 
 def name_of(path: tuple[str, ...], *, is_direct: bool = False) -> str:
@@ -136,7 +152,7 @@ def name_of(path: tuple[str, ...], *, is_direct: bool = False) -> str:
 
 
 def is_official(name: str) -> bool:
-  """Tells whether a name, without prefix, is one of an official tensor."""
+  """Tells whether a name, without prefix, is that of an official tensor."""
   return (
     path_of(name) is not None
     or name == TABLE
@@ -145,17 +161,17 @@ def is_official(name: str) -> bool:
 
 
 def in_our_layout(name: str, value: np.ndarray) -> np.ndarray:
-  """Returns an official parameter as it lies in ours, or a gradient of it."""
+  """Returns an official parameter, or its gradient, in our layout."""
   path = path_of(name)
   return value.T if path and path[-1] == "kernel" else value
 
 
 def params_of(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Returns the model's parameters, a dict of dicts, of a state dict.
+  """Returns our nested dict of parameters, float32.
 
   Args:
-    state_dict: by official name without a prefix. What is no parameter, as the
-      puzzle table, is left out.
+    state_dict: arrays by official name without prefix; those that are not
+      parameters, as the puzzle table, are ignored.
   """
   is_direct = levels_in(state_dict) == (HIGH,)
   paths = {name: path_of(name, is_direct=is_direct) for name in state_dict}
@@ -169,9 +185,11 @@ def params_of(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def weights_of(state_dict: Mapping[str, np.ndarray]) -> types.Weights:
-  """Returns our weights, in NumPy, of a state dict without a prefix.
+  """Returns our weights as NumPy arrays.
 
-  A model without puzzle vectors has a table of one row of width 0.
+  Args:
+    state_dict: arrays by official name without prefix. Without a puzzle table,
+      ours has one row of width 0.
   """
   recurrence = recurrence_of(state_dict) or "two_latents"
   y, *z = (
@@ -194,12 +212,12 @@ def _float32(value: Any) -> Any:
 def state_dict_of(
   weights: types.Weights, *, num_puzzle_ids: int, recurrence: str
 ) -> dict[str, np.ndarray]:
-  """Returns the state dict, without a prefix, of our weights.
+  """Returns the official state dict of our weights, without prefix.
 
   Args:
     weights: ours.
-    num_puzzle_ids: rows of the table that are no filling.
-    recurrence: of the settings.
+    num_puzzle_ids: rows of the table without padding.
+    recurrence: config.model.recurrence.
 
   Returns:
     Arrays in official layout by official name. The initial latents are
@@ -218,11 +236,13 @@ def state_dict_of(
 def _initial_latents(
   latents: types.Latents, recurrence: str
 ) -> dict[str, np.ndarray]:
-  """Returns the initial latents by official name, all of the same dtype."""
+  """Returns the initial latents by official name, all of one dtype."""
   vectors = [_float32(latents.y)]
   if latents.z is not None:
     vectors += list(np.atleast_2d(_float32(latents.z)))
-  dtype = ml_dtypes.bfloat16 if all(map(_is_short, vectors)) else np.float32
+  dtype = (
+    ml_dtypes.bfloat16 if all(map(_fits_bfloat16, vectors)) else np.float32
+  )
   names = initial_names(recurrence, len(vectors) - 1)
   return {
     name: vector.astype(dtype)
@@ -230,13 +250,13 @@ def _initial_latents(
   }
 
 
-def _is_short(latent: np.ndarray) -> bool:
-  """Tells whether float32 numbers have no more digits than bfloat16."""
+def _fits_bfloat16(latent: np.ndarray) -> bool:
+  """Tells whether bfloat16 holds float32 values exactly."""
   short = latent.astype(ml_dtypes.bfloat16)
   return np.array_equal(short.astype(np.float32), latent)
 
 
 def without_prefix(name: str) -> str:
-  """Returns a parameter's name without what wrapped models put before it."""
+  """Returns a tensor's name without the prefixes of wrapped models."""
   match = _PREFIXES.match(name)
   return name[match.end() :] if match else name

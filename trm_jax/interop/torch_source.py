@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a file, a folder, or a repository of Hugging Face."""
+"""Locates a checkpoint: a file, a folder, or a Hugging Face repository."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from etils import epath
 from trm_jax import errors
 from trm_jax.data import files as files_lib
 from trm_jax.data import identifiers as identifiers_lib
-from trm_jax.interop import torch_config, torch_file, torch_safetensors
+from trm_jax.interop import torch_settings
 
 _HUB = "hf:"
 _STEP = re.compile(r"step_(\d{1,9})(?:\D|$)")
@@ -25,42 +25,39 @@ _LOOKS_LIKE_WEIGHTS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A checkpoint's files; those beside it need not be there."""
+  """The files of a checkpoint.
+
+  Attributes:
+    weights: the state dict.
+    config: all_config.yaml beside it, if any.
+    identifiers: identifiers.json beside it, if any: the puzzle table's rows.
+  """
 
   weights: epath.Path
-  config: epath.Path | None  # all_config.yaml
-  identifiers: epath.Path | None  # what the rows of the puzzle table are
+  config: epath.Path | None
+  identifiers: epath.Path | None
 
   @property
   def step(self) -> int:
-    """Supervision step that the file's name tells, as step_<N>; else 0."""
+    """Supervision step in a file name step_<N>; 0 in any other."""
     match = _STEP.match(self.weights.name)
     return int(match.group(1)) if match else 0
 
-  def tree(self) -> Any:
-    """Reads the weights' file, whatever is in it; nothing of it is run.
-
-    Raises:
-      UserError: it is damaged, or of no kind that is known.
-    """
-    if self.weights.name.endswith(torch_safetensors.SUFFIX):
-      return torch_safetensors.read(self.weights)
-    return torch_file.read(self.weights)
-
 
 def locate(source: str) -> Source:
-  """Finds a checkpoint.
+  """Finds a checkpoint, and downloads it if need be.
 
   Args:
-    source: of a file or a folder, or hf:OWNER/NAME[/FILE_OR_FOLDER], which is
-      downloaded to where huggingface_hub keeps such files.
+    source: a file, a folder with one, or hf:OWNER/NAME[/FILE_OR_FOLDER], which
+      is downloaded to the cache of huggingface_hub.
 
   Raises:
-    UserError: there is none or several, or the hub cannot be reached.
+    UserError: there is none or more than one, or the hub is unreachable.
   """
   if not source:
     raise errors.UserError(
-      "name the checkpoint to import: --source=FILE, a folder, or hf:OWNER/NAME"
+      "--source must name the checkpoint to import: a file, a folder, or"
+      " hf:OWNER/NAME"
     )
   if source.startswith(_HUB):
     return _on_hub(source)
@@ -76,12 +73,14 @@ def locate(source: str) -> Source:
       other = path.parent / name
       return other if other.exists() else None
 
-    return Source(path, beside(torch_config.FILE), beside(identifiers_lib.FILE))
+    return Source(
+      path, beside(torch_settings.FILE), beside(identifiers_lib.FILE)
+    )
 
 
 def _only(names: Sequence[str], where: str) -> str:
-  """Returns the one file of weights among names."""
-  # Strange names are not shown; such a file can still be named itself.
+  """Returns the only weights file among the names."""
+  # Unprintable names are not shown; such a file can still be named itself.
   found = sorted(
     name
     for name in names
@@ -91,22 +90,22 @@ def _only(names: Sequence[str], where: str) -> str:
     return found[0]
   if not found:
     raise errors.UserError(
-      f"{where} has no file of weights: none is named step_<N> or checkpoint,"
+      f"{where} has no weights file: none is named step_<N> or checkpoint,"
       " or ends in .safetensors, .pt, .pth, .bin or .ckpt; name the file itself"
     )
   raise errors.UserError(
-    f"{where} has {len(found)} files of weights, {', '.join(found[:5])}"
+    f"{where} has {len(found)} weights files, {', '.join(found[:5])}"
     f"{', ...' if len(found) > 5 else ''}: name one of them"
   )
 
 
 def _on_hub(source: str) -> Source:
-  """Downloads a checkpoint and what lies beside it."""
+  """Downloads a checkpoint and the files beside it."""
   owner, _, rest = source.removeprefix(_HUB).partition("/")
   name, _, inside = rest.partition("/")
   if not owner or not name:
     raise errors.UserError(
-      f"--source={source} names no repository; write hf:OWNER/NAME, or"
+      f"--source={source} names no repository; use hf:OWNER/NAME or"
       " hf:OWNER/NAME/FILE"
     )
   hub = _hub()
@@ -135,7 +134,7 @@ def _on_hub(source: str) -> Source:
   assert weights is not None
   return Source(
     weights,
-    fetch(beside + torch_config.FILE),
+    fetch(beside + torch_settings.FILE),
     fetch(beside + identifiers_lib.FILE),
   )
 
@@ -145,22 +144,21 @@ def _hub() -> Any:
     import huggingface_hub
   except ImportError as error:
     raise errors.UserError(
-      "a source on Hugging Face needs a package that is not installed:"
-      " pip install huggingface_hub"
+      "downloading from Hugging Face needs the package huggingface_hub, which"
+      " is not installed: pip install huggingface_hub"
     ) from error
-  # It tells each of its retries; what it raises in the end is told.
+  # It logs every retry; what it raises in the end is reported.
   logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
   return huggingface_hub
 
 
 @contextlib.contextmanager
 def _reaching(source: str) -> Iterator[None]:
-  """Makes one line of whatever the hub or the network says."""
+  """Turns any error of the hub or the network into one line."""
   try:
     yield
   except Exception as error:
     raise errors.UserError(
-      f"cannot get {source} from Hugging Face ({errors.reason(error)});"
-      " download the file, and all_config.yaml beside it, where it can be"
-      " reached, and name its path"
+      f"cannot download {source} from Hugging Face ({errors.reason(error)});"
+      " download the file and all_config.yaml by other means, and pass its path"
     ) from error

@@ -27,8 +27,6 @@ _FREE_IN_TRAINING = frozenset(
     "model.remat",
     "model.attention_kernel",
     "model.gate_kernel",
-    "model.unroll",
-    "model.token_multiple",
     "train.microbatches",
     "train.max_minutes",
     "data.source",
@@ -36,8 +34,6 @@ _FREE_IN_TRAINING = frozenset(
     "data.identifiers",
     "data.new_rows",
     "data.num_test",
-    "data.prefetch_threads",
-    "data.prefetch_batches",
   )
 )
 TABLE = "puzzle_table"  # path of the one array that may have more rows
@@ -47,8 +43,6 @@ _FREE_IN_EVALUATION = (
   "model.remat",
   "model.attention_kernel",
   "model.gate_kernel",
-  "model.unroll",
-  "model.token_multiple",
   "model.compute_dtype",
   "model.gradient_updates",
 )

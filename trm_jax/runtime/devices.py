@@ -1,4 +1,4 @@
-"""What kind of device a program is for; some choices follow from it."""
+"""Kinds of devices, their memory, and XLA options for them."""
 
 import dataclasses
 import os
@@ -10,26 +10,30 @@ import jax
 from trm_jax.runtime import host_memory
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
-# Instructions that multiply numbers of bfloat16: Intel's AMX, and what AMD's
-# CPUs have from Zen 4 on.
+# CPU features with bfloat16 products: Intel's AMX, and AVX-512 BF16 (e.g. AMD
+# from Zen 4 on).
 _MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """A kind of device."""
+  """A kind of device.
 
-  platform: str = "cpu"  # 'cpu', 'gpu' or 'tpu'
-  # Of NVIDIA's GPUs, e.g. 9.0 of an H100; 0 of all others.
+  Attributes:
+    platform: 'cpu', 'gpu' or 'tpu'.
+    cuda_capability: of NVIDIA GPUs, e.g. 9.0 for an H100; otherwise 0.
+    cpu_has_bfloat16: whether a CPU has instructions for bfloat16 products.
+  """
+
+  platform: str = "cpu"
   cuda_capability: float = 0.0
-  # Of CPUs: whether they multiply bfloat16 as it is.
   cpu_has_bfloat16: bool = False
 
 
 def detect_chip(device: jax.Device) -> Chip:
-  """Returns the kind of a device, which need not be there."""
+  """Returns the kind of a device, which may be unavailable here."""
   capability = str(getattr(device, "compute_capability", ""))
-  # AMD's GPUs have names here, such as gfx942.
+  # For AMD GPUs this is a name such as gfx942.
   is_cuda = device.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability)
   return Chip(
     device.platform,
@@ -39,22 +43,22 @@ def detect_chip(device: jax.Device) -> Chip:
 
 
 def device_memory(device: jax.Device) -> int:
-  """Returns how many bytes JAX may use of a device, 0 if that is not known.
+  """Returns the bytes of a device that JAX may use, 0 if unknown.
 
-  Of a CPU it is half of the memory that this process may have, for all devices
-  of all processes together: these may run on one machine.
+  For a CPU this is half of this process' memory limit, divided by the number of
+  devices of all processes, which may share one machine.
   """
   if device.platform == "cpu":
     return host_memory.process_limit() // 2 // jax.device_count("cpu")
   try:
     stats = device.memory_stats()
-  except jax.errors.JaxRuntimeError:  # it is not there
+  except jax.errors.JaxRuntimeError:  # the device is unavailable
     return 0
   return (stats or {}).get("bytes_limit", 0)
 
 
 def _cpu_features() -> set[str]:
-  """Returns what Linux knows of this CPU's instructions; elsewhere nothing."""
+  """Returns this CPU's feature flags on Linux; elsewhere none."""
   try:
     lines = _CPU_INFO.read_text().splitlines()
   except OSError:
@@ -68,23 +72,22 @@ def _cpu_features() -> set[str]:
 # in docs/performance.md.
 
 
-# XLA hands products to a library (YNNPACK). By default it hands it sums, too,
-# with all that goes into them: a norm over the sequence comes with the whole
-# MLP before it, which that library computes much slower as one than XLA does
-# piece by piece.
+# XLA delegates products to YNNPACK. By default it also delegates reductions,
+# with everything fused into them: a norm over the sequence then takes the whole
+# MLP before it along, which YNNPACK computes much slower than XLA does.
 _CPU = {
   "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
-# XLA computes with vectors of 256 bits, since wider ones slow down the clock of
-# older CPUs. Those that multiply bfloat16 are newer, have 512 bits, and in
-# bfloat16 are busy with rounding.
+# XLA uses 256-bit vectors, because wider ones lower the clock of older CPUs.
+# CPUs with bfloat16 products are newer, have 512-bit vectors, and are limited
+# by rounding to bfloat16.
 _CPU_IN_BFLOAT16 = {"xla_cpu_prefer_vector_width": "512"}
 
 
 def compiler_options(chip: Chip, dtype: str) -> dict[str, str]:
-  """Returns the options for a kind of device, for `jax.jit`.
+  """Returns compiler options for `jax.jit`.
 
-  An option that the user sets in XLA_FLAGS is left to the user.
+  Options that the user sets in XLA_FLAGS are left out.
 
   Args:
     chip: the kind of device.

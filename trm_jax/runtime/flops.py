@@ -1,53 +1,41 @@
-"""What a step costs: products of matrices, by hand, a multiply-add as 2.
+"""FLOPs of matrix products, counted by hand; a multiply-add counts as 2.
 
-Only the network's own products are counted: not what is recomputed for the
-backward pass, and neither embedding nor heads, which are under 1 %. With the
-matrix rate of a chip this is the floor of a step's time (docs/performance.md).
+Only the recursive network's own products are counted: not what the backward
+pass recomputes, and neither embedding nor heads, which are below 1 %. Divided
+by a chip's peak rate, this is the floor of a step's time (docs/performance.md).
 """
 
 from trm_jax import config as config_lib
-from trm_jax.core import layers, recursion
+from trm_jax.core import layers, recursion, registry
 
 
 def network_flops(model: config_lib.ModelConfig, length: int) -> float:
-  """Counts one call of the network for one puzzle of S = `length` tokens."""
-  return _linear_flops(model, length) + _attention_flops(model, length)
+  """Counts one network call for one puzzle of S = `length` tokens."""
+  return _weight_flops(model, length) + _token_flops(model, length)
 
 
-def _linear_flops(model: config_lib.ModelConfig, length: int) -> float:
+def _weight_flops(model: config_lib.ModelConfig, length: int) -> float:
   """Counts the products with weights."""
-  size = model.hidden_size
-
-  def swiglu(over, times):
-    width = layers.swiglu_width(
-      over, expansion=model.mlp_expansion, multiple=model.mlp_multiple
-    )
-    return 2 * 3 * over * width * times
-
-  if model.token_mixing == "mlp":
-    mixing = swiglu(length, size)
-  else:
-    mixing = 2 * 4 * size * size * length
-  return model.num_layers * (mixing + swiglu(size, length))
+  network = config_lib.fill(layers.NetworkConfig, model)
+  return layers.weight_flops(network, length=length, size=model.hidden_size)
 
 
-def _attention_flops(model: config_lib.ModelConfig, length: int) -> float:
+def _token_flops(model: config_lib.ModelConfig, length: int) -> float:
   """Counts the products of tokens with tokens."""
-  if model.token_mixing == "mlp":
-    return 0.0
-  return model.num_layers * 2 * 2 * length * length * model.hidden_size
+  network = config_lib.fill(layers.NetworkConfig, model)
+  return layers.token_flops(network, length=length, size=model.hidden_size)
 
 
 def train_flops(config: config_lib.Config, seq_len: int) -> float:
-  """Counts a supervision step of training, of all slots; L = `seq_len`."""
+  """Counts a supervision step of training over all slots; L = `seq_len`."""
   calls = network_calls(config.model)[1]
   length = config.model.num_prefix_tokens + seq_len
-  linear = _linear_flops(config.model, length)
-  attention = _attention_flops(config.model, length)
-  # Frozen weights need no gradient; the two sides of attention do.
-  backward = (1 if config.train.frozen_network else 2) * linear + 2 * attention
+  weights = _weight_flops(config.model, length)
+  tokens = _token_flops(config.model, length)
+  # Frozen weights need no gradient; both operands of attention's products do.
+  backward = (1 if config.train.frozen_network else 2) * weights + 2 * tokens
   return config.train.batch_size * (
-    forward_calls(config) * (linear + attention) + calls * backward
+    forward_calls(config) * (weights + tokens) + calls * backward
   )
 
 
@@ -57,12 +45,12 @@ def forward_passes(train: config_lib.TrainConfig) -> int:
 
 
 def forward_calls(config: config_lib.Config) -> int:
-  """Counts the network calls forward of a supervision step of training."""
+  """Counts the forward network calls of a supervision step of training."""
   return forward_passes(config.train) * sum(network_calls(config.model))
 
 
 def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
-  """Counts the evaluation of a batch, all its supervision steps."""
+  """Counts the evaluation of a batch, over all supervision steps."""
   return (
     config.eval.batch_size
     * config.eval.supervision_steps
@@ -73,7 +61,10 @@ def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
 
 def network_calls(model: config_lib.ModelConfig) -> tuple[int, int]:
   """Counts a supervision step's network calls: without and with gradient."""
-  answers = recursion.RECURRENCES[model.recurrence].answer_calls
+  recurrence = registry.get(
+    recursion.RECURRENCES, model.recurrence, kind="recurrence"
+  )
+  answers = recurrence.answer_calls
   cycle = model.latent_updates + answers
   with_gradient = (model.gradient_updates or model.latent_updates) + answers
   return cycle * model.recursion_cycles - with_gradient, with_gradient

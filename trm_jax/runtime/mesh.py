@@ -1,7 +1,7 @@
-"""How arrays lie on the devices: one mesh axis, `data`.
+"""Device mesh and shardings, with one mesh axis, `data`.
 
-Batch and carry are split over the devices, parameters are on each of them,
-and the puzzle table is split by rows.
+Batch and carry are split over the devices, parameters are replicated, and the
+puzzle table is split by rows.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from trm_jax.core import parallel, train_state, types
 def make_mesh(num_devices: int | None = None) -> Mesh:
   """Returns a mesh over the first devices, by default all of them.
 
-  Host by host: a host's rows of a batch lie one after another.
+  Ordered by host, so that each host's rows of a batch are contiguous.
   """
   return mesh_of(jax.devices()[: num_devices or jax.device_count()])
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-  """Returns the mesh over these devices, which need not be there."""
-  # On TPU pods neighbours in this order are often of different hosts.
+  """Returns the mesh over these devices, which may be unavailable here."""
+  # On TPU pods, neighbours in this order often belong to different hosts.
   neighbours = mesh_utils.create_device_mesh((len(devices),), devices)
   by_host = sorted(neighbours, key=lambda device: device.process_index)
   # Auto, not Explicit: Linen's gathers need it.
@@ -34,12 +34,12 @@ def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-  """Splits an axis over the devices, by default the leading one."""
+  """Returns the sharding that splits an axis, by default the leading one."""
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, parallel.DATA))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Puts a copy on each device."""
+  """Returns the sharding that puts a copy on each device."""
   return NamedSharding(mesh, parallel.COPIES)
 
 
@@ -58,7 +58,7 @@ def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
 def num_rows(num_puzzle_ids: int, mesh: Mesh) -> int:
   """Returns how many rows a puzzle table needs so that it can be split.
 
-  Those past the last id are zero, and no puzzle ever reads or writes them.
+  Rows past the last id are zero; no puzzle reads or writes them.
   """
   return -(-num_puzzle_ids // mesh.size) * mesh.size
 
@@ -73,7 +73,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def create_state(init, mesh: Mesh) -> train_state.TrainState:
-  """Runs `init() -> TrainState` jitted, each leaf created where it belongs."""
+  """Runs `init() -> TrainState` jitted; each leaf is created in place."""
   shardings = state_shardings(jax.eval_shape(init), mesh)
   return jax.jit(init, out_shardings=shardings)()
 
@@ -91,7 +91,7 @@ def abstract_state(init, mesh: Mesh) -> train_state.TrainState:
 
 
 def put_batch(host_batch: dict[str, np.ndarray], mesh: Mesh) -> types.Batch:
-  """Makes a global batch of this host's rows.
+  """Makes a global batch from this host's rows.
 
   Args:
     host_batch: `inputs`, `labels` [b, L] and `puzzle_ids` [b], int32.
@@ -109,7 +109,7 @@ def put_batch(host_batch: dict[str, np.ndarray], mesh: Mesh) -> types.Batch:
 
 
 def put_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
-  """Makes a global array of this host's rows, split over the devices."""
+  """Makes a global array from this host's rows, split over the devices."""
   return jax.make_array_from_process_local_data(split(mesh), rows)
 
 

@@ -24,7 +24,6 @@ class Writer:
     *,
     first_step: int,
     is_finished: bool,
-    tensorboard: bool,
     active: bool,
   ):
     """Opens the files.
@@ -35,7 +34,6 @@ class Writer:
         off, is dropped.
       is_finished: whether nothing is left to train; otherwise a result that is
         there is dropped, too.
-      tensorboard: whether to write event files.
       active: False on all processes but the first.
     """
     self._active = active
@@ -52,9 +50,9 @@ class Writer:
       if not is_finished:
         self._result_path.unlink(missing_ok=True)
       self._drop_later_rows(first_step)
-      if tensorboard and files.is_remote(folder):
+      if files.is_remote(folder):
         self.line(f"no TensorBoard files in a bucket; see {self._path}")
-      elif tensorboard:
+      else:
         self._events_folder = folder / TENSORBOARD_FOLDER
         self._events_folder.mkdir(exist_ok=True)
 

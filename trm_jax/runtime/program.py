@@ -1,14 +1,18 @@
-"""What runs on the devices: states and compiled steps, without any data.
+"""The model, its state and its compiled steps on a mesh of devices.
 
-All of it follows from the settings, three sizes of the data, and the devices:
-also from those of a machine that is not there (launch/aot.py).
+A `Program` follows from the settings, three sizes of the data and the devices,
+which may be those of another machine (launch/aot.py). `load` reads the data,
+too; training and evaluation hold the program and the task side by side.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,31 +20,67 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import (
   eval_step,
+  layers,
+  losses,
   optim,
-  recomputation,
   recursion,
-  solve,
+  solve_batch,
   train_state,
   types,
 )
 from trm_jax.core import model as model_lib
 from trm_jax.core import train_step as train_step_lib
-from trm_jax.runtime import devices, flops, processes
+from trm_jax.core.kernels import swiglu
+from trm_jax.data import loader, puzzle_set, tasks
+from trm_jax.data import task as task_lib
+from trm_jax.runtime import devices, flops, model_factory, processes
 from trm_jax.runtime import mesh as mesh_lib
+
+# With adaptive halting, puzzles given to the devices at a time, per slot: few
+# slots then wait for the last puzzles.
+PUZZLES_PER_SLOT = 16
+
+# Settings that name an entry of a registry of `core`.
+_NAMED: Mapping[str, Mapping[str, Any]] = {
+  "model.token_mixing": layers.TOKEN_MIXERS,
+  "model.mlp_gate": swiglu.GATES,
+  "model.recurrence": recursion.RECURRENCES,
+  "optimizer.name": optim.OPTIMIZERS,
+  "train.answer_loss": losses.ANSWER_LOSSES,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """What the network and the puzzle table have to fit."""
+  """Sizes of the data that shape the network and the puzzle table.
 
-  vocab_size: int  # V
-  seq_len: int  # L, grid tokens
-  num_puzzle_ids: int  # N, rows of the puzzle table
+  Attributes:
+    vocab_size: V.
+    seq_len: L, grid tokens.
+    num_puzzle_ids: N, rows of the puzzle table.
+  """
+
+  vocab_size: int
+  seq_len: int
+  num_puzzle_ids: int
+
+  @classmethod
+  def of_task(cls, task: task_lib.Task) -> "Sizes":
+    """Returns the sizes of a task."""
+    return config_lib.fill(cls, task)
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """The network, its states and its steps on a mesh of devices."""
+  """The model, its state and its steps on a mesh of devices.
+
+  Attributes:
+    config: the settings.
+    sizes: of the data.
+    mesh: of the devices.
+    model: the module.
+    optimizer: of its parameters.
+  """
 
   config: config_lib.Config
   sizes: Sizes
@@ -49,7 +89,7 @@ class Program:
   optimizer: optax.GradientTransformation
 
   def init(self) -> train_state.TrainState:
-    """Draws the first state; call it under jit."""
+    """Draws the initial state; call this under jit."""
     return train_state.init_state(
       self.model,
       self.optimizer,
@@ -60,7 +100,7 @@ class Program:
     )
 
   def abstract_state(self) -> train_state.TrainState:
-    """Shapes, dtypes and shardings of the state."""
+    """Returns shapes, dtypes and shardings of the state."""
     return self._abstract_state
 
   @functools.cached_property
@@ -68,7 +108,7 @@ class Program:
     return mesh_lib.abstract_state(self.init, self.mesh)
 
   def abstract_batch(self, batch_size: int) -> types.Batch:
-    """Shapes, dtypes and shardings of a batch over all hosts."""
+    """Returns shapes, dtypes and shardings of a global batch."""
     by_row = mesh_lib.split(self.mesh)
 
     def rows(*shape):
@@ -83,27 +123,22 @@ class Program:
     )
 
   def train_step(self) -> train_step_lib.TrainStep:
-    """The supervision step, jitted; it takes the state's buffers over."""
+    """Returns the jitted supervision step, which donates the state."""
     train, optimizer = self.config.train, self.config.optimizer
-    settings = train_step_lib.Settings(
-      max_supervision_steps=train.max_supervision_steps,
-      exploration_prob=train.exploration_prob,
-      halt_rule=train.halt_rule,
-      answer_loss=train.answer_loss,
-      halt_loss_weight=train.halt_loss_weight,
-      puzzle_learning_rate=optim.make_schedule(
-        optimizer.puzzle_learning_rate, optimizer, train.num_steps
-      ),
-      puzzle_weight_decay=optimizer.puzzle_weight_decay,
-      ema_decay=optimizer.ema_decay,
-      frozen_network=train.frozen_network,
-      microbatches=train.microbatches,
-      label_smoothing=train.label_smoothing,
+    schedule = optim.make_schedule(
+      optimizer.puzzle_learning_rate,
+      config_lib.fill(optim.Hyperparameters, optimizer),
+      train.num_steps,
     )
     step = train_step_lib.make_train_step(
       self.model,
       self.optimizer,
-      settings,
+      config_lib.fill(
+        train_step_lib.StepConfig,
+        train,
+        optimizer,
+        puzzle_learning_rate=schedule,
+      ),
       seed=self.config.seed,
       mesh=self.mesh,
     )
@@ -116,25 +151,31 @@ class Program:
     )
 
   def evaluate_batch(self) -> eval_step.EvaluateBatch:
-    """The solution of a batch of test puzzles, jitted."""
-    evaluate_batch = eval_step.make_evaluate_batch(
+    """Returns the jitted function that solves and scores a batch."""
+    return self._solve_batch(answer_loss=self.config.train.answer_loss)
+
+  def predict_batch(self) -> eval_step.EvaluateBatch:
+    """Returns the jitted function that solves a batch without labels."""
+    return self._solve_batch(answer_loss=None)
+
+  def _solve_batch(self, answer_loss: str | None) -> eval_step.EvaluateBatch:
+    function = eval_step.make_evaluate_batch(
       self.model,
       supervision_steps=self.config.eval.supervision_steps,
-      answer_loss=self.config.train.answer_loss,
+      answer_loss=answer_loss,
       halt_loss_weight=self.config.train.halt_loss_weight,
-      solving=self.solving(),
+      solver=self.solver_config(),
       mesh=self.mesh,
     )
     return jax.jit(
-      evaluate_batch,
+      function,
       out_shardings=eval_step.result_shardings(self.mesh),
       compiler_options=self._compiler_options(),
     )
 
-  def solving(self) -> solve.Solving:
-    """How puzzles are solved, as the settings say."""
-    settings = self.config.eval
-    return solve.of(settings, seed=self.config.seed, slots=settings.batch_size)
+  def solver_config(self) -> solve_batch.SolverConfig:
+    """Returns how puzzles are solved."""
+    return solver_config(self.config, slots=self.config.eval.batch_size)
 
   def _compiler_options(self) -> dict[str, str]:
     return devices.compiler_options(
@@ -142,30 +183,81 @@ class Program:
       self.config.model.compute_dtype,
     )
 
+  # With the data of a task.
+
+  def train_batches(
+    self, task: task_lib.Task, first_batch: int
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """Returns this host's part of all batches from `first_batch` on."""
+    return loader.train_batches(
+      task.train,
+      batch_size=self.config.train.batch_size,
+      seed=self.config.seed,
+      augmentation=task.augmentation,
+      shard=(jax.process_index(), jax.process_count()),
+      first_batch=first_batch,
+    )
+
+  def test_puzzles(self, task: task_lib.Task) -> puzzle_set.Subset:
+    """Returns the puzzles to evaluate on."""
+    return puzzle_set.select(
+      task.test,
+      num_groups=self.config.eval.tasks,
+      num_variants=self.config.eval.variants,
+    )
+
+  def eval_batch_size(self, task: task_lib.Task) -> int:
+    """Returns how many test puzzles the devices get at a time.
+
+    With adaptive halting several per slot, but no more than there are.
+    """
+    settings = self.config.eval
+    if settings.solver != "adaptive":
+      return settings.batch_size
+    count = self.test_puzzles(task).num_examples
+    rounded_up = -(-count // settings.batch_size) * settings.batch_size
+    return min(puzzles_at_a_time(settings), rounded_up)
+
+
+def solver_config(
+  config: config_lib.Config, *, slots: int
+) -> solve_batch.SolverConfig:
+  """Returns how puzzles are solved.
+
+  Args:
+    config: the settings.
+    slots: puzzles in progress at a time.
+  """
+  return config_lib.fill(
+    solve_batch.SolverConfig, config.eval, seed=config.seed, slots=slots
+  )
+
 
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
-  """Returns how many puzzles to solve the devices are handed at most.
-
-  With adaptive halting several for each slot, so that slots seldom wait for
-  the last puzzles.
-  """
-  per_slot = settings.puzzles_per_slot if settings.solver == "adaptive" else 1
+  """Returns how many puzzles to solve the devices get at most at a time."""
+  per_slot = PUZZLES_PER_SLOT if settings.solver == "adaptive" else 1
   return settings.batch_size * per_slot
 
 
-def check_recurrence(model: config_lib.ModelConfig) -> None:
-  """Raises UserError unless there is such a recurrence with such networks."""
-  names = tuple(recursion.RECURRENCES)
-  config_lib.one_of("model.recurrence", model.recurrence, names)
-  recurrence = recursion.RECURRENCES[model.recurrence]
-  if model.separate_networks and not recurrence.answer_calls:
+def check_names(config: config_lib.Config) -> None:
+  """Checks the settings that name an entry of a registry.
+
+  Raises:
+    UserError: there is no such entry, or a second network has no use.
+  """
+  values = config_lib.flatten(config)
+  for name, entries in _NAMED.items():
+    config_lib.one_of(name, values[name], tuple(entries))
+  name = config.model.recurrence
+  recurrence = recursion.RECURRENCES[name]
+  if config.model.separate_networks and not recurrence.answer_calls:
     raise errors.UserError(
-      f"config.model.recurrence {model.recurrence!r} has no use for a second"
-      " network; set config.model.separate_networks to False"
+      f"config.model.recurrence {name!r} has no use for a second network; set"
+      " config.model.separate_networks to False"
     )
 
 
-def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
+def _check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
   """Raises UserError unless batches divide over devices and microbatches."""
   train, evaluate = config.train, config.eval
   mesh_lib.check_batch_size("train.batch_size", train.batch_size, mesh)
@@ -182,6 +274,44 @@ def check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
     )
 
 
+class Loaded(NamedTuple):
+  """A program and the task whose data it runs on."""
+
+  program: Program
+  task: task_lib.Task
+
+
+def load(config: config_lib.Config) -> Loaded:
+  """Loads the task and builds its program on all devices.
+
+  Raises:
+    UserError: as for `build`, before the data are read; or the data are missing
+      or malformed.
+  """
+  mesh = mesh_lib.make_mesh()
+  check_names(config)
+  _check_batch_sizes(config, mesh)
+  task = _load_task(config.data)
+  return Loaded(_build(config, Sizes.of_task(task), mesh), task)
+
+
+def _load_task(data: config_lib.DataConfig) -> task_lib.Task:
+  """Loads the task, on the first host before the others.
+
+  On a shared disk, the first host prepares what the others then find.
+  """
+  loaded: list[task_lib.Task] = []
+  processes.from_first(lambda: loaded.append(tasks.load(data)))
+  return loaded[0] if loaded else tasks.load(data)
+
+
+def announce_task(task: task_lib.Task) -> None:
+  """Prints the task's notes and warnings, on the first host."""
+  warnings = [f"WARNING: {warning}" for warning in task.warnings]
+  for line in (*task.notes, *warnings):
+    processes.note(line)
+
+
 def build(
   config: config_lib.Config,
   sizes: Sizes,
@@ -189,42 +319,56 @@ def build(
   *,
   memory_bytes: int | None = None,
 ) -> Program:
-  """Builds the program of the settings.
+  """Builds the program of the settings, without data.
 
   Args:
     config: the settings.
     sizes: of the data.
-    mesh: of `sharding.make_mesh`, or one of devices that are not there.
-    memory_bytes: that may be used of each device; if None, it is asked.
+    mesh: of `mesh.make_mesh`, or of devices that are unavailable here.
+    memory_bytes: memory of each device; by default it is queried.
 
   Raises:
-    UserError: a batch size does not divide over devices and microbatches, or
-      there is no such recurrence.
+    UserError: a batch size does not divide over devices and microbatches, or a
+      setting names a variant that does not exist or that the devices cannot
+      run.
   """
-  check_recurrence(config.model)
-  check_batch_sizes(config, mesh)
+  check_names(config)
+  _check_batch_sizes(config, mesh)
+  return _build(config, sizes, mesh, memory_bytes=memory_bytes)
+
+
+def _build(
+  config: config_lib.Config,
+  sizes: Sizes,
+  mesh: Mesh,
+  *,
+  memory_bytes: int | None = None,
+) -> Program:
   chip = devices.detect_chip(mesh.devices.flat[0])
   program = Program(
     config=config,
     sizes=sizes,
     mesh=mesh,
-    model=train_state.build_model(
+    model=model_factory.build_model(
       config.model,
       vocab_size=sizes.vocab_size,
       seq_len=sizes.seq_len,
       chip=chip,
     ),
-    optimizer=optim.make_optimizer(config.optimizer, config.train.num_steps),
+    optimizer=optim.make_optimizer(
+      config_lib.fill(optim.Hyperparameters, config.optimizer),
+      config.train.num_steps,
+    ),
   )
   if config.model.remat != "auto":
     return program
   if memory_bytes is None:
     memory_bytes = _least_memory(mesh)
-  remat, unroll = recomputation.choose(
+  remat, unroll = model_factory.choose_remat(
     program.model,
     calls=flops.network_calls(config.model)[1],
     slots=config.train.batch_size // mesh.size // config.train.microbatches,
-    # Beside the table the state is small.
+    # Apart from the table, the state is small.
     room=memory_bytes - _table_bytes(program),
     chip=chip,
   )

@@ -11,9 +11,11 @@ from trm_jax import errors
 from trm_jax.core import types
 from trm_jax.data import files, official
 from trm_jax.data import identifiers as identifiers_lib
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
-from trm_jax.runtime import checkpoint_metadata, experiment, processes
+from trm_jax.runtime import checkpoint_metadata, processes
 from trm_jax.runtime import checkpoints as checkpoints_lib
+from trm_jax.runtime import program as program_lib
 
 _T = TypeVar("_T")
 
@@ -30,13 +32,18 @@ class Trained:
 
 
 def averaged_weights(
-  run: experiment.Experiment, workdir: str, *, may_grow: bool = False
+  program: program_lib.Program,
+  task: task_lib.Task,
+  workdir: str,
+  *,
+  may_grow: bool = False,
 ) -> Trained:
   """Reads what a workdir's checkpoint would be evaluated with.
 
   Args:
-    run: the experiment; `eval.checkpoint` says whether to read the newest
+    program: of the run; `eval.checkpoint` says whether to read the newest
       checkpoint or the best.
+    task: of the run.
     workdir: of a training.
     may_grow: whether the run's puzzle table may have more rows, at its end;
       they are zero.
@@ -48,23 +55,24 @@ def averaged_weights(
     UserError: there is no such checkpoint, or one of another network, other
       tokens or other puzzles.
   """
+  config = program.config
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
 
     def read(step):
       saved = checkpoints.metadata(step)
-      check_rows(saved, run, workdir, may_grow=may_grow)
-      checkpoint_metadata.check_evaluation_fits(saved, run.config, run.task)
+      check_rows(saved, config, task, workdir, may_grow=may_grow)
+      checkpoint_metadata.check_evaluation_fits(saved, config, task)
       return Trained(
         weights=checkpoints.restore_weights(
-          step, run.abstract_state().averaged_weights
+          step, program.abstract_state().averaged_weights
         ),
         step=step,
         path=checkpoints.path(step),
-        num_rows=saved.num_puzzle_ids or run.task.num_puzzle_ids,
+        num_rows=saved.num_puzzle_ids or task.num_puzzle_ids,
         learned=tuple(saved.learned),
       )
 
-    return chosen(checkpoints, read, run.config.eval.checkpoint, workdir)
+    return chosen(checkpoints, read, config.eval.checkpoint, workdir)
 
 
 def chosen(
@@ -125,7 +133,8 @@ def identifiers_path(workdir: str) -> epath.Path:
 
 def check_rows(
   saved: checkpoint_metadata.Metadata,
-  run: experiment.Experiment,
+  config: config_lib.Config,
+  task: task_lib.Task,
   workdir: str,
   *,
   may_grow: bool = False,
@@ -134,12 +143,13 @@ def check_rows(
 
   Args:
     saved: of a checkpoint.
-    run: the experiment.
+    config: of the run.
+    task: of the run.
     workdir: of the checkpoint.
     may_grow: whether the run may have more rows, after those.
   """
-  here = run.task.identifiers
-  if saved.identifiers == run.task.identifiers_digest:
+  here = task.identifiers
+  if saved.identifiers == task.identifiers_digest:
     return
   if may_grow and saved.identifiers == identifiers_lib.digest(
     here[: saved.num_puzzle_ids]
@@ -157,8 +167,8 @@ def check_rows(
   # Sudokus and mazes have no rows of their own, and the official builders'
   # data sets have them written down.
   if (
-    run.task.ballot
-    and not official.is_official(run.config.data.source)
+    task.augmentation_table
+    and not official.is_official(config.data.source)
     and (may_grow or _originals(here) <= set(there))
   ):
     message += f"; --config.data.identifiers={path} lines the rows up"

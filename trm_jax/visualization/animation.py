@@ -341,7 +341,7 @@ def pick(
     batch: `inputs` and `labels` [B, L], and `mask` [B].
     answers: Tokens, [K, B, L], e.g. after each supervision step.
     shown: Numbers of the answers to keep.
-    axis: What the numbers count; see `evaluation.report.Report`.
+    axis: What the numbers count; see `evaluation.report.EvalResult`.
     numbers: Number of each answer, K; by default 1, 2, ...
   """
   labels = batch["labels"]

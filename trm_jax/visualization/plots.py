@@ -114,7 +114,7 @@ def _draw_training(
   axes.grid(color=theme.grid, linewidth=0.6)
 
 
-def accuracy(report: report_lib.Report, theme: Theme) -> bytes:
+def accuracy(report: report_lib.EvalResult, theme: Theme) -> bytes:
   """Plots accuracy by number of supervision steps or rollouts; an SVG."""
   picture, axes = _chart(theme)
   names = {

@@ -6,7 +6,6 @@ The page is the template report.html.jinja, which escapes all that it is given.
 import base64
 import functools
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,20 +20,16 @@ from PIL import Image
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import files, kind
+from trm_jax.data import files
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
+from trm_jax.data.arc import load as arc_load
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.evaluation import arc as arc_evaluation
-from trm_jax.evaluation import evaluate, vote_log, voting
+from trm_jax.evaluation import evaluate, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.inference import outputs
-from trm_jax.runtime import (
-  experiment,
-  metric_writer,
-  preemption,
-  processes,
-  restore,
-)
+from trm_jax.runtime import metric_writer, preemption, processes, restore
+from trm_jax.runtime import program as program_lib
 from trm_jax.visualization import (
   animation,
   calibration,
@@ -44,7 +39,7 @@ from trm_jax.visualization import (
 )
 
 REPORT_FILE = "report.html"
-_WARNING = "WARNING: "  # begins such a line; see `report.Report.warned`
+_WARNING = "WARNING: "  # begins such a line; see `report.EvalResult.warned`
 _MAX_STEPS = 5  # answers shown per puzzle
 _OUTCOMES = (
   "solved within two attempts",
@@ -62,7 +57,7 @@ def write(
   workdir: str,
   output: str = "",
   stop: preemption.Stop | None = None,
-) -> report_lib.Report:
+) -> report_lib.EvalResult:
   """Evaluates a workdir's checkpoint and writes a page about it.
 
   Args:
@@ -87,17 +82,19 @@ def write(
     )
   path = _output_path(workdir, output)
   collector = report_puzzles.Collector()
-  found = evaluate.restore_and_evaluate(config, workdir, stop, collector.add)
-  run, trained = found.run, found.trained
+  found = evaluate.restore_and_evaluate(
+    config, workdir, stop, collector.observe
+  )
+  program, task, trained = found.program, found.task, found.trained
   page = render(
     config,
     found.report,
     workdir=str(files.folder(workdir)),
     step=trained.step,
-    setup=_setup(trained, run),
+    setup=_setup(trained, program),
     stats=collector.stats,
-    puzzles=report_puzzles.select(run, trained, collector),
-    votes=_read_votes(run, workdir, trained.step),
+    puzzles=report_puzzles.select(program, task, trained, collector),
+    votes=_votes(task, found.report),
     rows=metric_writer.read_metrics(workdir),
   )
   with files.writing(path) as file:
@@ -121,7 +118,7 @@ def _output_path(workdir: str, output: str) -> epath.Path:
 
 def render(
   config: config_lib.Config,
-  report: report_lib.Report,
+  report: report_lib.EvalResult,
   *,
   workdir: str,
   step: int,
@@ -144,7 +141,7 @@ def render(
     votes: The tasks of ARC.
     rows: Rows of metrics.jsonl.
   """
-  lines = report.verdict.lines
+  lines = report.summary.lines
   rated = stats.rated
   bins = calibration.reliability(rated)
   outcomes: dict[str, list[TaskVotes]] = {name: [] for name in _OUTCOMES}
@@ -273,7 +270,7 @@ def _attempts(
     for grid in result.attempts[: len(leaders)]
   ]
   trace = animation.AnswerTrace(
-    look=kind.ARC_LOOK,
+    look=arc_load.LOOK,
     question=arc_grids.encode(pair.input),
     answers=np.stack([arc_grids.encode(grid) for grid in grids]),
     confidence=np.array([mean for _, mean in leaders]),
@@ -301,7 +298,7 @@ def _outcome(result: voting.TaskResult) -> str:
 
 
 def _setup(
-  trained: restore.Trained, run: experiment.Experiment
+  trained: restore.Trained, program: program_lib.Program
 ) -> dict[str, str]:
   weights = trained.weights
   num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
@@ -311,37 +308,22 @@ def _setup(
     versions[name] = importlib.metadata.version(name)
   versions["Python"] = platform.python_version()
   # The table may be padded to divide evenly over the devices.
-  shape = (run.sizes.num_puzzle_ids, weights.puzzle_table.shape[1])
+  shape = (program.sizes.num_puzzle_ids, weights.puzzle_table.shape[1])
   return {
     "checkpoint": str(trained.path),
     "parameters": f"{num_parameters:,}",
     "puzzle embeddings": f"{shape[0]:,} x {shape[1]}",
-    "device": f"{run.mesh.size} x {device.device_kind} ({device.platform})",
+    "device": f"{program.mesh.size} x {device.device_kind} ({device.platform})",
     "versions": ", ".join(f"{name} {v}" for name, v in versions.items()),
   }
 
 
-def _read_votes(
-  run: experiment.Experiment, workdir: str, step: int
+def _votes(
+  task: task_lib.Task, report: report_lib.EvalResult
 ) -> list[TaskVotes]:
-  """Reads the votes that the evaluation has just logged, if any."""
-  if run.task.ballot is None:
-    return []
-  settings = run.config.eval
-  folder = arc_evaluation.folder(
-    workdir,
-    step,
-    tasks=settings.tasks,
-    variants=settings.variants,
-    solver=run.solving().label,
-  )
-  tasks = {task.name: task for task in run.task.ballot.tasks}
-  _, *lines = (folder / arc_evaluation.LOG_FILE).read_text().splitlines()
-  entries = [
-    vote_log.Entry.from_json(json.loads(line)["content"]) for line in lines
-  ]
+  """Returns the tasks of ARC with the votes of the evaluation, if any."""
+  table = task.augmentation_table
+  tasks = {each.name: each for each in table.tasks} if table else {}
   return [
-    (tasks[result.name], result)
-    for entry in entries
-    for result in entry.results
+    (tasks[result.name], result) for result in report.summary.task_results
   ]

@@ -11,9 +11,11 @@ import numpy as np
 
 from trm_jax.core import eval_step, types
 from trm_jax.data import puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.inference import solver
-from trm_jax.runtime import experiment, restore
+from trm_jax.runtime import program as program_lib
+from trm_jax.runtime import restore
 from trm_jax.visualization import animation, calibration
 
 # Puzzles of each category that are kept whole, and those that are shown: of
@@ -56,7 +58,7 @@ class Collector:
     self._stats: list[calibration.AnswerStats] = []
     self._kept: dict[str, list[Puzzle]] = {}
 
-  def add(self, answers: eval_step.Answers) -> None:
+  def observe(self, answers: eval_step.Answers) -> None:
     """Adds a batch; the callback of `evaluate.restore_and_evaluate`."""
     rows = np.asarray(answers.rows)
     questions, tokens, labels = (
@@ -155,12 +157,16 @@ class Selection:
 
 
 def select(
-  run: experiment.Experiment, trained: restore.Trained, collector: Collector
+  program: program_lib.Program,
+  task: task_lib.Task,
+  trained: restore.Trained,
+  collector: Collector,
 ) -> Selection:
   """Selects puzzles and solves them again, for the steps on the way.
 
   Args:
-    run: The experiment.
+    program: Of the evaluation.
+    task: Of the evaluation.
     trained: The weights that were evaluated.
     collector: The answers.
 
@@ -173,7 +179,7 @@ def select(
     for puzzles in collector.puzzles.values()
     for puzzle in puzzles
   }
-  test = run.test_puzzles()
+  test = program.test_puzzles(task)
   # A resumed ARC evaluation has solved the last puzzles only.
   num_before = test.num_examples - len(collector.stats.exact)
   examples = num_before + np.array(list(kept))
@@ -186,16 +192,16 @@ def select(
   )
   names = {index: f"puzzle {num_before + index + 1:,}" for index in kept}
   tasks: dict[int, str] = {}
-  if run.task.ballot is not None:
+  if task.augmentation_table is not None:
     for index, row in rows.items():
-      identifier = run.task.identifiers[row]
+      identifier = task.identifiers[row]
       names[index] += f" ({identifier})"
       tasks[index] = identifier.split(arc_grids.SEPARATOR)[0]
   chosen = _distinct(collector.puzzles, tasks)
   # The batch size of the evaluation: the same program then rounds in the same
   # way. What room the chosen leave is for more puzzles to animate.
   num_chosen = sum(map(len, chosen.values()))
-  count = max(num_chosen, run.config.eval.batch_size)
+  count = max(num_chosen, program.config.eval.batch_size)
   order = dict.fromkeys(
     [puzzle.index for puzzles in chosen.values() for puzzle in puzzles]
     + list(kept)
@@ -203,21 +209,21 @@ def select(
   solved = list(order)[:count]
   filled = np.resize(solved, count).tolist()
   trace = solver.Solver(
-    config=run.config,
-    look=run.task.look,
-    rules=run.task.rules,
-    identifiers=run.task.identifiers,
+    config=program.config,
+    look=task.look,
+    rules=task.rules,
+    identifiers=task.identifiers,
     step=trained.step,
     path=trained.path,
     weights=trained.weights,
-    program=run,
+    program=program,
   ).trace_tokens(
     np.stack([kept[index].question for index in filled]),
     np.array([rows[index] for index in filled], np.int32),
   )
   shown = {
     index: _with_steps(
-      run,
+      task,
       names[index],
       kept[index],
       trace.answers[:, i],
@@ -253,7 +259,7 @@ def _distinct(
 
 
 def _with_steps(
-  run: experiment.Experiment,
+  task: task_lib.Task,
   name: str,
   puzzle: Puzzle,
   answers: np.ndarray,
@@ -263,7 +269,7 @@ def _with_steps(
   steps = puzzle.steps
   has_steps = bool((answers[steps - 1] == puzzle.answer).all())
   trace = animation.AnswerTrace(
-    look=run.task.look,
+    look=task.look,
     question=puzzle.question,
     answers=answers[:steps] if has_steps else puzzle.answer[None],
     confidence=confidence[:steps]
@@ -271,17 +277,17 @@ def _with_steps(
     else np.array([puzzle.confidence]),
     solution=puzzle.solution,
   )
-  return ShownPuzzle(name, puzzle, trace, has_steps, _verdict(run, puzzle))
+  return ShownPuzzle(name, puzzle, trace, has_steps, _verdict(task, puzzle))
 
 
-def _verdict(run: experiment.Experiment, puzzle: Puzzle) -> str:
+def _verdict(task: task_lib.Task, puzzle: Puzzle) -> str:
   """Returns whether the answer is correct, by the rules of the metrics."""
   if puzzle.solution is None:
     return "no known solution"
   labelled = puzzle.solution != puzzle_set.NO_LABEL
   if (puzzle.answer == puzzle.solution)[labelled].all():
     return "correct"
-  rules = run.task.rules
+  rules = task.rules
   if rules and rules.is_valid(puzzle.question[None], puzzle.answer[None])[0]:
     return f"differs from the solution but is a {rules.what}"
   return "incorrect"

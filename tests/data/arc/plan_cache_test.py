@@ -20,7 +20,7 @@ def _built():
 
 
 def _assert_equal(actual, expected):
-  for field in dataclasses.fields(arc_plan.Plan):
+  for field in dataclasses.fields(arc_plan.VariantTable):
     a, b = getattr(actual, field.name), getattr(expected, field.name)
     np.testing.assert_array_equal(a, b, err_msg=field.name)
     assert type(a) is type(b)
@@ -40,9 +40,7 @@ def test_built_once(tmp_path, capfd):
   _assert_equal(_cached(folder), _built())
   first = capfd.readouterr()
   assert first.out == ""
-  assert first.err == (
-    "building the plan of variants, once: 5 tasks, up to 5 variants each\n"
-  )
+  assert first.err == ("drawing the variants of 5 tasks, once: up to 5 each\n")
   _assert_equal(_cached(folder), _built())
   assert capfd.readouterr() == ("", "")
   assert len(list(folder.iterdir())) == 1

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import arc_hashes
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def _tasks(seed):
 
 
 def _hash(task, transform, colours):
-  return arc_grids.task_hash(
+  return arc_hashes.task_hash(
     [
       tuple(
         arc_grids.apply(grid, transform=transform, colours=colours)
@@ -244,7 +245,7 @@ def _plan(seed=0, num_variants=5):
 
 
 def _assert_equal(actual, expected):
-  for field in dataclasses.fields(arc_plan.Plan):
+  for field in dataclasses.fields(arc_plan.VariantTable):
     a, b = getattr(actual, field.name), getattr(expected, field.name)
     np.testing.assert_array_equal(a, b, err_msg=field.name)
     assert type(a) is type(b)
@@ -290,8 +291,8 @@ def _replaced(at, name):
     (_replaced(9, "a|||t9|||0123456789"), "entry 9: 'a|||t9|||0123456789' is"),
     (
       ["<blank>", *(task.name for task in SPECIAL[1:])],
-      "another data set: 11 of 21 tasks have no original in it, first 'black'"
-      " of the subset 'training'",
+      "another data set: the originals of 11 of 21 tasks are missing, first"
+      " 'black' of the subset 'training'",
     ),
     (
       # A variant alone does not make a task.
@@ -303,7 +304,7 @@ def _replaced(at, name):
           for task in members
         ),
       ],
-      "1 of 21 tasks have no original in it, first 'few3' of the subset"
+      "the originals of 1 of 21 tasks are missing, first 'few3' of the subset"
       " 'evaluation'",
     ),
   ],

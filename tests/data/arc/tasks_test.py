@@ -1,6 +1,8 @@
-"""ARC tasks: what is read, and what is refused."""
+"""ARC tasks: what is parsed and refused, and the files they come in."""
 
 import copy
+import gzip
+import json
 
 import numpy as np
 import pytest
@@ -85,9 +87,9 @@ def test_largest_and_smallest_grid(side):
   [
     ([], "is a list, expected an object with train and test"),
     (None, "is null, expected an object with train and test"),
-    (_lacking("train"), "is a task without train pairs"),
-    (_changed("train", to=[]), "is a task without train pairs"),
-    (_lacking("test"), "is a task without test pairs"),
+    (_lacking("train"), "has no train pairs"),
+    (_changed("train", to=[]), "has no train pairs"),
+    (_lacking("test"), "has no test pairs"),
     (_changed("test", to={}), "test is an object, expected a list of pairs"),
     (
       _changed("train", 1, to=[]),
@@ -179,7 +181,7 @@ def test_solutions_that_do_not_fit():
     ):
       _parse(TASK, solutions=[grid] * number)
   own = _changed("test", 1, "output", to=[[5]])
-  with pytest.raises(errors.UserError, match="test pair 2: has an output that"):
+  with pytest.raises(errors.UserError, match="test pair 2: its output differs"):
     _parse(own, solutions=[grid, grid])
 
 
@@ -199,7 +201,7 @@ def test_json_keeps_everything():
     (b'{"a": [1,\n 2,,]}', "a.json line 2, column 4: is not JSON"),
     (b"", "a.json line 1, column 1: is not JSON"),
     (b'{"a": "\xff"}', r"a.json: not UTF-8 text \(byte 8\)"),
-    (b'{"b": 1, "a": {"x": 1, "x": 1}}', "a.json: the key 'x' is there twice"),
+    (b'{"b": 1, "a": {"x": 1, "x": 1}}', "a.json: has the key 'x' twice"),
     (b"[" * 100_000, "a.json: cannot be read as JSON"),
     (b"9" * 10_000, "a.json: cannot be read as JSON"),
   ],
@@ -208,3 +210,150 @@ def test_json_is_read_strictly(data, text):
   with pytest.raises(errors.UserError, match=text) as caught:
     arc_tasks.load_json(data, where="a.json")
   assert "\n" not in str(caught.value)
+
+
+# --- files -------------------------------------------------------------------
+
+FILE_TASK = {
+  "train": [{"input": [[1, 2]], "output": [[3]]}],
+  "test": [{"input": [[5, 6]]}, {"input": [[8]]}],
+}
+
+
+def _with_output(grid):
+  """FILE_TASK with an output of its first test pair."""
+  first, second = FILE_TASK["test"]
+  return FILE_TASK | {"test": [first | {"output": grid}, second]}
+
+
+def _write(path, value):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  data = value if isinstance(value, bytes) else json.dumps(value).encode()
+  path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def _read(folder, *subsets):
+  return arc_tasks.read_folder(str(folder), subsets)
+
+
+def test_combined_files(tmp_path):
+  own = _with_output([[4]])
+  _write(
+    tmp_path / "arc-agi_training_challenges.json",
+    {"b": FILE_TASK, "a": FILE_TASK},
+  )
+  _write(
+    tmp_path / "arc-agi_training_solutions.json.gz",
+    {"a": SOLUTIONS, "b": SOLUTIONS[::-1]},
+  )
+  _write(tmp_path / "arc-agi_my own_challenges.json.gz", {"c": own})
+  tasks = _read(tmp_path, "my own", "training")
+  assert list(tasks) == ["my own", "training"]
+  assert [task.name for task in tasks["training"]] == ["b", "a"]  # as the file
+  assert _grids(tasks["training"][0])[2:] == [
+    [[5, 6]],
+    [[0]],
+    [[8]],
+    [[6], [5]],
+  ]
+  assert _grids(tasks["my own"][0])[2:] == [[[5, 6]], [[4]], [[8]], None]
+
+
+@pytest.mark.parametrize("above", ["", "data"])
+def test_separate_files(tmp_path, above):
+  for name in ("b", "a10", "a", ".hidden"):
+    _write(tmp_path / above / "concept" / f"{name}.json", FILE_TASK)
+  _write(tmp_path / above / "concept" / "notes.txt", b"")
+  (tasks,) = _read(tmp_path, "concept").values()
+  assert [task.name for task in tasks] == ["a", "a10", "b"]
+  assert _grids(tasks[1]) == [[[1, 2]], [[3]], [[5, 6]], None, [[8]], None]
+
+
+def test_missing_or_ambiguous_files_are_named(tmp_path):
+  with pytest.raises(errors.UserError, match="nowhere', which is not a folder"):
+    _read(tmp_path / "nowhere", "training")
+  with pytest.raises(
+    errors.UserError,
+    match=r"has no ARC subset 'training': neither "
+    r"arc-agi_training_challenges.json nor arc-agi_training_challenges.json.gz "
+    r"nor a folder training or data/training",
+  ):
+    _read(tmp_path, "training")
+  challenges = tmp_path / "arc-agi_training_challenges.json"
+  _write(challenges, {"a": FILE_TASK})
+  _write(challenges.with_suffix(".json.gz"), {"a": FILE_TASK})
+  with pytest.raises(errors.UserError, match=r"has both .*json and .*json.gz"):
+    _read(tmp_path, "training")
+  challenges.with_suffix(".json.gz").unlink()
+  (tmp_path / "training").mkdir()
+  with pytest.raises(
+    errors.UserError, match=r"twice, as arc-agi_training_\w+.json and training:"
+  ):
+    _read(tmp_path, "training")
+  challenges.unlink()
+  with pytest.raises(errors.UserError, match=r".*training has no .json files"):
+    _read(tmp_path, "training")
+  for name in ("", "../training", "data/training", ".."):
+    with pytest.raises(
+      errors.UserError, match="cannot be the name of a subset"
+    ):
+      _read(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+  ("challenges", "solutions", "text"),
+  [
+    ([FILE_TASK], None, "challenges.json: the top level is not an object"),
+    ({}, None, "challenges.json has no tasks"),
+    (b'{"a":', None, "challenges.json line 1, column 6: is not JSON"),
+    (
+      {"a": FILE_TASK},
+      {"a": SOLUTIONS, "z": SOLUTIONS},
+      "solutions.json task 'z': is not in arc-agi_x_challenges.json",
+    ),
+    (
+      {"a": FILE_TASK, "b": FILE_TASK},
+      {"a": SOLUTIONS},
+      "solutions.json: has no solutions for task 'b' of arc-agi_x_challenges",
+    ),
+    (
+      {"a": FILE_TASK},
+      {"a": SOLUTIONS[:1]},
+      "challenges.json task 'a': has 2 test inputs, but there are 1 solutions",
+    ),
+    (
+      {"a": FILE_TASK},
+      {"a": [[[1]], [[1, 11]]]},
+      "solutions.json task 'a' solution 2: row 1, column 2 is 11, expected",
+    ),
+    (
+      {"a": FILE_TASK},
+      {"a": {}},
+      "solutions.json task 'a': is an object, expected",
+    ),
+    ({"a": FILE_TASK}, [], "solutions.json: the top level is not an object"),
+  ],
+)
+def test_faults_of_combined_files(tmp_path, challenges, solutions, text):
+  _write(tmp_path / "arc-agi_x_challenges.json", challenges)
+  if solutions is not None:
+    _write(tmp_path / "arc-agi_x_solutions.json", solutions)
+  with pytest.raises(errors.UserError) as caught:
+    _read(tmp_path, "x")
+  assert str(caught.value).startswith(f"arc-agi_x_{text}")
+  assert "\n" not in str(caught.value)
+
+
+def test_faults_of_files(tmp_path):
+  _write(tmp_path / "x" / "a.json", {"train": FILE_TASK["train"]})
+  with pytest.raises(
+    errors.UserError, match=r"^x/a.json task 'a': has no test"
+  ):
+    _read(tmp_path, "x")
+  path = tmp_path / "arc-agi_y_challenges.json.gz"
+  path.write_bytes(gzip.compress(json.dumps({"a": FILE_TASK}).encode())[:-12])
+  with pytest.raises(errors.UserError, match=r"^arc-.*json.gz: cannot be read"):
+    _read(tmp_path, "y")
+  path.write_bytes(json.dumps({"a": FILE_TASK}).encode())
+  with pytest.raises(errors.UserError, match=r"^arc-.*json.gz: cannot be read"):
+    _read(tmp_path, "y")

@@ -1,1 +1,1 @@
-"""Implementations of attention, SwiGLU and products to choose from."""
+"""Implementations of attention, SwiGLU and matrix products."""

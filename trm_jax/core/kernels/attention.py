@@ -1,9 +1,9 @@
-"""Ways to compute full self-attention; all of them compute the same.
+"""Implementations of full self-attention.
 
 An `Attend` maps queries, keys and values [B, S, H, K] to softmax(q k' /
-sqrt(K)) v, [B, S, H, K]. The plain one is the reference. It keeps all S x S
-weights of a head, which for 900 cells is most of the memory of a step; a fused
-kernel keeps a block of them at a time.
+sqrt(K)) v, [B, S, H, K]. All implementations compute the same; `plain` is the
+reference. It materializes the S x S weights of each head, which for 900 cells
+is most of a step's memory; a fused kernel holds one block at a time.
 """
 
 import dataclasses
@@ -14,32 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax import errors
-from trm_jax.runtime import devices
-
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-# The kernel's blocks are matrices of so many rows, or fewer where S is less;
-# S is filled up to a multiple of the TPU's 128 lanes, and of the block.
+# Splash attention: S is padded to a multiple of the TPU's 128 lanes and of the
+# block, which has at most this many rows.
 _BLOCK = 512
 _LANES = 128
-# From here on 'auto' takes the fused kernel on TPU. benchmarks/RESULTS.md has
-# the memory of both at S = 916; at S = 97 there is nothing to save.
-_LONG = 512
-
-# What cuDNN's kernel asks for: an Ampere GPU, heads of so many numbers.
-_CUDNN_CAPABILITY = 8.0
-_CUDNN_HEAD_SIZE = 128  # at most
-_CUDNN_HEAD_MULTIPLE = 8
 
 
 def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """Computes attention in products and a softmax; runs everywhere."""
+  """Computes attention as products and a softmax; runs on any device."""
   return jax.nn.dot_product_attention(query, key, value)
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """Calls the fused kernel for NVIDIA's GPUs, in bfloat16."""
+  """Computes attention with cuDNN's fused kernel; NVIDIA GPUs, bfloat16."""
   attend = _cudnn_of_odd_length if query.shape[1] % 2 else _cudnn
   return attend(query, key, value)
 
@@ -52,12 +41,12 @@ def _cudnn(query, key, value, **lengths):
 
 @jax.custom_vjp
 def _cudnn_of_odd_length(query, key, value):
-  """The kernel takes any length; its gradient takes even ones only."""
+  """Computes attention for odd S, for which cuDNN has no gradient."""
   return _cudnn(query, key, value)
 
 
-def _filled_up(query, key, value):
-  """Computes attention with one token more, which is masked."""
+def _padded_to_even(query, key, value):
+  """Computes attention with one masked token appended."""
   length = query.shape[1]
   query, key, value = (
     jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value)
@@ -74,20 +63,20 @@ def _filled_up(query, key, value):
 
 
 _cudnn_of_odd_length.defvjp(
-  lambda query, key, value: jax.vjp(_filled_up, query, key, value),
+  lambda query, key, value: jax.vjp(_padded_to_even, query, key, value),
   lambda pull, gradient: pull(gradient),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Splash:
-  """The fused TPU kernel that comes with JAX (Pallas, "splash attention").
+  """JAX's fused TPU kernel (Pallas, "splash attention").
 
-  The compiler cannot split a kernel over devices: on several of them call it
-  within `jax.shard_map`, each on its own rows of the batch.
+  The compiler cannot partition a kernel over devices: on several devices call
+  it inside `jax.shard_map`, on each device's rows of the batch.
 
   Attributes:
-    interpret: Runs on any device, slowly; for tests.
+    interpret: runs on any device, slowly; for tests.
   """
 
   interpret: bool = False
@@ -96,7 +85,7 @@ class Splash:
     self, query: jax.Array, key: jax.Array, value: jax.Array
   ) -> jax.Array:
     """Computes attention."""
-    # Imported late, here and below: only TPUs run it.
+    # Imported here and below, because only TPUs need it.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     _, length, num_heads, head_size = query.shape
@@ -107,7 +96,7 @@ class Splash:
       x = jnp.swapaxes(x, 1, 2)
       return jnp.pad(x, ((0, 0), (0, 0), (0, padded - length), (0, 0)))
 
-    # Tokens see those of their own segment: the filling only itself.
+    # Tokens attend within their segment: padding attends to padding only.
     segments = jnp.asarray(np.arange(padded) >= length, jnp.int32)
     attend = jax.vmap(
       self._kernel(num_heads, padded, block), in_axes=(0, 0, 0, None)
@@ -124,7 +113,7 @@ class Splash:
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     mask = splash_attention.FullMask((length, length))
-    # Gradients need the backward blocks named, too.
+    # Gradients need the backward block sizes as well.
     sizes = splash_attention.BlockSizes(
       block_q=block,
       block_kv=block,
@@ -140,56 +129,6 @@ class Splash:
       block_sizes=sizes,
       interpret=self.interpret,
     )
-
-
-def choose(
-  kernel: str,
-  *,
-  length: int,
-  head_size: int,
-  dtype: str,
-  chip: devices.Chip,
-) -> Attend:
-  """Returns the way that `config.model.attention_kernel` names.
-
-  Args:
-    kernel: 'xla', 'splash', 'cudnn', or 'auto': a fused kernel where there is
-      one that helps, on TPU for long sequences, on NVIDIA's GPUs always.
-    length: S.
-    head_size: numbers of a head.
-    dtype: 'float32' or 'bfloat16', of the products.
-    chip: that will run it.
-
-  Raises:
-    UserError: the chip cannot run the kernel.
-  """
-  has_cudnn = (
-    chip.cuda_capability >= _CUDNN_CAPABILITY
-    and dtype == "bfloat16"
-    and head_size <= _CUDNN_HEAD_SIZE
-    and head_size % _CUDNN_HEAD_MULTIPLE == 0
-  )
-  if kernel == "splash" and chip.platform != "tpu":
-    raise errors.UserError(
-      "config.model.attention_kernel 'splash' runs on TPU only, not on"
-      f" {chip.platform}; choose auto or xla"
-    )
-  if kernel == "cudnn" and not has_cudnn:
-    raise errors.UserError(
-      "config.model.attention_kernel 'cudnn' needs an NVIDIA GPU from Ampere"
-      " on, config.model.compute_dtype 'bfloat16', and heads of at most"
-      f" {_CUDNN_HEAD_SIZE} numbers in multiples of {_CUDNN_HEAD_MULTIPLE};"
-      f" here {dtype}, {head_size} numbers, on {chip.platform}"
-      + (f" {chip.cuda_capability}" if chip.cuda_capability else "")
-      + "; choose auto or xla"
-    )
-  if kernel == "auto":
-    if chip.platform == "tpu" and length >= _LONG:
-      kernel = "splash"
-    elif has_cudnn:
-      kernel = "cudnn"
-  kernels: dict[str, Attend] = {"splash": Splash(), "cudnn": cudnn}
-  return kernels.get(kernel, plain)
 
 
 def _padded(length: int, multiple: int) -> int:

@@ -1,8 +1,8 @@
-"""Ways to multiply activations by weights; all of them compute the same.
+"""Implementations of the product of activations and weights.
 
-A `Multiply` maps x [R, N], a kernel [N, M] and -1 to x times kernel, [R, M];
-and x [N, R], a kernel and 0 to the transposed kernel times x, [M, R]. The plain
-one is the reference.
+A `Multiply` maps (x [R, N], kernel [N, M], -1) to x @ kernel, [R, M], and
+(x [N, R], kernel [N, M], 0) to kernel.T @ x, [M, R]. All implementations
+compute the same; `plain` is the reference.
 """
 
 import functools
@@ -11,26 +11,23 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from trm_jax.runtime import devices
-
 Multiply = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
 def plain(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
-  """Computes the product as it is written; runs well nearly everywhere."""
+  """Computes the product with `@`; the best choice on most devices."""
   return kernel.T @ x if axis == 0 else x @ kernel
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def widened(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
-  """Computes bfloat16's products as a CPU multiplies them, added up in float32.
+  """Computes bfloat16 products with float32 accumulation, for CPUs.
 
-  XLA hands a product to the library that knows the CPU's instructions for
-  bfloat16 only if its result is float32, which is rounded here, and if the left
-  side's rows are what it adds up over; any other product it computes in float32
-  altogether, which takes up to five times as long. This holds for the gradients
-  as well, so they are written out: there is no forward mode, and in
-  `jax.shard_map` it needs check_vma=False.
+  XLA uses the CPU's bfloat16 instructions only if the result is float32 (it is
+  rounded here) and the left operand is contracted over its rows. Any other
+  bfloat16 product is computed in float32 and takes up to five times as long.
+  The same holds for the gradients, hence the custom VJP: there is no forward
+  mode, and `jax.shard_map` needs check_vma=False.
   """
   return _widened(x, kernel, axis)
 
@@ -42,7 +39,7 @@ def _widened(x, kernel, axis):
 
 
 def _widened_forward(x, kernel, axis):
-  # Not by `widened`: policies of what to keep would not see the product in it.
+  # Not `widened` itself: checkpoint policies would not see the product in it.
   return _widened(x, kernel, axis), (x, kernel)
 
 
@@ -61,7 +58,7 @@ widened.defvjp(_widened_forward, _widened_backward)
 
 
 def _of_rows(left: jax.Array, right: jax.Array, right_axis: int) -> jax.Array:
-  """Adds up over the rows of the left side and an axis of the right one."""
+  """Contracts axis 1 of `left` with `right_axis` of `right`, in float32."""
   return jax.lax.dot_general(
     left,
     right,
@@ -71,10 +68,10 @@ def _of_rows(left: jax.Array, right: jax.Array, right_axis: int) -> jax.Array:
 
 
 def _of_columns(left: jax.Array, right: jax.Array) -> jax.Array:
-  """Adds up over the columns of both sides, in float32.
+  """Contracts axis 0 of both operands, in float32.
 
-  A second axis to add up over, of size 1, has XLA turn the left side around in
-  memory; without it, it leaves that to the product.
+  The second contracted axis, of size 1, makes XLA transpose the left operand in
+  memory, which is faster than leaving the transpose to the product.
   """
   return jax.lax.dot_general(
     left[:, None],
@@ -82,13 +79,3 @@ def _of_columns(left: jax.Array, right: jax.Array) -> jax.Array:
     (((0, 1), (0, 1)), ((), ())),
     preferred_element_type=jnp.float32,
   )
-
-
-def choose(dtype: str, chip: devices.Chip) -> Multiply:
-  """Returns the way that is fast on a chip.
-
-  Args:
-    dtype: 'float32' or 'bfloat16', of the products.
-    chip: that will run it.
-  """
-  return widened if dtype == "bfloat16" and chip.cpu_has_bfloat16 else plain

@@ -1,38 +1,33 @@
-"""Gates of SwiGLU, and ways to multiply and gate at once.
+"""SwiGLU's gates, and kernels that fuse products and gate.
 
-Two products of the same x, gate and up, become silu(gate) * up. Where memory is
-slow beside the matrix units, on GPUs, most of SwiGLU's time goes into writing
-the two and reading them again: a kernel, `Triton`, writes them only for a
-backward pass, and never reads them.
+Two products of the same x, gate and up, become silu(gate) * up. On GPUs, most
+of SwiGLU's time goes into writing the two products and reading them back. The
+`Triton` kernel writes them only for a backward pass and never reads them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import ad_checkpoint
 
-from trm_jax import errors
-from trm_jax.core import norm
-from trm_jax.core.kernels import matmul
-from trm_jax.runtime import devices
+from .. import norm
+from . import matmul
 
-# Maps x, the kernels of gate and up, and an axis, all as `products.Multiply`
-# has them, to what `silu` makes of the two products.
+# Maps x, the kernels of gate and up, and an axis (as for `matmul.Multiply`) to
+# `silu` of the two products.
 GatedProduct = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
-# What the kernel makes for a backward pass, to policies of `jax.checkpoint`.
+# Name of the kernel's residuals, for `jax.checkpoint` policies.
 KEPT = "gated_product"
 
-_LEAST_CAPABILITY = 8.0  # Ampere: before it there is no bfloat16
 
-
-@norm.keeping_arguments
+@norm.checkpointed
 def silu(gate: jax.Array, up: jax.Array) -> jax.Array:
-  """Gates up by the silu of gate, in float32, and rounds once."""
+  """Gates `up` by the SiLU of `gate`, in float32, and rounds once."""
   h = nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
   return h.astype(gate.dtype)
 
@@ -40,15 +35,15 @@ def silu(gate: jax.Array, up: jax.Array) -> jax.Array:
 def normed(
   gate: jax.Array, up: jax.Array, *, epsilon: float, axis: int
 ) -> jax.Array:
-  """Computes sigmoid(gate) * norm(gate * up) in float32, rounds once.
+  """Computes sigmoid(gate) * norm(gate * up) in float32 and rounds once.
 
-  silu(gate) * up is sigmoid(gate) * gate * up: here the product of the two,
-  whose size nothing else bounds, is normed before it is gated.
+  silu(gate) * up equals sigmoid(gate) * gate * up. Here the product gate * up,
+  whose magnitude is otherwise unbounded, is normalized before it is gated.
 
   Source: arXiv 2601.19085v2, section 3.4.1 (Speed is Confidence).
   """
 
-  @norm.keeping_arguments
+  @norm.checkpointed
   def combine(gate, up):
     gate_, up_ = gate.astype(jnp.float32), up.astype(jnp.float32)
     bounded = norm.rms_norm(gate_ * up_, epsilon=epsilon, axis=axis)
@@ -57,12 +52,22 @@ def normed(
   return combine(gate, up)
 
 
+# (gate, up, epsilon=, axis=) -> the gated product, like gate and up.
+GATES: Mapping[str, Callable[..., jax.Array]] = {
+  "silu": lambda gate, up, *, epsilon, axis: silu(gate, up),
+  "normed": normed,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class OneProduct:
-  """Gate and up as one product, for calls that nothing differentiates.
+  """Computes gate and up as one product, for calls without gradient.
 
-  What gates them reads both where they are. In a backward pass their gradients
-  would have to be put together, which two products spare.
+  The gate reads both halves in place. A backward pass would have to concatenate
+  their gradients, which two separate products avoid.
+
+  Attributes:
+    multiply: computes the product.
   """
 
   multiply: matmul.Multiply
@@ -78,19 +83,18 @@ class OneProduct:
 
 @dataclasses.dataclass(frozen=True)
 class Triton:
-  """The kernel, in Triton's language by way of Pallas.
+  """Fused kernel in Pallas on Triton.
 
-  Where nothing is differentiated, in the cycles without gradient and in
-  evaluation, it writes nothing but the result. Elsewhere it writes gate and up,
-  too, which the backward pass needs, but does not read them again.
+  Without differentiation (gradient-free cycles, evaluation) it writes only the
+  result. Otherwise it also writes gate and up for the backward pass.
 
   Attributes:
-    rows: of a block of the result, numbers of x's other axis; a power of 2.
-    width: of a block of the result, numbers that the kernels make; likewise.
-    depth: numbers that are added up at a time; likewise.
-    warps: that work on a block, of 32 threads.
-    stages: blocks that are loaded ahead.
-    interpret: Runs on any device, slowly; for tests.
+    rows: block size along x's non-contracted axis; a power of 2.
+    width: block size along the output axis; a power of 2.
+    depth: block size along the contracted axis; a power of 2.
+    warps: warps per block.
+    stages: pipeline stages of loads.
+    interpret: runs on any device, slowly; for tests.
   """
 
   rows: int = 128
@@ -115,7 +119,7 @@ def _gated(triton, axis, x, gate, up):
 
 def _forward(triton, axis, x, gate, up):
   outputs = _run(triton, axis, x, gate, up, outputs=3)
-  # A name, since policies of what to keep do not know these for products.
+  # Named, because checkpoint policies do not see products in a kernel.
   h, *made = ad_checkpoint.checkpoint_name(outputs, KEPT)
   return h, (x, gate, up, made)
 
@@ -127,8 +131,7 @@ def _backward(triton, axis, kept, gradient):
   def multiply(x, gate, up):
     return [matmul.plain(x, kernel, axis) for kernel in (gate, up)]
 
-  # What these compute on their way to the gradients is not used, and left out
-  # by the compiler.
+  # The compiler removes the primal outputs, which are unused.
   _, pull_silu = jax.vjp(silu, *made)
   _, pull_products = jax.vjp(multiply, *operands)
   return pull_products(list(pull_silu(gradient)))
@@ -138,8 +141,8 @@ _gated.defvjp(_forward, _backward)
 
 
 def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:
-  """Returns what is gated and, of three outputs, gate and up behind it."""
-  # Imported late: only GPUs run it.
+  """Returns [h], or [h, gate, up] with `outputs` = 3."""
+  # Imported here, because only GPUs need it.
   from jax.experimental import pallas
   from jax.experimental.pallas import triton as pallas_triton
 
@@ -148,7 +151,7 @@ def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:
   return pallas.pallas_call(
     functools.partial(_block, triton, axis),
     out_shape=[jax.ShapeDtypeStruct(shape, x.dtype)] * outputs,
-    # Blocks of the same x follow each other: it is read from the cache.
+    # Consecutive blocks share x, which is then read from the cache.
     grid=(pallas.cdiv(width, triton.width), pallas.cdiv(rows, triton.rows)),
     compiler_params=pallas_triton.CompilerParams(
       num_warps=triton.warps, num_stages=triton.stages
@@ -159,7 +162,7 @@ def _run(triton, axis, x, gate, up, *, outputs: int) -> list[jax.Array]:
 
 
 def _block(triton, axis, x_ref, gate_ref, up_ref, *out_refs):
-  """Makes a block of each output; what lies past the edges is masked."""
+  """Computes one block of each output; masks elements past the edges."""
   from jax.experimental import pallas
   from jax.experimental.pallas import triton as pallas_triton
 
@@ -202,36 +205,7 @@ def _block(triton, axis, x_ref, gate_ref, up_ref, *out_refs):
   gate, up = (a.astype(jnp.float32) for a in rounded)
   h = (gate * nn.sigmoid(gate) * up).astype(dtype)
   spans = (columns, these_rows) if axis == 0 else (these_rows, columns)
-  # Not strict: of one output it is h.
+  # Not strict: with a single output only h is written.
   for ref, result in zip(out_refs, [h, *rounded], strict=False):
     block, mask = place(ref, *spans)
     pallas_triton.store(block, result, mask=mask)
-
-
-def choose(
-  kernel: str, *, gate: str, dtype: str, chip: devices.Chip
-) -> GatedProduct | None:
-  """Returns the kernel that `config.model.gate_kernel` names; None for XLA's.
-
-  Args:
-    kernel: 'xla' or 'triton'.
-    gate: `config.model.mlp_gate`.
-    dtype: 'float32' or 'bfloat16', of the products.
-    chip: that will run it.
-
-  Raises:
-    UserError: there is no such kernel for this gate, dtype or chip.
-  """
-  if kernel == "xla":
-    return None
-  if (
-    chip.cuda_capability < _LEAST_CAPABILITY
-    or dtype != "bfloat16"
-    or gate != "silu"
-  ):
-    raise errors.UserError(
-      "config.model.gate_kernel 'triton' needs an NVIDIA GPU from Ampere on,"
-      " config.model.compute_dtype 'bfloat16' and config.model.mlp_gate 'silu';"
-      f" here {chip.platform}, {dtype!r} and {gate!r}; choose 'xla'"
-    )
-  return Triton()

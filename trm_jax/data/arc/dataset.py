@@ -1,7 +1,7 @@
-"""ARC puzzles made when they are asked for, from a plan of variants.
+"""ARC data sets, augmented on the fly from a table of variants.
 
-Kept are the pairs of the original tasks, as tokens in each of the eight
-transforms; colours and the place in the 30 x 30 cells are put in on the way.
+In memory are the pairs of the original tasks, as tokens in each of the eight
+transforms; colours and the offset in the 30 x 30 cells are applied on access.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
 
-# Tell apart what is drawn from one seed; other modules have the lower numbers.
+# Separate the random streams of one seed; `augmentation` has lower numbers.
 _TRANSLATION_STREAM = 4
 _UNMOVED_STREAM = 5
 
 
-class VariantSet(puzzle_set.Grouped):
-  """A `puzzle_set.Puzzles`: groups of variants of one task each.
+class AugmentedDataset(puzzle_set.Grouped):
+  """A `puzzle_set.Puzzles` whose groups are the variants of one task each.
 
   Attributes:
     tasks: The task of each group, G.
-    transforms: Of each puzzle, for `arc.apply`, uint8 [N].
-    colours: Of each puzzle, for `arc.apply`, uint8 [N, 10].
+    transforms: Transform of each puzzle, for `grids.apply`, uint8 [N].
+    colours: Colours of each puzzle, for `grids.apply`, uint8 [N, 10].
     puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
     puzzle_indices: Puzzle p has the examples [p] to [p + 1], int64 [N + 1].
     group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
@@ -35,28 +35,28 @@ class VariantSet(puzzle_set.Grouped):
 
   def __init__(
     self,
-    plan: arc_plan.Plan,
+    table: arc_plan.VariantTable,
     tasks: Sequence[arc_tasks.ArcTask],
     pairs: Sequence[Sequence[arc_tasks.Pair]],
     *,
     translation_seed: int | None,
   ):
-    """Writes the pairs of all tasks as tokens.
+    """Encodes the pairs of all tasks.
 
     Args:
-      plan: The variants of these tasks.
+      table: The variants of these tasks.
       tasks: The task of each group.
-      pairs: The pairs of each group, at least one; they become the examples.
-      translation_seed: Of the places in the 30 x 30 cells where grids are put;
-        None puts all of them at the first cell.
+      pairs: The pairs of each group, at least one; they are the examples.
+      translation_seed: Seed of the grids' offsets in the 30 x 30 cells; None
+        for no offsets.
     """
     self.tasks = tuple(tasks)
-    self.transforms = plan.transforms
-    self.colours = plan.colours
-    self.puzzle_ids = plan.rows
-    self.group_indices = plan.group_indices
+    self.transforms = table.transforms
+    self.colours = table.colours
+    self.puzzle_ids = table.rows
+    self.group_indices = table.group_indices
     counts = np.array([len(group) for group in pairs])
-    sizes = np.diff(plan.group_indices)
+    sizes = np.diff(table.group_indices)
     self._group_of = np.repeat(np.arange(len(counts), dtype=np.int32), sizes)
     self.puzzle_indices = np.cumsum(
       np.concatenate([[0], np.repeat(counts, sizes)]), dtype=np.int64
@@ -77,7 +77,7 @@ class VariantSet(puzzle_set.Grouped):
   def fetch(
     self, examples: np.ndarray, puzzles: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """As `puzzle_set.Puzzles.fetch`."""
+    """See `puzzle_set.Puzzles.fetch`."""
     groups = self._group_of[puzzles]
     within = examples - self.puzzle_indices[puzzles]
     pairs = self._first_pair[groups] + within
@@ -99,7 +99,7 @@ class VariantSet(puzzle_set.Grouped):
     return _moved(inputs, rows, columns), _moved(labels, rows, columns)
 
   def fingerprint(self) -> str:
-    """As `puzzle_set.Puzzles.fingerprint`."""
+    """See `puzzle_set.Puzzles.fingerprint`."""
     digest = hashlib.blake2b(repr(self._seed).encode(), digest_size=16)
     for array in (
       self.puzzle_ids,
@@ -116,7 +116,7 @@ class VariantSet(puzzle_set.Grouped):
 
 
 def _tokens(grids: Sequence[np.ndarray | None]) -> np.ndarray:
-  """Encodes grids in every transform: uint8 [8, E, 900], 0 for a None."""
+  """Encodes grids in every transform: uint8 [8, E, 900], 0 for None."""
   tokens = np.zeros(
     (arc_grids.NUM_TRANSFORMS, len(grids), arc_grids.SEQ_LEN), np.uint8
   )
@@ -130,7 +130,7 @@ def _tokens(grids: Sequence[np.ndarray | None]) -> np.ndarray:
 
 
 def _sides(pair: arc_tasks.Pair) -> tuple[int, int]:
-  """Returns height and width of a box into which both grids fit."""
+  """Returns height and width of a box that fits both grids."""
   height, width = pair.input.shape
   if pair.output is None:
     return height, width
@@ -138,14 +138,14 @@ def _sides(pair: arc_tasks.Pair) -> tuple[int, int]:
 
 
 def _recoloured(tokens: np.ndarray, colours: np.ndarray) -> np.ndarray:
-  """Renames colours in tokens, uint8 [b, 900], by colours, uint8 [b, 10]."""
+  """Permutes the colours, uint8 [b, 10], of tokens, uint8 [b, 900]."""
   table = np.empty((len(tokens), arc_grids.VOCAB_SIZE), np.uint8)
   table[:, arc_grids.PAD] = arc_grids.PAD
   table[:, arc_grids.EOS] = arc_grids.EOS
   table[:, arc_grids.FIRST_COLOUR :] = colours + np.uint8(
     arc_grids.FIRST_COLOUR
   )
-  # One flat index is twice as fast as take_along_axis.
+  # A flat index is twice as fast as take_along_axis.
   starts = np.arange(0, table.size, arc_grids.VOCAB_SIZE)
   return table.reshape(-1)[tokens + starts[:, None]]
 
@@ -158,19 +158,19 @@ def _places(
   *,
   seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws where grids are put, one place for each example of each puzzle.
+  """Draws the offset of each example of each puzzle.
 
-  One example of each puzzle stays at the first cell, as officially.
+  One example of each puzzle is not moved, as officially.
 
   Args:
-    puzzles: int64 [b].
-    within: Number of the example in its puzzle, int64 [b].
-    counts: Examples of that puzzle, int64 [b].
-    room: Most rows and columns that a pair can be moved by, int64 [b, 2].
-    seed: Of the draws.
+    puzzles: Puzzle of each example, int64 [b].
+    within: Index of the example in its puzzle, int64 [b].
+    counts: Number of examples of that puzzle, int64 [b].
+    room: Largest row and column offset of the pair, int64 [b, 2].
+    seed: Seed of the draws.
 
   Returns:
-    First rows and first columns, int64 [b].
+    Row offsets and column offsets, int64 [b] each.
   """
   unmoved = rng.key(seed, _UNMOVED_STREAM, puzzles)
   stays = unmoved % counts.astype(np.uint64) == within
@@ -183,10 +183,10 @@ def _places(
 def _moved(
   tokens: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-  """Moves grids down by rows and right by columns, [b]; what leaves is cut.
+  """Moves grids down by rows and right by columns, [b], and crops them.
 
-  Each grid lies in the last quarter of a canvas of twice the side, and what is
-  returned is a window that begins so much before it.
+  Each grid is in the last quarter of a canvas of twice the side, and the result
+  is a window that starts at the offset before it.
   """
   count, side = len(tokens), arc_grids.SIDE
   canvas = np.zeros((count, 2 * side, 2 * side), np.uint8)
@@ -199,30 +199,33 @@ def _moved(
 
 
 def training_set(
-  tasks: arc_plan.Tasks, plan: arc_plan.Plan, *, test_subset: str, seed: int
-) -> VariantSet:
-  """Makes the set to train on: all that is known but the test subset's answers.
+  tasks: arc_plan.Tasks,
+  table: arc_plan.VariantTable,
+  *,
+  test_subset: str,
+  seed: int,
+) -> AugmentedDataset:
+  """Builds the training set: all known pairs but the test subset's answers.
 
-  Tasks of the test subset give their training pairs, all others their test
-  pairs as well, in the order of the file, as officially; pairs whose output is
-  not known are left out. Each example is put somewhere else in the 30 x 30
-  cells.
+  Tasks of the test subset contribute their training pairs, all others their
+  test pairs too, in the order of the file, as officially; pairs without a known
+  output are left out. Each example has a random offset in the 30 x 30 cells.
 
   Args:
-    tasks: Of every subset.
-    plan: Of these tasks.
-    test_subset: The subset that is evaluated.
-    seed: Of the places where grids are put.
+    tasks: Tasks of each subset.
+    table: The variants of these tasks.
+    test_subset: The subset to evaluate on.
+    seed: Seed of the offsets.
 
   Returns:
-    The set; its groups are the plan's.
+    The set; its groups are those of the table.
 
   Raises:
     UserError: if a task has no pair to train on.
   """
   by_name = _by_name(tasks)
   pairs = []
-  for subset, name in plan.groups:
+  for subset, name in table.groups:
     task = by_name[subset, name]
     if subset == test_subset:
       given = task.train
@@ -237,29 +240,29 @@ def training_set(
         "expected at least one with an output"
       )
     pairs.append(known)
-  members = [by_name[group] for group in plan.groups]
-  return VariantSet(plan, members, pairs, translation_seed=seed)
+  members = [by_name[group] for group in table.groups]
+  return AugmentedDataset(table, members, pairs, translation_seed=seed)
 
 
 def test_set(
-  tasks: arc_plan.Tasks, plan: arc_plan.Plan, *, test_subset: str
-) -> VariantSet:
-  """Makes the set to evaluate: the test pairs of the test subset's variants.
+  tasks: arc_plan.Tasks, table: arc_plan.VariantTable, *, test_subset: str
+) -> AugmentedDataset:
+  """Builds the test set: the test pairs of the test subset's variants.
 
   Args:
-    tasks: Of every subset.
-    plan: Of these tasks.
-    test_subset: The subset that is evaluated.
+    tasks: Tasks of each subset.
+    table: The variants of these tasks.
+    test_subset: The subset to evaluate on.
 
   Returns:
-    The set; its groups are the subset's tasks in the order of the plan. Grids
-    stand at the first cell. Labels are 0 where the output is not known.
+    The set, without offsets; its groups are the subset's tasks in the order of
+    the table. Labels are 0 where the output is unknown.
 
   Raises:
-    UserError: if the subset has no tasks or one of them no test pair.
+    UserError: if the subset has no tasks or a task no test pair.
   """
   by_name = _by_name(tasks)
-  chosen = _of_subset(plan, test_subset)
+  chosen = _of_subset(table, test_subset)
   members = [by_name[group] for group in chosen.groups]
   for task in members:
     if not task.test:
@@ -267,26 +270,28 @@ def test_set(
         f"task {task.name!r} of the subset {test_subset!r} has no test pair"
       )
   pairs = [task.test for task in members]
-  return VariantSet(chosen, members, pairs, translation_seed=None)
+  return AugmentedDataset(chosen, members, pairs, translation_seed=None)
 
 
-def _of_subset(plan: arc_plan.Plan, subset: str) -> arc_plan.Plan:
-  """Returns the part of a plan, whose subsets follow one another."""
-  groups = [g for g, (name, _) in enumerate(plan.groups) if name == subset]
+def _of_subset(
+  table: arc_plan.VariantTable, subset: str
+) -> arc_plan.VariantTable:
+  """Returns the part of a table, whose subsets are contiguous."""
+  groups = [g for g, (name, _) in enumerate(table.groups) if name == subset]
   if not groups:
     raise errors.UserError(
-      f"no tasks in the test subset {subset!r}; there are the subsets "
-      f"{', '.join(dict.fromkeys(name for name, _ in plan.groups))}"
+      f"no tasks in the test subset {subset!r}; the subsets are "
+      f"{', '.join(dict.fromkeys(name for name, _ in table.groups))}"
     )
   first, last = groups[0], groups[-1] + 1
-  puzzles = slice(plan.group_indices[first], plan.group_indices[last])
+  puzzles = slice(table.group_indices[first], table.group_indices[last])
   return dataclasses.replace(
-    plan,
-    groups=plan.groups[first:last],
-    group_indices=plan.group_indices[first : last + 1] - puzzles.start,
-    rows=plan.rows[puzzles],
-    transforms=plan.transforms[puzzles],
-    colours=plan.colours[puzzles],
+    table,
+    groups=table.groups[first:last],
+    group_indices=table.group_indices[first : last + 1] - puzzles.start,
+    rows=table.rows[puzzles],
+    transforms=table.transforms[puzzles],
+    colours=table.colours[puzzles],
   )
 
 

@@ -1,14 +1,12 @@
 """ARC: grids of colours to tokens and back, and the symmetries of a task.
 
-A grid has up to 30 x 30 cells of colours 0..9 and is kept as one row of 900
-uint8 tokens: 0 is padding, 1 marks the ends of rows and columns and c + 2 is
-colour c, as in the official data builder. A variant of a task turns or mirrors
-all its grids and renames the colours 1..9; 0, the background, stays.
+A grid has up to 30 x 30 cells of colours 0..9 and is stored as 900 uint8
+tokens: 0 is padding, 1 marks the ends of rows and columns and c + 2 is colour
+c, as in the official data builder. A variant of a task rotates or reflects all
+its grids and permutes the colours 1..9; 0, the background, is kept.
 """
 
-import hashlib
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,10 +21,10 @@ EOS = 1
 FIRST_COLOUR = 2  # the token of colour 0
 VOCAB_SIZE = FIRST_COLOUR + NUM_COLOURS
 
-# Identity; a turn to the left by 90, 180, 270 degrees; left and right swapped;
+# Identity; rotation left by 90, 180, 270 degrees; left and right swapped;
 # top and bottom swapped; the two transpositions.
 NUM_TRANSFORMS = 8
-# Whether height and width change places.
+# Whether height and width are swapped.
 SWAPS_SIDES = np.array([0, 1, 0, 1, 0, 0, 1, 1], bool)
 _INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
 
@@ -40,11 +38,11 @@ _VARIANT_NAME = re.compile(
 
 
 def dihedral(grid: np.ndarray, transform: int) -> np.ndarray:
-  """Turns or mirrors a grid.
+  """Rotates or reflects a grid.
 
   Args:
     grid: [h, w].
-    transform: Which of the eight symmetries of the square.
+    transform: Index of the symmetry of the square, 0..7.
 
   Returns:
     [h, w], or [w, h] where `SWAPS_SIDES[transform]`.
@@ -68,7 +66,7 @@ def dihedral(grid: np.ndarray, transform: int) -> np.ndarray:
 def apply(
   grid: np.ndarray, *, transform: int, colours: np.ndarray
 ) -> np.ndarray:
-  """Makes a variant of a grid.
+  """Returns a variant of a grid.
 
   Args:
     grid: Colours, uint8 [h, w].
@@ -84,28 +82,28 @@ def apply(
 def undo(
   grid: np.ndarray, *, transform: int, colours: np.ndarray
 ) -> np.ndarray:
-  """Finds the grid of which `apply` made this one; arguments as there."""
+  """Inverts `apply`, with the same arguments."""
   old_colours = np.argsort(colours).astype(np.uint8)
   return old_colours[dihedral(grid, _INVERSES[transform])]
 
 
 def variant_name(task: str, *, transform: int, digits: str) -> str:
-  """Writes a variant's identifier, e.g. "007bbfb7|||t3|||0612397845"."""
+  """Returns a variant's identifier, e.g. "007bbfb7|||t3|||0612397845"."""
   return f"{task}{SEPARATOR}t{transform}{SEPARATOR}{digits}"
 
 
 def parse_name(name: str, *, where: str) -> tuple[str, int, str]:
-  """Reads an identifier, of a variant or of an original (the task's name).
+  """Parses the identifier of a variant, or of an original (the task's name).
 
   Args:
-    name: As `variant_name` writes it, or a task's name.
-    where: Begins the text of an error, e.g. "identifiers.json entry 7".
+    name: From `variant_name`, or a task's name.
+    where: Begins an error message, e.g. "identifiers.json entry 7".
 
   Returns:
-    The task's name, the transform and the colours as ten digits.
+    The task's name, the transform, and the colours as ten digits.
 
   Raises:
-    UserError: if the name is of neither form.
+    UserError: if the name has neither form.
   """
   if SEPARATOR not in name:
     return name, 0, "0123456789"
@@ -119,16 +117,16 @@ def parse_name(name: str, *, where: str) -> tuple[str, int, str]:
 
 
 def encode(grid: np.ndarray, *, row: int = 0, column: int = 0) -> np.ndarray:
-  """Writes a grid as tokens.
+  """Encodes a grid as tokens.
 
   Args:
     grid: Colours, uint8 [h, w].
-    row: Where its first row comes to stand, 0..30 - h.
-    column: Where its first column comes to stand, 0..30 - w.
+    row: Row of the canvas for its first row, 0..30 - h.
+    column: Column of the canvas for its first column, 0..30 - w.
 
   Returns:
-    Tokens, uint8 [900]: below the grid's last row and beside its last column
-    stands a line of `EOS`, where there is room for it.
+    Tokens, uint8 [900], with a line of `EOS` below the last row and right of
+    the last column where there is room.
   """
   height, width = grid.shape
   bottom, right = row + height, column + width
@@ -140,9 +138,9 @@ def encode(grid: np.ndarray, *, row: int = 0, column: int = 0) -> np.ndarray:
 
 
 def crop_sizes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Finds the largest rectangle of colours that begins at the first cell.
+  """Finds the largest rectangle of colours that starts at the first cell.
 
-  Of several of the same area, the one with the fewest rows is taken.
+  Ties go to the rectangle with the fewest rows.
 
   Args:
     tokens: Integers [..., 900].
@@ -155,19 +153,19 @@ def crop_sizes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   lengths = np.logical_and.accumulate(is_colour, axis=-1).sum(axis=-1)
   widths = np.minimum.accumulate(lengths, axis=-1)
   areas = widths * np.arange(1, SIDE + 1)
-  best = areas.argmax(axis=-1)  # the first of equals
+  best = areas.argmax(axis=-1)  # the first maximum
   width = np.take_along_axis(widths, best[..., None], axis=-1)[..., 0]
   return np.where(width > 0, best + 1, 0), width
 
 
 def crop(tokens: np.ndarray) -> list[np.ndarray]:
-  """Reads a batch of answers.
+  """Decodes a batch of answers.
 
   Args:
     tokens: Integers [b, 900].
 
   Returns:
-    b grids of colours, uint8 of the sizes that `crop_sizes` finds.
+    b grids of colours, uint8, of the sizes from `crop_sizes`.
   """
   heights, widths = crop_sizes(tokens)
   canvas = tokens.reshape(-1, SIDE, SIDE)
@@ -180,26 +178,8 @@ def crop(tokens: np.ndarray) -> list[np.ndarray]:
 
 
 def find(tokens: np.ndarray) -> np.ndarray:
-  """Reads the one grid among tokens, [900], wherever it was put."""
+  """Decodes the grid in tokens, [900], at whatever offset it is."""
   canvas = tokens.reshape(SIDE, SIDE)
   is_colour = canvas >= FIRST_COLOUR
   rows, columns = is_colour.any(axis=1), is_colour.any(axis=0)
   return (canvas[rows][:, columns] - FIRST_COLOUR).astype(np.uint8)
-
-
-def grid_hash(grid: np.ndarray) -> str:
-  """Returns a hex SHA-256 of a grid's size and colours, uint8 [h, w]."""
-  return hashlib.sha256(bytes(grid.shape) + grid.tobytes()).hexdigest()
-
-
-def task_hash(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
-  """Returns a hex SHA-256 that does not depend on the order of the pairs.
-
-  The official builder calls two variants of a task equal when this is;
-  `arc_variants` decides it in a faster way and is tested against this one.
-
-  Args:
-    pairs: Inputs and outputs, colours, uint8 [h, w] each.
-  """
-  lines = sorted(f"{grid_hash(x)}|{grid_hash(y)}" for x, y in pairs)
-  return hashlib.sha256("|".join(lines).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Whether answers that are evaluated were learned from.
+"""Leakage: whether the evaluated answers were trained on.
 
-What a run learns from is kept with its checkpoints as marks: the names of the
-ARC tasks whose test answers it sees, and a digest of each such pair.
+Checkpoints store marks of the training data: the names of the ARC tasks whose
+test answers a run sees, and a digest of each pair.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ _NUM_NAMED = 3  # leaked tasks that a warning names
 
 
 def _mark(pair: arc_tasks.Pair) -> str:
-  """Returns what equals another pair's if and only if its grids do."""
+  """Returns a digest of a pair's grids."""
   digest = hashlib.blake2b(digest_size=8)
   for grid in (pair.input, pair.output):
     if grid is not None:
@@ -22,7 +22,7 @@ def _mark(pair: arc_tasks.Pair) -> str:
 
 
 def marks(tasks: Iterable[arc_tasks.ArcTask]) -> list[str]:
-  """Returns the marks of tasks that are learned from, test answers included."""
+  """Returns the marks of tasks trained on with their test answers."""
   return [
     mark
     for task in tasks
@@ -34,7 +34,7 @@ def marks(tasks: Iterable[arc_tasks.ArcTask]) -> list[str]:
 
 
 def pair_marks(pairs: Iterable[arc_tasks.Pair]) -> list[str]:
-  """Returns the marks of pairs whose task is not known."""
+  """Returns the marks of pairs whose task is unknown."""
   return [_mark(pair) for pair in pairs]
 
 
@@ -45,11 +45,11 @@ def _known(pair: arc_tasks.Pair) -> bool:
 def warning(
   tested: Sequence[arc_tasks.ArcTask], learned: Collection[str]
 ) -> str:
-  """Returns a warning if test answers are among what was learned, or "".
+  """Returns a warning if test answers were learned, or "".
 
   Args:
-    tested: Tasks that are evaluated.
-    learned: Marks; a task counts by its name, or by a test pair.
+    tested: Tasks to evaluate.
+    learned: Marks; a task counts if its name or a test pair is among them.
   """
   known = set(learned)
   leaked = [

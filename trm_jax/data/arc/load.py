@@ -1,51 +1,88 @@
-"""Loads ARC: tasks, the plan of their variants, and what is needed to vote."""
+"""The tasks "arc" (ARC-AGI, ConceptARC) and "generated_arc"."""
+
+import dataclasses
 
 import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import augmentation, files, identifiers, kind, official
+from trm_jax.data import augmentation, files, identifiers, official
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import dataset as arc_dataset
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import leakage
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.data.downloads import arc as download_arc
-from trm_jax.data.downloads import prepare
 
-_PLANS = "arc_plans"
+_TABLES = "arc_plans"  # folder in the cache
 _NUM_NAMED = 5  # tasks of few variants that a note names
 
 
-def load(data: config_lib.DataConfig) -> task_lib.Task:
-  """Loads the ARC tasks of the settings.
+def _cut(tokens: np.ndarray) -> np.ndarray:
+  """Keeps only the grid that an answer, [900], is decoded to."""
+  (grid,) = arc_grids.crop(tokens[None])
+  return arc_grids.encode(grid)
 
-  Args:
-    data: the settings.
 
-  Returns:
-    The task.
+LOOK = task_lib.Look(
+  rows=arc_grids.SIDE,
+  cols=arc_grids.SIDE,
+  symbols=(" ", "|", *(str(colour) for colour in range(arc_grids.NUM_COLOURS))),
+  # Padding and ends, then ARC's usual colours.
+  colours=(
+    "#ffffff",
+    "#d0d0d0",
+    "#000000",
+    "#0074d9",
+    "#ff4136",
+    "#2ecc40",
+    "#ffdc00",
+    "#aaaaaa",
+    "#f012be",
+    "#ff851b",
+    "#7fdbff",
+    "#870c25",
+  ),
+  cut=_cut,
+)
 
-  Raises:
-    UserError: files are missing or malformed, or settings contradict.
-  """
+
+def _load(data: config_lib.DataConfig) -> task_lib.Task:
   if official.is_official(data.source):
     return _load_official(data)
   _check(data)
-  _check_new_rows(data)
-  if data.task == "generated_arc":
-    tasks = generate(data.num_train, data.num_test, seed=data.seed)
-    _check_subsets(data, tuple(tasks))
-  else:
-    tasks = download_arc.load_arc(
-      data.source, data.subsets, cache_dir=data.cache_dir
+  if data.num_train or data.num_test:
+    raise errors.UserError(
+      "config.data.num_train and config.data.num_test have no effect on ARC;"
+      " set them to 0 and use config.data.subsets and config.eval.tasks"
     )
-  plan = _plan(data, tasks)
+  if data.source:
+    tasks = arc_tasks.read_folder(data.source, data.subsets)
+  else:
+    # Imported late: only the public download needs TFDS.
+    from trm_jax.data.downloads import arc as download_arc
+
+    tasks = download_arc.load(data.subsets, cache_dir=data.cache_dir)
+  return _task(data, tasks)
+
+
+def _generate(data: config_lib.DataConfig) -> task_lib.Task:
+  _check(data)
+  tasks = generate(data.num_train, data.num_test, seed=data.seed)
+  if data.subsets != tuple(tasks):
+    raise errors.UserError(
+      f"the task {data.task!r} has the subsets {tuple(tasks)!r}; set"
+      " config.data.subsets to that"
+    )
+  return _task(data, tasks)
+
+
+def _task(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> task_lib.Task:
+  table = _table(data, tasks)
   train = arc_dataset.training_set(
-    tasks, plan, test_subset=data.test_subset, seed=data.seed
+    tasks, table, test_subset=data.test_subset, seed=data.seed
   )
-  test = arc_dataset.test_set(tasks, plan, test_subset=data.test_subset)
+  test = arc_dataset.test_set(tasks, table, test_subset=data.test_subset)
   learned = [
     task
     for subset, members in tasks.items()
@@ -56,14 +93,14 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
   return task_lib.Task(
     train=train,
     test=test,
-    look=kind.ARC_LOOK,
+    look=LOOK,
     augmentation=None,  # the variants are puzzles of their own
-    identifiers=plan.identifiers(),
-    ballot=task_lib.Ballot(
+    identifiers=table.identifiers(),
+    augmentation_table=task_lib.AugmentationTable(
       tasks=test.tasks, transforms=test.transforms, colours=test.colours
     ),
     learned=tuple(marks),
-    notes=_notes(plan, learned, _num_variants(data)),
+    notes=_notes(table, learned, _num_variants(data)),
     warnings=_warnings(test.tasks, marks),
   )
 
@@ -71,9 +108,9 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
 def _check(data: config_lib.DataConfig) -> None:
   if data.augmentation == augmentation.ENDLESS:
     raise errors.UserError(
-      "every variant of an ARC task has a row of its own in the puzzle table,"
-      " so their number is fixed: set config.data.augmentation to 'fixed', or"
-      " to 'none'"
+      "each variant of an ARC task has its own row of the puzzle table, so"
+      " their number is fixed: set config.data.augmentation to 'fixed' or"
+      " 'none'"
     )
   if not data.subsets or data.test_subset not in data.subsets:
     raise errors.UserError(
@@ -84,27 +121,11 @@ def _check(data: config_lib.DataConfig) -> None:
     raise errors.UserError(
       f"config.data.subsets {data.subsets!r} names a subset twice"
     )
-  if data.task == "arc" and (data.num_train or data.num_test):
-    raise errors.UserError(
-      "config.data.num_train and config.data.num_test have no meaning for ARC;"
-      " set them to 0 and choose by config.data.subsets and config.eval.tasks"
-    )
-
-
-def _check_new_rows(data: config_lib.DataConfig) -> None:
   if data.new_rows and not data.identifiers:
     raise errors.UserError(
       f"config.data.new_rows {data.new_rows!r} adds rows to a trained table:"
-      " name the workdir of its run by --config.checkpoint.start_from (and, if"
-      " the experiment is not arc_adapt.py, by --config.data.identifiers)"
-    )
-
-
-def _check_subsets(data: config_lib.DataConfig, there: tuple[str, ...]) -> None:
-  if data.subsets != there:
-    raise errors.UserError(
-      f"the task {data.task!r} has the subsets {there!r}; set"
-      " config.data.subsets to that"
+      " set --config.checkpoint.start_from to the workdir of its run (and, if"
+      " the experiment is not arc_adapt.py, --config.data.identifiers too)"
     )
 
 
@@ -112,33 +133,36 @@ def _num_variants(data: config_lib.DataConfig) -> int:
   return 0 if data.augmentation == augmentation.NONE else data.num_variants
 
 
-def _plan(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
+def _table(
+  data: config_lib.DataConfig, tasks: arc_plan.Tasks
+) -> arc_plan.VariantTable:
   if not data.identifiers:
-    return _drawn(data, tasks)
+    return _draw(data, tasks)
   names, where = _listed(data)
   if data.new_rows:
     lacking = arc_plan.without_rows(names, tasks)
     if any(lacking.values()):
-      names += _drawn(data, lacking).identifiers()[1:]
+      names += _draw(data, lacking).identifiers()[1:]
   return arc_plan.from_identifiers(names, tasks, where=where)
 
 
 def _listed(data: config_lib.DataConfig) -> tuple[list[str], str]:
-  """Reads what the rows of the puzzle table are; also says where."""
+  """Returns the identifiers of a run, and the path of their file."""
   path = files.folder(data.identifiers)
   if path.is_dir():
     path /= identifiers.FILE
   if not path.exists():
     raise errors.UserError(
-      f"config.data.identifiers: there is no {path}; expected the workdir of a"
-      f" run or its {identifiers.FILE} (a run that has begun keeps a list of"
-      " all its rows in its own --workdir)"
+      f"config.data.identifiers: {path} does not exist; expected the workdir"
+      f" of a run or its {identifiers.FILE} (which a run writes when it starts)"
     )
   return identifiers.read(path), str(path)
 
 
-def _drawn(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
-  """Draws variants of the tasks; those of files only once."""
+def _draw(
+  data: config_lib.DataConfig, tasks: arc_plan.Tasks
+) -> arc_plan.VariantTable:
+  """Draws the variants of tasks; those of files only once."""
   if data.task == "generated_arc":
     return arc_plan.build(
       tasks,
@@ -149,7 +173,7 @@ def _drawn(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> arc_plan.Plan:
     tasks,
     num_variants=_num_variants(data),
     seed=data.seed,
-    folder=prepare.cache_folder(data.cache_dir) / _PLANS,
+    folder=files.cache_folder(data.cache_dir) / _TABLES,
   )
 
 
@@ -161,23 +185,25 @@ def _warnings(
 
 
 def _notes(
-  plan: arc_plan.Plan, learned: list[arc_tasks.ArcTask], num_variants: int
+  table: arc_plan.VariantTable,
+  learned: list[arc_tasks.ArcTask],
+  num_variants: int,
 ) -> tuple[str, ...]:
   notes = [
-    f"{len(plan.groups):,} tasks, {len(plan.rows):,} variants, the originals"
+    f"{len(table.groups):,} tasks, {len(table.rows):,} variants, the originals"
     " among them"
   ]
-  sparse = sorted(plan.sparse(num_variants), key=lambda task: task[1])
+  sparse = sorted(table.sparse(num_variants), key=lambda task: task[1])
   if sparse:
     named = ", ".join(f"{name} {count}" for name, count in sparse[:_NUM_NAMED])
     notes.append(
       f"{len(sparse)} of them have fewer than {num_variants + 1:,}:"
       f" {named}{', ...' if len(sparse) > _NUM_NAMED else ''}"
     )
-  if plan.unused:
+  if table.unused:
     notes.append(
-      f"{len(plan.unused):,} rows of the puzzle table belong to tasks that the"
-      " data do not have; they are kept as they are"
+      f"{len(table.unused):,} rows of the puzzle table belong to tasks that are"
+      " not in the data; they stay unchanged"
     )
   unknown = sum(pair.output is None for t in learned for pair in t.test)
   if unknown:
@@ -189,16 +215,16 @@ def _notes(
 
 
 def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
-  """Loads a folder of the official builder, whose variants are written out."""
+  """Loads a folder of the official builder, which has all variants."""
   if data.new_rows:
     raise errors.UserError(
       f"config.data.new_rows: {data.source} is a data set of the official"
-      " builder, whose rows are written down; name a folder of ARC's JSON files"
+      " builder, whose rows are fixed; use a folder of ARC's JSON files"
     )
-  task = official.load(data, kind.ARC_LOOK, rules=None)
-  ballot = official.ballot(data.source, task.test, task.identifiers)
+  task = official.load(data, LOOK, rules=None)
+  table = official.augmentation_table(data.source, task.test, task.identifiers)
   names = {name.split(arc_grids.SEPARATOR)[0] for name in task.identifiers[1:]}
-  tested = {member.name for member in ballot.tasks}
+  tested = {member.name for member in table.tasks}
   pairs = official.learned_pairs(task.train)
   marks = [*sorted(names - tested), *leakage.pair_marks(pairs)]
   return task_lib.Task(
@@ -207,41 +233,42 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
     look=task.look,
     augmentation=None,
     identifiers=task.identifiers,
-    ballot=ballot,
+    augmentation_table=table,
     learned=tuple(marks),
     notes=task.notes,
-    warnings=_warnings(ballot.tasks, marks),
+    warnings=_warnings(table.tasks, marks),
   )
 
 
-# Small made-up ARC tasks that need no files.
+# --- generated tasks ---------------------------------------------------------
 
-
-_SIDES = (2, 6)  # of a grid, the first and one past the last
-_NUM_PAIRS = 3  # that show the rule
+_SIDES = (2, 6)  # range of a grid's sides, without the end
+_NUM_PAIRS = 3  # demonstrations
 
 
 def generate(
   num_train: int, num_test: int, *, seed: int
 ) -> dict[str, list[arc_tasks.ArcTask]]:
-  """Draws tasks whose rule is to turn or mirror a grid and to recolour it.
+  """Generates tasks whose rule is a symmetry of the square and new colours.
 
   Args:
-    num_train: Tasks of the subset "training".
-    num_test: Tasks of the subset "evaluation".
-    seed: Of the draws.
+    num_train: Number of tasks of the subset "training".
+    num_test: Number of tasks of the subset "evaluation".
+    seed: Seed of the draws.
 
   Returns:
     The two subsets.
   """
   rng = np.random.default_rng(seed)
   return {
-    "training": [_task(rng, f"training{i}") for i in range(num_train)],
-    "evaluation": [_task(rng, f"evaluation{i}") for i in range(num_test)],
+    "training": [_generate_task(rng, f"training{i}") for i in range(num_train)],
+    "evaluation": [
+      _generate_task(rng, f"evaluation{i}") for i in range(num_test)
+    ],
   }
 
 
-def _task(rng: np.random.Generator, name: str) -> arc_tasks.ArcTask:
+def _generate_task(rng: np.random.Generator, name: str) -> arc_tasks.ArcTask:
   transform = int(rng.integers(arc_grids.NUM_TRANSFORMS))
   colours = rng.permutation(arc_grids.NUM_COLOURS).astype(np.uint8)
   pairs = []
@@ -253,3 +280,21 @@ def _task(rng: np.random.Generator, name: str) -> arc_tasks.ArcTask:
   return arc_tasks.ArcTask(
     name=name, train=tuple(pairs[:-1]), test=tuple(pairs[-1:]), test_first=False
   )
+
+
+ARC = task_lib.TaskType(
+  load=_load,
+  look=lambda *_: LOOK,
+  rules=lambda data: None,
+  parse_questions=None,
+  own_settings=(
+    "source",
+    "identifiers",
+    "new_rows",
+    "subsets",
+    "test_subset",
+  ),
+)
+GENERATED = dataclasses.replace(
+  ARC, load=_generate, own_settings=ARC.own_settings[1:], file_task="arc"
+)

@@ -1,8 +1,8 @@
-"""Which variants of which ARC tasks there are: the plan of a data set.
+"""The variants of ARC tasks: drawn once, and their rows of the puzzle table.
 
-The official builder writes every variant of every task to disk. What it draws
-for them, a transform and ten colours, is all that a plan holds, draw by draw
-the same, so that row i of a puzzle table means the same here and there.
+The official builder writes every variant of every task to disk. Here, a table
+holds what it draws for them, a transform and ten colours, draw by draw the
+same, so that row i of the puzzle table means the same in both.
 """
 
 import collections
@@ -11,7 +11,6 @@ import hashlib
 import json
 import pathlib
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,22 +22,22 @@ from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.data.arc import variants as arc_variants
 
-Tasks = Mapping[str, Sequence[arc_tasks.ArcTask]]  # those of each subset
+Tasks = Mapping[str, Sequence[arc_tasks.ArcTask]]  # by subset
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """Puzzles, that is variants, grouped by task; a task's first is its original.
+class VariantTable:
+  """Variants (puzzles) grouped by task; the first of a task is its original.
 
   Attributes:
     groups: Subset and name of each task, G.
     group_indices: Group g has the puzzles [g] to [g + 1], int64 [G + 1].
-    rows: Row of the puzzle table for each puzzle, int32 [N]. A task that stands
-      in two subsets shares its rows.
-    transforms: 0..7, for `arc.apply`, uint8 [N].
-    colours: New colour of each old one, for `arc.apply`, uint8 [N, 10].
-    num_rows: Rows of the puzzle table, with row 0, which is blank.
-    unused: Rows of tasks that the data do not have, and their identifiers.
+    rows: Row of the puzzle table for each puzzle, int32 [N]. A task that is in
+      two subsets shares its rows.
+    transforms: Transform 0..7 of each puzzle, for `grids.apply`, uint8 [N].
+    colours: New colour of each old one, for `grids.apply`, uint8 [N, 10].
+    num_rows: Rows of the puzzle table, including row 0, which is blank.
+    unused: Rows and identifiers of tasks that are not in the data.
   """
 
   groups: tuple[tuple[str, str], ...]
@@ -70,7 +69,7 @@ class Plan:
       raise ValueError(f"rows are not between 1 and {self.num_rows - 1}")
 
   def identifiers(self) -> list[str]:
-    """Returns the name of every row, as the official builder writes them."""
+    """Returns the name of every row, as in the official identifiers.json."""
     result = [identifiers_lib.BLANK] * self.num_rows
     for row, name in self.unused:
       result[row] = name
@@ -92,9 +91,10 @@ class Plan:
     return result
 
   def sparse(self, num_variants: int) -> list[tuple[str, int]]:
-    """Lists the tasks with fewer puzzles than num_variants + 1, and how many.
+    """Returns name and number of puzzles of the tasks that lack variants.
 
-    Tasks of few colours or with symmetric grids do not have more.
+    Tasks of few colours or with symmetric grids have less than num_variants in
+    addition to the original.
     """
     counts = np.diff(self.group_indices).tolist()
     return [
@@ -106,19 +106,19 @@ class Plan:
 
 def build(
   tasks: Tasks, *, num_variants: int, rng: np.random.RandomState
-) -> Plan:
-  """Draws a plan, draw by draw as the official builder does.
+) -> VariantTable:
+  """Draws a table, draw by draw as the official builder does.
 
   Args:
-    tasks: Of every subset; the order matters, of subsets and tasks.
-    num_variants: Of each task, beside the original.
-    rng: The draws; seeded with 42 officially.
+    tasks: Tasks of each subset; the order of subsets and tasks matters.
+    num_variants: Variants per task in addition to the original.
+    rng: Random state; seeded with 42 officially.
 
   Returns:
-    The plan: subsets in the given order, the tasks of each in random order.
+    The table: subsets in the given order, the tasks of each in random order.
 
   Raises:
-    UserError: if there is no task, or one with a name that cannot be.
+    UserError: if there is no task, or one has an impossible name.
   """
   _check_names(tasks)
   groups, variants = [], []
@@ -131,7 +131,7 @@ def build(
         arc_variants.distinct(task, num_variants=num_variants, rng=rng)
       )
   rows, num_rows = _new_rows(groups, variants)
-  return Plan(
+  return VariantTable(
     groups=tuple(groups),
     group_indices=_indices([transforms for transforms, _ in variants]),
     rows=rows,
@@ -160,17 +160,17 @@ def _new_rows(
   groups: Sequence[tuple[str, str]],
   variants: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, int]:
-  """Numbers the variants from 1 on; what has the same name, the same.
+  """Numbers the variants from 1 on, those with the same name alike.
 
   Args:
     groups: Subset and name of each task.
     variants: Transforms and colours of each task's variants.
 
   Returns:
-    Rows of all variants, int32 [N], and the number after the last.
+    Rows of all variants, int32 [N], and the number of rows.
   """
   in_subsets = collections.Counter(name for _, name in groups)
-  known: dict[tuple[str, int, bytes], int] = {}  # only what may come again
+  known: dict[tuple[str, int, bytes], int] = {}  # only repeatable ones
   parts = []
   following = 1
   for (_, name), (transforms, colours) in zip(groups, variants, strict=True):
@@ -187,21 +187,21 @@ def _new_rows(
 
 
 def _indices(parts: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
-  """Returns where each part begins and the last one ends, int64."""
+  """Returns the start of each part and the end of the last, int64."""
   return np.cumsum([0, *map(len, parts)], dtype=np.int64)
 
 
 def without_rows(
   names: Sequence[str], tasks: Tasks
 ) -> dict[str, list[arc_tasks.ArcTask]]:
-  """Returns the tasks of which not a single variant is in a list.
+  """Returns the tasks without any row in a puzzle table.
 
   Args:
-    names: What each row of a puzzle table stands for.
-    tasks: Of every subset.
+    names: Identifiers of the rows.
+    tasks: Tasks of each subset.
 
   Returns:
-    Those of the tasks, of every subset, that need rows of their own.
+    The tasks of each subset that need new rows.
   """
   known = {name.split(arc_grids.SEPARATOR)[0] for name in names}
   return {
@@ -210,22 +210,24 @@ def without_rows(
   }
 
 
-def from_identifiers(names: Sequence[str], tasks: Tasks, *, where: str) -> Plan:
-  """Makes the plan that another program's puzzle table was trained with.
+def from_identifiers(
+  names: Sequence[str], tasks: Tasks, *, where: str
+) -> VariantTable:
+  """Builds the table that an existing puzzle table was trained with.
 
   Args:
-    names: What each row stands for, in any order but for row 0, which is
+    names: Identifiers of the rows, in any order except for row 0, which is
       blank.
-    tasks: Of every subset.
-    where: The file they are from, begins the text of an error.
+    tasks: Tasks of each subset.
+    where: File of the identifiers; begins an error message.
 
   Returns:
-    The plan: subsets in the given order, the tasks of each in the order of
+    The table: subsets in the given order, the tasks of each in the order of
     their originals in the list.
 
   Raises:
-    UserError: on a name that is malformed or there twice, or if a task of the
-      data is missing.
+    UserError: on a malformed or repeated identifier, or if a task of the data
+      is missing.
   """
   _check_names(tasks)
   identifiers_lib.check(names, where=where)
@@ -246,7 +248,7 @@ def from_identifiers(names: Sequence[str], tasks: Tasks, *, where: str) -> Plan:
   all_colours = np.frombuffer(digits, np.uint8).reshape(len(names), -1)
   all_transforms = np.array([transform for _, transform, _ in variants])
   used = {name for _, name in groups}
-  return Plan(
+  return VariantTable(
     groups=groups,
     group_indices=_indices([members[name] for _, name in groups]),
     rows=rows.astype(np.int32),
@@ -267,7 +269,7 @@ def _groups_in(
   tasks: Tasks,
   where: str,
 ) -> tuple[tuple[str, str], ...]:
-  """Puts the tasks in order; UserError if the list does not fit them."""
+  """Returns the tasks in order; UserError if the list does not match them."""
   groups: list[tuple[str, str]] = []
   missing: list[str] = []
   counts = collections.Counter(
@@ -276,7 +278,7 @@ def _groups_in(
   for name, count in counts.items():
     if count > 1:
       raise errors.UserError(
-        f"the ARC task {name!r} stands in several subsets: which of its rows "
+        f"the ARC task {name!r} is in several subsets, and which of its rows "
         f"in {where} belong to which is not known; leave one subset out"
       )
   for subset, given in tasks.items():
@@ -289,37 +291,36 @@ def _groups_in(
     groups += [(subset, name) for name in sorted(found, key=found.__getitem__)]
   if missing:
     raise errors.UserError(
-      f"{where} has the identifiers of another data set: {len(missing)} of "
-      f"{len(missing) + len(groups)} tasks have no original in it, first "
-      f"{missing[0]}"
+      f"{where} has the identifiers of another data set: the originals of "
+      f"{len(missing)} of {len(missing) + len(groups)} tasks are missing, first"
+      f" {missing[0]}"
     )
   return tuple(groups)
 
 
-# Plans of variants kept in files, so that each is drawn once.
+# --- tables cached in files --------------------------------------------------
 
-
-_FORMAT = 1  # of the files; to be raised when they or the draws change
+_FORMAT = 1  # to be raised when the files or the draws change
 _ARRAYS = ("group_indices", "rows", "transforms", "colours")
 
 
 def cached(
   tasks: Tasks, *, num_variants: int, seed: int, folder: pathlib.Path
-) -> Plan:
-  """Builds a plan as `arc_plan.build` does, or reads it from its file.
+) -> VariantTable:
+  """Builds a table as `build` does, or reads it from its file.
 
   Args:
-    tasks: As in `arc_plan.build`.
-    num_variants: As in `arc_plan.build`.
-    seed: Of the draws; 42 officially.
-    folder: Where plans are kept.
+    tasks: As in `build`.
+    num_variants: As in `build`.
+    seed: Seed of the draws; 42 officially.
+    folder: Folder of the files.
 
   Returns:
-    The plan.
+    The table.
 
   Raises:
     UserError: if a number is out of range, if the file is damaged or cannot
-      be written, or as in `arc_plan.build`.
+      be written, or as in `build`.
   """
   if num_variants < 0 or not 0 <= seed < 2**32:
     raise errors.UserError(
@@ -331,56 +332,40 @@ def cached(
     return _read(path)
   count = sum(map(len, tasks.values()))
   print(
-    f"building the plan of variants, once: {count:,} tasks, up to "
-    f"{num_variants:,} variants each",
+    f"drawing the variants of {count:,} tasks, once: up to {num_variants:,} "
+    "each",
     file=sys.stderr,
     flush=True,
   )
   rng = np.random.RandomState(seed)
-  plan = build(tasks, num_variants=num_variants, rng=rng)
-  _list_sparse(plan, num_variants)
+  table = build(tasks, num_variants=num_variants, rng=rng)
   with files.writing(path) as file:
     np.savez(
       file,
-      groups=np.array(json.dumps(plan.groups)),
-      num_rows=np.array(plan.num_rows),
-      **{name: getattr(plan, name) for name in _ARRAYS},
+      groups=np.array(json.dumps(table.groups)),
+      num_rows=np.array(table.num_rows),
+      **{name: getattr(table, name) for name in _ARRAYS},
     )
-  return plan
+  return table
 
 
-def _list_sparse(plan: Plan, num_variants: int) -> None:
-  """Tells which tasks have fewer variants than were asked for."""
-  by_count: dict[int, list[str]] = {}
-  for name, count in sorted(plan.sparse(num_variants)):
-    by_count.setdefault(count, []).append(name)
-  if by_count:
-    lines = [
-      "fewer variants, by symmetry or for want of colours (with the original):"
-    ]
-    for count, names in sorted(by_count.items()):
-      text = f"{count:,}: {', '.join(names)}"
-      lines.append(textwrap.indent(textwrap.fill(text, 76), "  "))
-    print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _read(path: pathlib.Path) -> Plan:
+def _read(path: pathlib.Path) -> VariantTable:
   try:
     with np.load(path) as file:
-      return Plan(
+      return VariantTable(
         groups=tuple(map(tuple, json.loads(str(file["groups"])))),
         num_rows=int(file["num_rows"]),
         **{name: file[name] for name in _ARRAYS},
       )
   except Exception as error:  # zipfile, zlib and NumPy raise many kinds
     raise errors.UserError(
-      f"the plan of variants in {path} is damaged "
-      f"({errors.first_line(error)}): delete that file to have it built again"
+      f"the table of variants in {path} is damaged "
+      f"({errors.first_line(error)}): delete that file to rebuild it"
     ) from error
 
 
 def _digest(tasks: Tasks, num_variants: int, seed: int) -> str:
-  """Returns a hex digest of all that a plan depends on."""
+  """Returns a hex digest of everything that a table depends on."""
   result = hashlib.blake2b(
     repr((_FORMAT, num_variants, seed)).encode(), digest_size=12
   )

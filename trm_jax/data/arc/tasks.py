@@ -1,21 +1,21 @@
-"""ARC tasks as they are written down: grids of colours, in pairs."""
+"""ARC tasks: pairs of grids of colours, and the JSON files they come in."""
 
 import dataclasses
+import gzip
 import json
+import pathlib
 import re
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trm_jax import errors
+from trm_jax.data import files
+from trm_jax.data.arc import grids as arc_grids
 
-MAX_SIDE = 30
-NUM_COLOURS = 10
-
-# Between the name and the symmetry in the identifier of a varied task.
-_RESERVED = "|||"
-# JSON and names of files may have halves of characters, which UTF-8 has not.
+# JSON and file names may contain lone surrogates, which UTF-8 cannot encode.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -25,7 +25,7 @@ class Pair:
 
   Attributes:
     input: Colours 0..9, uint8 [h, w] with 1 <= h, w <= 30.
-    output: The same of another shape, or None if it is not known.
+    output: The same with its own shape; None if unknown.
   """
 
   input: np.ndarray
@@ -34,14 +34,14 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class ArcTask:
-  """One task: pairs that show a rule, and inputs to apply it to.
+  """One task: pairs that demonstrate a rule, and inputs to apply it to.
 
   Attributes:
     name: Identifier, e.g. "007bbfb7".
-    train: Pairs that show the rule; their outputs are always known.
+    train: Demonstration pairs, all with outputs.
     test: Pairs to solve.
-    test_first: Whether the file names "test" before "train"; the official
-      builder keeps that order among a training task's examples.
+    test_first: Whether the file has "test" before "train"; the official builder
+      keeps that order among the examples of a training task.
   """
 
   name: str
@@ -57,27 +57,26 @@ def parse_task(
   solutions: Sequence[np.ndarray] | None,
   where: str,
 ) -> ArcTask:
-  """Checks one task of a JSON file.
+  """Validates one task of a JSON file.
 
   Args:
     name: Identifier of the task.
-    value: What the JSON says: an object with `train` and `test`, lists of
-      objects with `input` and `output`. A test pair may lack its output.
-    solutions: Outputs of the test pairs from another file; None if there are
-      none.
-    where: Begins the text of an error, usually the name of the file.
+    value: JSON value: an object with `train` and `test`, lists of objects with
+      `input` and `output`. The output of a test pair may be missing.
+    solutions: Outputs of the test pairs from another file, if there is one.
+    where: Begins an error message, usually the file name.
 
   Returns:
     The task.
 
   Raises:
-    UserError: that names file, task and pair, for anything that is not as it
-      should, or if two sources of an output disagree.
+    UserError: with file, task and pair, if the task is malformed or two sources
+      of an output disagree.
   """
-  if not name or _RESERVED in name or _SURROGATE.search(name):
+  if not name or arc_grids.SEPARATOR in name or _SURROGATE.search(name):
     raise errors.UserError(
-      f"{where}: {name!r} cannot be the name of a task: it is empty, or has "
-      f"{_RESERVED!r} or half of a character in it"
+      f"{where}: {name!r} cannot be the name of a task: it is empty or"
+      f" contains {arc_grids.SEPARATOR!r} or a lone surrogate"
     )
   where = f"{where} task {name!r}"
   if not isinstance(value, dict):
@@ -103,18 +102,18 @@ def parse_task(
 def parse_solutions(
   name: str, value: Any, *, where: str
 ) -> tuple[np.ndarray, ...]:
-  """Checks one task's entry of a file of solutions.
+  """Validates one task's entry in a solutions file.
 
   Args:
     name: Identifier of the task.
-    value: What the JSON says: a list of grids.
-    where: Begins the text of an error, usually the name of the file.
+    value: JSON value: a list of grids.
+    where: Begins an error message, usually the file name.
 
   Returns:
     Outputs of the test pairs in their order, each uint8 [h, w].
 
   Raises:
-    UserError: that names file, task and solution.
+    UserError: with file, task and solution, if the entry is malformed.
   """
   where = f"{where} task {name!r}"
   if not isinstance(value, list):
@@ -136,7 +135,7 @@ def _parse_pairs(
       f"{where}: {part} is {_kind(pairs)}, expected a list of pairs"
     )
   if not pairs:
-    raise errors.UserError(f"{where}: is a task without {part} pairs")
+    raise errors.UserError(f"{where}: has no {part} pairs")
   return tuple(
     _parse_pair(pair, f"{where} {part} pair {number}:")
     for number, pair in enumerate(pairs, 1)
@@ -164,9 +163,9 @@ def _parse_grid(value: Any, where: str) -> np.ndarray:
     raise errors.UserError(
       f"{where} is {_kind(value)}, expected a list of rows of colours"
     )
-  if not 1 <= len(value) <= MAX_SIDE:
+  if not 1 <= len(value) <= arc_grids.SIDE:
     raise errors.UserError(
-      f"{where} has {len(value)} rows, expected 1 to {MAX_SIDE}"
+      f"{where} has {len(value)} rows, expected 1 to {arc_grids.SIDE}"
     )
   for number, row in enumerate(value, 1):
     if not isinstance(row, list):
@@ -180,14 +179,14 @@ def _parse_grid(value: Any, where: str) -> np.ndarray:
       )
     for column, colour in enumerate(row, 1):
       # type(), as True is an instance of int.
-      if type(colour) is not int or not 0 <= colour < NUM_COLOURS:
+      if type(colour) is not int or not 0 <= colour < arc_grids.NUM_COLOURS:
         raise errors.UserError(
           f"{where} row {number}, column {column} is {_shown(colour)}, "
           "expected a colour, a whole number from 0 to 9"
         )
-  if not 1 <= len(value[0]) <= MAX_SIDE:
+  if not 1 <= len(value[0]) <= arc_grids.SIDE:
     raise errors.UserError(
-      f"{where} has {len(value[0])} columns, expected 1 to {MAX_SIDE}"
+      f"{where} has {len(value[0])} columns, expected 1 to {arc_grids.SIDE}"
     )
   return np.array(value, np.uint8)
 
@@ -195,7 +194,7 @@ def _parse_grid(value: Any, where: str) -> np.ndarray:
 def _solved(
   test: tuple[Pair, ...], solutions: Sequence[np.ndarray], where: str
 ) -> tuple[Pair, ...]:
-  """Gives the test pairs their outputs."""
+  """Returns the test pairs with their outputs."""
   if len(solutions) != len(test):
     raise errors.UserError(
       f"{where}: has {len(test)} test inputs, but there are {len(solutions)} "
@@ -206,8 +205,8 @@ def _solved(
   ):
     if pair.output is not None and not np.array_equal(pair.output, solution):
       raise errors.UserError(
-        f"{where} test pair {number}: has an output that is not the solution "
-        "given for it"
+        f"{where} test pair {number}: its output differs from the solutions"
+        " file"
       )
   return tuple(
     Pair(input=pair.input, output=solution)
@@ -216,7 +215,7 @@ def _solved(
 
 
 def _kind(value: Any) -> str:
-  """Says what a JSON value is."""
+  """Describes a JSON value."""
   if isinstance(value, dict):
     return "an object"
   if isinstance(value, list):
@@ -225,30 +224,30 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-  """Writes a JSON value as its file does, not more than a few characters."""
+  """Returns the JSON of a value, truncated."""
   return json.dumps(value)[:40]
 
 
 def load_json(data: bytes, *, where: str) -> Any:
-  """Reads a JSON text, strictly.
+  """Parses JSON strictly.
 
   Args:
-    data: The text in UTF-8.
-    where: Begins the text of an error, usually the name of the file.
+    data: JSON in UTF-8.
+    where: Begins an error message, usually the file name.
 
   Returns:
-    Its value; objects keep the order of their keys.
+    The value; objects keep the order of their keys.
 
   Raises:
-    UserError: if it is no JSON (with line and column), no UTF-8, or names a key
-      twice, of which one would be lost.
+    UserError: if the text is not JSON (with line and column), not UTF-8, or has
+      a key twice, one of which would be lost.
   """
 
   def refuse_repeated_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
     value = {}
     for key, item in items:
       if key in value:
-        raise errors.UserError(f"{where}: the key {key[:80]!r} is there twice")
+        raise errors.UserError(f"{where}: has the key {key[:80]!r} twice")
       value[key] = item
     return value
 
@@ -272,7 +271,7 @@ def load_json(data: bytes, *, where: str) -> Any:
 
 
 def to_json(task: ArcTask) -> str:
-  """Writes a task as one line of JSON, which `from_json` reads."""
+  """Returns a task as one line of JSON, which `from_json` reads."""
   parts = {
     "train": [_pair_to_json(pair) for pair in task.train],
     "test": [_pair_to_json(pair) for pair in task.test],
@@ -290,8 +289,189 @@ def _pair_to_json(pair: Pair) -> dict[str, list[list[int]]]:
 
 
 def from_json(text: str | bytes) -> ArcTask:
-  """Reads what `to_json` has written."""
+  """Reads the JSON of `to_json`."""
   value = json.loads(text)
   return parse_task(
     value["name"], value, solutions=None, where="a prepared record"
   )
+
+
+# --- files -------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CombinedFiles:
+  """A subset in the layout of the Kaggle contests: all tasks in one file.
+
+  Attributes:
+    challenges: Tasks by name, `.json` or `.json.gz`.
+    solutions: Outputs of the test pairs by name; None if unknown.
+  """
+
+  challenges: pathlib.Path
+  solutions: pathlib.Path | None
+
+  def read(self) -> list[ArcTask]:
+    """Reads the tasks in the order of the file; see `read_folder`."""
+    where = self.challenges.name
+    values = _load_object(self.challenges)
+    if not values:
+      raise errors.UserError(f"{where} has no tasks")
+    solutions = self._read_solutions(values)
+    return [
+      parse_task(name, value, solutions=solutions.get(name), where=where)
+      for name, value in values.items()
+    ]
+
+  def _read_solutions(self, tasks: dict[str, Any]) -> dict[str, Any]:
+    if self.solutions is None:
+      return {}
+    where = self.solutions.name
+    values = _load_object(self.solutions)
+    for name in values:
+      if name not in tasks:
+        raise errors.UserError(
+          f"{where} task {name!r}: is not in {self.challenges.name}"
+        )
+    for name in tasks:
+      if name not in values:
+        raise errors.UserError(
+          f"{where}: has no solutions for task {name!r} of "
+          f"{self.challenges.name}"
+        )
+    return {
+      name: parse_solutions(name, value, where=where)
+      for name, value in values.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparateFiles:
+  """A subset in the layout of the public repositories: one task per file.
+
+  Attributes:
+    paths: The files, sorted by name; the file name is the task's name.
+  """
+
+  paths: tuple[pathlib.Path, ...]
+
+  def read(self) -> list[ArcTask]:
+    """Reads the tasks, sorted by name; see `read_folder`."""
+    tasks = []
+    for path in self.paths:
+      where = f"{path.parent.name}/{path.name}"
+      value = load_json(_read_bytes(path), where=where)
+      tasks.append(parse_task(path.stem, value, solutions=None, where=where))
+    return tasks
+
+
+SubsetFiles = CombinedFiles | SeparateFiles
+
+
+def read_folder(
+  source: str, subsets: Sequence[str]
+) -> dict[str, list[ArcTask]]:
+  """Reads some subsets of a folder.
+
+  Args:
+    source: A folder. A subset is either `arc-agi_<subset>_challenges.json` with
+      or without an `arc-agi_<subset>_solutions.json` (or .json.gz), or a folder
+      `<subset>` or `data/<subset>` of `.json` files.
+    subsets: Names, e.g. ("training", "evaluation").
+
+  Returns:
+    The tasks of each subset in the order asked for; those of a subset in the
+    order of the file or sorted by name.
+
+  Raises:
+    UserError: if the folder or a subset is missing, if a subset exists twice,
+      or, with file, task and pair, if a task is malformed.
+  """
+  folder = pathlib.Path(source).expanduser()
+  if not folder.is_dir():
+    raise errors.UserError(
+      f"config.data.source is {source!r}, which is not a folder: expected one "
+      "with ARC tasks"
+    )
+  found = {subset: _find_subset(folder, subset) for subset in subsets}
+  return {subset: files_of.read() for subset, files_of in found.items()}
+
+
+def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
+  if subset in ("", "..") or pathlib.PurePath(subset).name != subset:
+    raise errors.UserError(
+      f"{subset!r} cannot be the name of a subset of ARC tasks"
+    )
+  combined = f"arc-agi_{subset}_challenges.json"
+  challenges = files.plain_or_gzipped(folder, combined)
+  subfolders = [
+    path
+    for path in (folder / subset, folder / "data" / subset)
+    if path.is_dir()
+  ]
+  found = ([challenges] if challenges else []) + subfolders
+  if not found:
+    raise errors.UserError(
+      f"{folder} has no ARC subset {subset!r}: neither {combined} nor "
+      f"{combined}.gz nor a folder {subset} or data/{subset} with .json files"
+      f"{_others(folder)}"
+    )
+  if len(found) > 1:
+    raise errors.UserError(
+      f"{folder} has the ARC subset {subset!r} twice, as "
+      f"{found[0].relative_to(folder)} and {found[1].relative_to(folder)}: "
+      "remove one of them"
+    )
+  if challenges:
+    solutions = f"arc-agi_{subset}_solutions.json"
+    return CombinedFiles(
+      challenges=challenges, solutions=files.plain_or_gzipped(folder, solutions)
+    )
+  paths = sorted(
+    (
+      path
+      for path in found[0].glob("*.json")
+      if not path.name.startswith(".")  # what file managers leave behind
+    ),
+    key=lambda path: path.stem,
+  )
+  if not paths:
+    raise errors.UserError(f"{found[0]} has no .json files")
+  return SeparateFiles(paths=tuple(paths))
+
+
+def _others(folder: pathlib.Path) -> str:
+  """Returns the end of an error message: which subsets there are."""
+  names = {
+    path.name.removeprefix("arc-agi_").split("_challenges.json")[0]
+    for path in folder.glob("arc-agi_*_challenges.json*")
+  }
+  for parent in (folder, folder / "data"):
+    names |= {path.parent.name for path in parent.glob("*/*.json")}
+  if not names:
+    return ""
+  return (
+    f"; available are {', '.join(sorted(names))}: set config.data.subsets and"
+    " config.data.test_subset"
+  )
+
+
+def _load_object(path: pathlib.Path) -> dict[str, Any]:
+  value = load_json(_read_bytes(path), where=path.name)
+  if not isinstance(value, dict):
+    raise errors.UserError(
+      f"{path.name}: the top level is not an object with an entry per task"
+    )
+  return value
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+  opener = gzip.open if path.suffix == ".gz" else open
+  try:
+    with opener(path, "rb") as file:
+      return file.read()
+  except (EOFError, zlib.error, OSError) as error:
+    raise errors.UserError(
+      f"{path.name}: cannot be read, the file is damaged or not accessible "
+      f"({error})"
+    ) from error

@@ -1,8 +1,9 @@
-"""Draws the variants of an ARC task, and tells which of them are the same.
+"""Draws the distinct variants of an ARC task.
 
-A turned or recoloured task can be one that was there before: a task of one
-colour has few variants, and one of symmetric grids has fewer than others. Two
-variants are the same when they hold the same pairs, in whatever order.
+A transformed or recoloured task can be equal to an earlier one: tasks of one
+colour or of symmetric grids have few variants. Two variants are equal if they
+have the same pairs in any order. The official builder compares SHA-256 hashes,
+to which the tests compare the fingerprints used here.
 """
 
 from collections.abc import Iterable
@@ -13,9 +14,9 @@ from trm_jax.data import rng as rng_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
 
-_TRIALS_PER_VARIANT = 5  # then a task has to do with fewer variants
+_TRIALS_PER_VARIANT = 5  # after these, a task has fewer variants
 _NEW_COLOURS = np.arange(1, arc_grids.NUM_COLOURS, dtype=np.uint8)
-# The official builder takes it for an answer that is not known.
+# The official builder's placeholder for an unknown answer.
 _NO_ANSWER = np.zeros((1, 1), np.uint8)
 
 # Random weights of the cells, for inputs and for outputs.
@@ -29,14 +30,14 @@ _WEIGHTS = rng_lib.key(
 
 
 def _colour_sums(grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """Adds up the weights of each colour's cells after each transform.
+  """Sums the weights of each colour's cells after each transform.
 
   Args:
     grid: Colours, uint8 [h, w].
-    weights: Of the places of a grid, uint64 [30, 30].
+    weights: Weight of each cell, uint64 [30, 30].
 
   Returns:
-    uint64 [8, 10].
+    Sums, uint64 [8, 10].
   """
   cells = np.arange(grid.size).reshape(grid.shape)
   placed = np.empty((arc_grids.NUM_TRANSFORMS, grid.size), np.uint64)
@@ -49,19 +50,19 @@ def _colour_sums(grid: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 class Fingerprints:
-  """Computes a 64-bit number for each variant of one task.
+  """Computes a 64-bit fingerprint of each variant of one task.
 
-  A pair's number is the sum over its cells, after the transform, of weight *
-  (new colour + 1), modulo 2^64; cells outside the grid add nothing, so that the
-  sum knows the shape. A task's number is the sum of its pairs' scrambled
-  numbers. Equal variants have equal numbers. Two that differ have equal numbers
-  with a chance of 2^-61, since colours + 1 differ by 10 at most and so by no
-  multiple of 16: below 10^-8 for one mistake in a plan of a thousand tasks,
-  each with 5,000 trials against up to 1,000 variants.
+  The fingerprint of a pair is the sum over its cells, after the transform, of
+  weight * (new colour + 1), modulo 2^64; cells outside the grid add nothing, so
+  it depends on the shape. The fingerprint of a task is the sum of its pairs'
+  hashed fingerprints. Equal variants have equal fingerprints. Different ones
+  collide with probability 2^-61, as colours + 1 differ by at most 10 and so by
+  no multiple of 16: less than 10^-8 for one collision in a table of a thousand
+  tasks, each with 5,000 trials against up to 1,000 variants.
   """
 
   def __init__(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]):
-    """Looks at every cell once.
+    """Sums the weights of all cells.
 
     Args:
       pairs: Inputs and outputs, colours, uint8 [h, w] each.
@@ -75,7 +76,7 @@ class Fingerprints:
     )
 
   def __call__(self, transforms: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Computes the numbers of n variants.
+    """Computes the fingerprints of n variants.
 
     Args:
       transforms: uint8 [n].
@@ -96,11 +97,11 @@ class Fingerprints:
 def draw(
   count: int, *, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws variants, equal ones among them, as the official builder does.
+  """Draws variants with repetition, as the official builder does.
 
   Args:
     count: n.
-    rng: Is advanced by n draws of a transform and a permutation each.
+    rng: Advanced by n draws of a transform and a permutation each.
 
   Returns:
     Transforms, uint8 [n], and colours, uint8 [n, 10].
@@ -116,15 +117,14 @@ def draw(
 def distinct(
   task: arc_tasks.ArcTask, *, num_variants: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a task's variants, no two the same, as the official builder does.
+  """Draws a task's distinct variants, as the official builder does.
 
-  It tries five times as often as variants are wanted and takes what it has by
-  then.
+  After five trials per variant, the variants found so far have to do.
 
   Args:
-    task: Its training and test pairs count alike.
-    num_variants: Wanted, beside the original.
-    rng: Is advanced as by the official builder.
+    task: Task; its training and test pairs count alike.
+    num_variants: Number of variants wanted in addition to the original.
+    rng: Advanced exactly as by the official builder.
 
   Returns:
     Transforms, uint8 [n], and colours, uint8 [n, 10]; the original comes first.
@@ -137,8 +137,8 @@ def distinct(
   colours = [arc_grids.SAME_COLOURS[None]]
   seen = set(fingerprints(transforms[0], colours[0]).tolist())
   left = _TRIALS_PER_VARIANT * num_variants
-  # As many trials as are missing: what follows finds rng as the official
-  # builder does, which stops at the last variant that it needs.
+  # Only as many trials as variants are missing, so that rng ends in the same
+  # state as in the official builder, which stops at the last variant it needs.
   while count := min(num_variants + 1 - len(seen), left):
     left -= count
     new_transforms, new_colours = draw(count, rng=rng)

@@ -1,12 +1,11 @@
-"""Puzzles that TFDS prepares once and keeps in a cache folder."""
+"""Downloads prepared once by TFDS and cached as array records."""
 
 import contextlib
-import hashlib
 import io
 import pathlib
 import sys
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import tensorflow_datasets as tfds
@@ -14,23 +13,27 @@ from absl import logging
 from etils import epath
 
 from trm_jax import errors
+from trm_jax.data import files
 
-PROGRESS_EVERY = 100_000  # puzzles between two lines of progress
-
+_PROGRESS_EVERY = 100_000  # records between two lines of progress
 _READ_CHUNK = 10_000  # records fetched at once
 _CONNECT_SECONDS = 20
 
 
 class PuzzleBuilder(tfds.core.GeneratorBasedBuilder):
-  """What the builders of all kinds of puzzles share."""
+  """Base class of the builders.
 
-  VERSION = tfds.core.Version("1.0.0")
+  Attributes:
+    title: The data set's name, for the user.
+    folder_hint: What a local folder of such puzzles contains.
+    user_error: The error that stopped a preparation. TFDS rewrites the
+      exceptions of its generators; this is the original.
+  """
 
-  title: ClassVar[str]  # what the user calls these puzzles
-  folder_hint: ClassVar[str]  # what a folder of them looks like
+  VERSION = tfds.core.Version("2.0.0")
 
-  # What stopped a preparation. TFDS rewrites the exceptions of its generators;
-  # this is the original.
+  title: ClassVar[str]
+  folder_hint: ClassVar[str]
   user_error: errors.UserError | None = None
 
   @contextlib.contextmanager
@@ -48,26 +51,26 @@ class PuzzleBuilder(tfds.core.GeneratorBasedBuilder):
     """Downloads public files.
 
     Args:
-      dl_manager: As TFDS hands it to `_split_generators`.
+      dl_manager: The argument of `_split_generators`.
       urls: Address of every file.
       origin: The address that an error names.
 
     Returns:
-      Where each file is now.
+      Path of each file.
 
     Raises:
       UserError: if that fails.
     """
     with self.keeping_user_errors():
       try:
-        # TFDS tries for minutes; without a network, say so at once.
+        # TFDS retries for minutes; without a network, fail at once.
         request = urllib.request.Request(
           next(iter(urls.values())), method="HEAD"
         )
         with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS):
           pass
         return dl_manager.download(dict(urls))
-      except Exception as error:  # whatever the network comes up with
+      except Exception as error:  # networks raise many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise errors.UserError(
           f"cannot download {origin} ({reason}): set config.data.source to a "
@@ -78,47 +81,32 @@ class PuzzleBuilder(tfds.core.GeneratorBasedBuilder):
 Builder = TypeVar("Builder", bound=PuzzleBuilder)
 
 
-def cache_folder(cache_dir: str) -> epath.Path:
-  """Returns where prepared data are kept; "" is the default of TFDS."""
-  return epath.Path(cache_dir or tfds.core.constants.DATA_DIR).expanduser()
-
-
 def prepare(
-  builder_class: type[Builder],
-  *,
-  config: tfds.core.BuilderConfig | None,
-  origin: str,
-  cache_dir: str,
+  builder_class: type[Builder], *, origin: str, cache_dir: str
 ) -> Builder:
-  """Returns a builder whose data are prepared, preparing them if need be.
+  """Returns a builder whose data are prepared, which is done on first use.
 
   Args:
-    builder_class: Of the puzzles.
-    config: Which of its configurations; None if there is but one.
-    origin: Where the puzzles come from, for the line that says so.
-    cache_dir: Where prepared data are kept; "" for the default of TFDS.
+    builder_class: The data set.
+    origin: Its address, to show to the user.
+    cache_dir: `config.data.cache_dir`.
 
   Returns:
     The builder.
 
   Raises:
-    UserError: if the puzzles are missing or malformed, if they cannot be
-      downloaded or written; nothing is left behind then.
+    UserError: if the puzzles are malformed or cannot be downloaded or written;
+      nothing is left behind then.
   """
-  data_dir = cache_folder(cache_dir)
-  arguments = {
-    "data_dir": data_dir,
-    "config": config,
-    "file_format": "array_record",
-  }
-  folder = data_dir / builder_class.name / (config.name if config else "")
-  folder /= str(builder_class.VERSION)
+  data_dir = files.cache_folder(cache_dir)
+  arguments = {"data_dir": data_dir, "file_format": "array_record"}
+  folder = data_dir / builder_class.name / str(builder_class.VERSION)
   if folder.exists():
     with damage_named(folder):
       return builder_class(**arguments)
   with _quiet_tfds():
     builder = builder_class(**arguments)
-    show_progress(f"preparing {builder.title}, once, from {origin}")
+    _show_progress(f"preparing {builder.title}, once, from {origin}")
     try:
       builder.download_and_prepare()
     except Exception as error:
@@ -147,13 +135,13 @@ def open_split(builder: PuzzleBuilder, split: str) -> Sequence[Any]:
 def read(
   builder: PuzzleBuilder, split: str, records: Any, chosen: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-  """Yields chosen records of a split, and shows progress if they are many.
+  """Yields some records of a split, with progress if there are many.
 
   Args:
-    builder: Of the records.
-    split: Its name.
-    records: As `open_split` returns them.
-    chosen: Numbers of the records.
+    builder: The data set.
+    split: Name of the split.
+    records: Its records, from `open_split`.
+    chosen: Indices of the records.
 
   Yields:
     The records in that order.
@@ -162,8 +150,8 @@ def read(
     UserError: if the prepared files are damaged.
   """
   for start in range(0, len(chosen), _READ_CHUNK):
-    if start and start % PROGRESS_EVERY == 0:
-      show_progress(f"reading the {split} set: {start:,} of {len(chosen):,}")
+    if start and start % _PROGRESS_EVERY == 0:
+      _show_progress(f"reading the {split} set: {start:,} of {len(chosen):,}")
     with damage_named(builder.data_path):
       chunk = records.__getitems__(list(chosen[start : start + _READ_CHUNK]))
     yield from chunk
@@ -171,7 +159,7 @@ def read(
 
 @contextlib.contextmanager
 def damage_named(folder: epath.Path) -> Iterator[None]:
-  """Turns whatever a damaged file raises into advice."""
+  """Turns any error of a damaged file into a UserError with advice."""
   try:
     with _quiet_tfds():
       yield
@@ -183,40 +171,13 @@ def damage_named(folder: epath.Path) -> Iterator[None]:
     ) from error
 
 
-def digest(files: Iterable[tuple[str, pathlib.Path]]) -> str:
-  """Returns a hex digest of what the files hold: a change is a new data set.
-
-  Args:
-    files: What each file is for and where it is; in any order.
-
-  Returns:
-    24 hex digits.
-
-  Raises:
-    UserError: if a file cannot be read.
-  """
-  result = hashlib.blake2b(digest_size=12)
-  for use, path in sorted(files):
-    try:
-      with path.open("rb") as file:
-        content = hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError as error:
-      raise errors.UserError(
-        f"{path} cannot be read: {error.strerror}"
-      ) from error
-    # The suffix decides how a file is read.
-    result.update(f"{use} {path.suffix} {content} ".encode())
-  return result.hexdigest()
-
-
-def show_progress(text: str) -> None:
-  """Prints a line to the terminal, on stderr."""
+def _show_progress(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-  """Keeps TFDS from reporting every step it takes."""
+  """Silences TFDS."""
   verbosity = logging.get_verbosity()
   tfds.disable_progress_bar()
   logging.set_verbosity(min(verbosity, logging.ERROR))
@@ -228,6 +189,6 @@ def _quiet_tfds() -> Iterator[None]:
 
 
 def _remove_empty(folder: epath.Path) -> None:
-  """Removes a failed preparation's empty folder, if it got as far as that."""
+  """Removes the empty folder of a failed preparation."""
   if folder.exists() and not any(folder.iterdir()):
     folder.rmdir()

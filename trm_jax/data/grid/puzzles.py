@@ -1,245 +1,154 @@
-"""Anybody's own puzzles: CSV files with a question and an answer in each row.
+"""The task "grid": the user's own puzzles, questions and answers in CSV files.
 
 A grid is written row by row, one character (Unicode code point) per cell. The
 characters of a data set, in order, are its tokens 1 to n; 0 is padding.
 """
 
-import csv
-import dataclasses
 import itertools
 import math
-import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import csv_files, puzzle_set
+from trm_jax.data import augmentation, characters, csv_files, puzzle_set
+from trm_jax.data import task as task_lib
 
 _MAX_SIDE = 30
 _MAX_CHARACTERS = 254
-_NUM_CODE_POINTS = 0x110000
-_ROWS_AT_ONCE = 10_000
-_PARTS = ("question", "answer")
 
 
-@dataclasses.dataclass(frozen=True)
-class GridPuzzles:
-  """A data set of grids.
-
-  Attributes:
-    train: Puzzles to learn from.
-    test: Puzzles to evaluate on.
-    charset: The characters of the tokens 1 to n.
-    rows: Rows of a grid.
-    cols: Columns of a grid; L = rows * cols.
-    num_shared: Puzzles of `test` whose question is one of `train`'s, too: right
-      answers to them may be learnt by heart.
-  """
-
-  train: puzzle_set.PuzzleSet
-  test: puzzle_set.PuzzleSet
-  charset: str
-  rows: int
-  cols: int
-  num_shared: int
+def _look(
+  data: config_lib.DataConfig, vocabulary: Sequence[str], seq_len: int
+) -> task_lib.Look:
+  rows = data.grid_rows or round(seq_len**0.5)
+  return _look_of(rows, seq_len // rows, vocabulary[1:])
 
 
-def load(
-  source: str,
-  *,
-  grid_rows: int,
-  grid_cols: int,
-  charset: str,
-  num_train: int,
-  num_test: int,
-  seed: int,
-) -> GridPuzzles:
-  """Loads a folder's puzzles.
+def _look_of(rows: int, cols: int, charset: Sequence[str]) -> task_lib.Look:
+  return task_lib.Look(rows=rows, cols=cols, symbols=("?", *charset))
+
+
+def _parse_questions(
+  texts: Sequence[str], data: config_lib.DataConfig, look: task_lib.Look
+) -> tuple[np.ndarray, characters.Errors]:
+  """Parses questions over the characters that a network was trained on."""
+  del data
+  # Symbol 0 stands for padding in pictures and is no character of the data.
+  charset = look.symbols[1:]
+  alphabet = characters.Alphabet(
+    tokens=characters.token_table(
+      {character: token for token, character in enumerate(charset, 1)}
+    ),
+    rows=look.rows,
+    cols=look.cols,
+    size=f"{look.rows * look.cols} ({look.rows} x {look.cols})",
+    allowed=f"which is not in the training data: {''.join(charset)!r}",
+  )
+  return alphabet.parse(texts, "question")
+
+
+def load(data: config_lib.DataConfig) -> task_lib.Task:
+  """Loads the puzzles of a folder.
 
   Args:
-    source: A folder with `train.csv[.gz]` and `test.csv[.gz]`, whose headers
-      name the columns `question` and `answer`; others are ignored.
-    grid_rows: Rows of a grid, up to 30.
-    grid_cols: Columns of a grid; 0 for both: a square of the first question's
-      number of characters.
-    charset: The characters that may occur, in the order of their tokens; empty
-      for all that do occur, sorted by code point.
-    num_train: How many training puzzles to draw without replacement, in the
-      order of the file; 0 for all.
-    num_test: The same of test puzzles.
-    seed: Of these draws.
+    data: Settings. `source` is a folder as in `csv_files.load`. `grid_rows` and
+      `grid_cols` are at most 30; if both are 0, grids are squares of the size
+      of the first question. `charset` has the characters that may occur, in
+      the order of their tokens; if empty, all that do occur, sorted by code
+      point.
 
   Returns:
-    The data set.
+    The task.
 
   Raises:
     UserError: on missing or malformed files, grids of several sizes, characters
-      outside the charset, a question with two answers in one file, or if there
-      are fewer puzzles than asked for.
+      outside the charset, a question with two answers in one file, too few
+      puzzles, or `relabel` with other characters.
   """
-  files = csv_files.find_files(source)
-  alphabet = _Alphabet(charset)
-  rows = _read_rows(files["train"])
-  first = next(rows)
-  shape = _shape(first, grid_rows, grid_cols)
-  train_pairs = _read_pairs(itertools.chain([first], rows), shape, alphabet)
-  test_pairs = _read_pairs(_read_rows(files["test"]), shape, alphabet)
-  tokens = alphabet.finish()
-  train, test = (
-    _build(tokens[_draw(pairs, split=split, num_puzzles=number, seed=seed)])
-    for split, pairs, number in (
-      ("train", train_pairs, num_train),
-      ("test", test_pairs, num_test),
+  if not data.source:
+    raise errors.UserError(
+      "set config.data.source to a folder with your train.csv and test.csv"
+      " (header question,answer)"
     )
+  blocks = {
+    split: csv_files.read_blocks(path)
+    for split, path in csv_files.find_files(data.source).items()
+  }
+  start = next(blocks["train"])
+  reader = _Reader(data, start[0])
+  blocks["train"] = itertools.chain([start], blocks["train"])
+  read = {split: reader.read(found) for split, found in blocks.items()}
+  charset, tokens = reader.sorted_charset()
+  train, test = (
+    puzzle_set.PuzzleSet.of_pairs(
+      tokens[pairs], csv_files.choose(data, split=split, total=len(pairs))
+    )
+    for split, pairs in read.items()
   )
-  known = {question.tobytes() for question in train.inputs}
-  return GridPuzzles(
+  rows, cols = reader.alphabet.rows, reader.alphabet.cols
+  return task_lib.Task(
     train=train,
     test=test,
-    charset=alphabet.characters,
-    rows=shape.rows,
-    cols=shape.cols,
-    num_shared=sum(question.tobytes() in known for question in test.inputs),
+    look=_look_of(rows, cols, charset),
+    augmentation=_augmentation(data, rows, cols, charset),
+    notes=(
+      f"grids of {rows} x {cols} cells over {len(charset)} characters:"
+      f" {charset!r}",
+    ),
+    warnings=_warnings(train, test),
   )
 
 
-def _draw(
-  pairs: np.ndarray, *, split: str, num_puzzles: int, seed: int
-) -> np.ndarray:
-  """Returns the drawn pairs of [N, 2, L], in their order."""
-  total = len(pairs)
-  if not 0 <= num_puzzles <= total:
-    raise errors.UserError(
-      f"config.data.num_{split} asks for {num_puzzles} puzzles, but the"
-      f" {split} set has {total}; ask for fewer, or 0 for all"
-    )
-  if not num_puzzles:
-    return pairs
-  rng = np.random.default_rng([seed, csv_files.SPLITS.index(split)])
-  return pairs[np.sort(rng.choice(total, num_puzzles, replace=False))]
-
-
-def _build(pairs: np.ndarray) -> puzzle_set.PuzzleSet:
-  return puzzle_set.PuzzleSet.single(
-    np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+def _warnings(
+  train: puzzle_set.PuzzleSet, test: puzzle_set.PuzzleSet
+) -> tuple[str, ...]:
+  known = {question.tobytes() for question in train.inputs}
+  num_shared = sum(question.tobytes() in known for question in test.inputs)
+  if not num_shared:
+    return ()
+  return (
+    f"{num_shared} of the {test.num_examples} test questions are among the"
+    " training questions",
   )
 
 
-# --- rows --------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-  """One line of a file.
-
-  Attributes:
-    where: Begins the text of an error, e.g. "train.csv line 17".
-    texts: Question and answer.
-  """
-
-  where: str
-  texts: tuple[str, str]
-
-
-def _read_rows(path: pathlib.Path) -> Iterator[_Row]:
-  """Yields a file's rows, at least one; empty lines are passed over."""
-  reader = csv.reader(csv_files.read_lines(path), strict=True)
-  empty = True
-  try:
-    header = next(reader, [])
-    places = [_place(header, part, path) for part in _PARTS]
-    for columns in reader:
-      if not columns:
-        continue
-      where = f"{path.name} line {reader.line_num}"
-      if len(columns) != len(header):
-        raise errors.UserError(
-          f"{where}: has {len(columns)} columns, the header {len(header)}"
-        )
-      empty = False
-      yield _Row(where, (columns[places[0]], columns[places[1]]))
-  except csv.Error as error:
-    raise errors.UserError(
-      f"{path.name} line {reader.line_num}: is not CSV ({error})"
-    ) from error
-  if empty:
-    raise errors.UserError(f"{path.name} has a header but no puzzles")
-
-
-def _place(header: list[str], name: str, path: pathlib.Path) -> int:
-  if header.count(name) != 1:
-    raise errors.UserError(
-      f"{path.name} line 1: the header is {','.join(header)[:80]!r}, expected "
-      "one column 'question' and one column 'answer'"
-    )
-  return header.index(name)
-
-
-# --- size --------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-  """The one size of all grids.
-
-  Attributes:
-    rows: Rows of a grid.
-    cols: Columns of a grid.
-    reason: Why it is that one, for the text of an error.
-  """
-
-  rows: int
-  cols: int
-  reason: str
-
-  def check(self, row: _Row) -> None:
-    size = self.rows * self.cols
-    for part, text in zip(_PARTS, row.texts, strict=True):
-      if len(text) != size:
-        raise errors.UserError(
-          f"{row.where}: {part} has {len(text)} characters, expected {size} "
-          f"({self.rows} x {self.cols}, {self.reason})"
-        )
-
-
-def _shape(first: _Row, grid_rows: int, grid_cols: int) -> _Shape:
-  """Takes the size from the settings or, if they say 0, the first row."""
-  if grid_rows or grid_cols:
-    if not all(1 <= n <= _MAX_SIDE for n in (grid_rows, grid_cols)):
+def _augmentation(
+  data: config_lib.DataConfig, rows: int, cols: int, charset: str
+) -> augmentation.Augmentation | None:
+  for character in data.relabel:
+    if character not in charset:
       raise errors.UserError(
-        f"config.data.grid_rows is {grid_rows} and config.data.grid_cols "
-        f"{grid_cols}, expected 1 to {_MAX_SIDE} each, or 0 for both"
+        f"config.data.relabel has {character!r}, which is in no puzzle; the"
+        f" characters are {charset!r}"
       )
-    reason = "config.data.grid_rows x config.data.grid_cols"
-    return _Shape(grid_rows, grid_cols, reason)
-  size = len(first.texts[0])
-  side = math.isqrt(size)
-  if side**2 != size or not 1 <= side <= _MAX_SIDE:
-    raise errors.UserError(
-      f"{first.where}: question has {size} characters, which make no square of "
-      f"1 x 1 to {_MAX_SIDE} x {_MAX_SIDE} cells: set config.data.grid_rows and"
-      " config.data.grid_cols"
-    )
-  return _Shape(side, side, f"as in {first.where}")
+    if data.relabel.count(character) > 1:
+      raise errors.UserError(f"config.data.relabel has {character!r} twice")
+  if not data.dihedral and not data.relabel:
+    return None  # no symmetry of these puzzles is known
+  return augmentation.GridAugmentation(
+    rows=rows,
+    cols=cols,
+    dihedral=data.dihedral,
+    relabel=tuple(charset.index(character) + 1 for character in data.relabel),
+    vocab_size=len(charset) + 1,
+    sampler=augmentation.VariantSampler.from_settings(data),
+  )
 
 
-# --- characters --------------------------------------------------------------
+class _Reader:
+  """Reads files whose size and characters may have to be found out.
 
-
-def _codes(text: str) -> np.ndarray:
-  """Returns the code points of a text, uint32 [len(text)]."""
-  return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-class _Alphabet:
-  """Numbers characters from 1 on: those of a charset, or as they come.
+  Characters get numbers from 1 on: in the order of the charset, or as they
+  come.
 
   Attributes:
-    characters: Those with a number, in its order.
+    alphabet: The size of the grids, and the numbers of the characters so far.
   """
 
-  def __init__(self, charset: str):
+  def __init__(self, data: config_lib.DataConfig, first: csv_files.Row):
+    charset = data.charset
     if len(charset) > _MAX_CHARACTERS:
       raise errors.UserError(
         f"config.data.charset has {len(charset)} characters, at most "
@@ -248,74 +157,91 @@ class _Alphabet:
     for character in charset:
       if charset.count(character) > 1:
         raise errors.UserError(f"config.data.charset has {character!r} twice")
-    self.characters = charset
-    self._given = bool(charset)
-    self._numbers = np.zeros(_NUM_CODE_POINTS, np.uint8)  # 0: without a number
-    self._numbers[_codes(charset)] = np.arange(1, len(charset) + 1)
-
-  def number(self, block: list[_Row], shape: _Shape) -> np.ndarray:
-    """Returns the numbers of n rows' characters, uint8 [n, 2, L]."""
-    codes = _codes("".join(text for row in block for text in row.texts))
-    numbers = self._numbers[codes]
-    unknown = np.flatnonzero(numbers == 0)
-    if unknown.size:
-      new, first = np.unique(codes[unknown], return_index=True)
-      order = np.argsort(first)
-      room = 0 if self._given else _MAX_CHARACTERS - len(self.characters)
-      if len(new) > room:
-        raise self._error(block, shape, int(unknown[first[order[room]]]))
-      begin = len(self.characters) + 1
-      self._numbers[new[order]] = np.arange(begin, begin + len(new))
-      self.characters += "".join(map(chr, new[order]))
-      numbers = self._numbers[codes]
-    return numbers.reshape(len(block), len(_PARTS), -1)
-
-  def _error(
-    self, block: list[_Row], shape: _Shape, place: int
-  ) -> errors.UserError:
-    text, at = divmod(place, shape.rows * shape.cols)
-    row, part = divmod(text, len(_PARTS))
-    reason = (
-      "which is not in config.data.charset"
-      if self._given
-      else f"beside {_MAX_CHARACTERS} others, and no more are supported"
+    self._data = data
+    self._found = charset
+    self._numbers = characters.token_table(
+      {character: number for number, character in enumerate(charset, 1)}
     )
-    return errors.UserError(
-      f"{block[row].where}: {_PARTS[part]} has {block[row].texts[part][at]!r} "
-      f"at position {at + 1} (row {at // shape.cols + 1}, column "
-      f"{at % shape.cols + 1}), {reason}"
-    )
+    self.alphabet = self._alphabet(first)
 
-  def finish(self) -> np.ndarray:
-    """Sorts characters that were numbered as they came.
+  def read(self, blocks: Iterable[list[csv_files.Row]]) -> np.ndarray:
+    """Reads the pairs of a file as numbers, uint8 [N, 2, L]."""
+    parts = []
+    first_of: dict[bytes, tuple[bytes, str]] = {}
+    for rows in blocks:
+      if not self._data.charset:
+        self._number("".join(itertools.chain(*(row.texts for row in rows))))
+      parts.append(csv_files.parse_block(rows, self._parse_pairs))
+      for row, (question, answer) in zip(rows, parts[-1], strict=True):
+        pair = (answer.tobytes(), row.where)
+        known, where = first_of.setdefault(question.tobytes(), pair)
+        if known != pair[0]:
+          raise errors.UserError(
+            f"{row.where}: has the question of {where} with another answer"
+          )
+    return np.concatenate(parts)
 
-    Returns:
-      The token of every number given out so far, uint8 [n + 1].
-    """
-    tokens = np.zeros(len(self.characters) + 1, np.uint8)
-    order = np.arange(len(self.characters))
-    if not self._given:
-      order = np.argsort(_codes(self.characters))
+  def sorted_charset(self) -> tuple[str, np.ndarray]:
+    """Returns the charset, and the token of every number, uint8 [n + 1]."""
+    if self._data.charset:
+      order = np.arange(len(self._found))
+    else:
+      order = np.argsort(characters.code_points(self._found))
+    tokens = np.zeros(len(order) + 1, np.uint8)
     tokens[order + 1] = np.arange(1, len(order) + 1)
-    self.characters = "".join(self.characters[i] for i in order)
-    return tokens
+    return "".join(self._found[i] for i in order), tokens
 
-
-def _read_pairs(
-  rows: Iterator[_Row], shape: _Shape, alphabet: _Alphabet
-) -> np.ndarray:
-  """Returns questions and answers as numbers, uint8 [N, 2, L]."""
-  blocks = []
-  first_of: dict[bytes, tuple[bytes, str]] = {}
-  while block := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-    for row in block:
-      shape.check(row)
-    blocks.append(alphabet.number(block, shape))
-    for row, (question, answer) in zip(block, blocks[-1], strict=True):
-      found = (answer.tobytes(), row.where)
-      known, where = first_of.setdefault(question.tobytes(), found)
-      if known != found[0]:
+  def _alphabet(self, first: csv_files.Row) -> characters.Alphabet:
+    """Takes the size from the settings or, if they are 0, the first row."""
+    rows, cols = self._data.grid_rows, self._data.grid_cols
+    reason = "config.data.grid_rows x config.data.grid_cols"
+    if rows or cols:
+      if not all(1 <= n <= _MAX_SIDE for n in (rows, cols)):
         raise errors.UserError(
-          f"{row.where}: has the question of {where} with another answer"
+          f"config.data.grid_rows is {rows} and config.data.grid_cols {cols}, "
+          f"expected 1 to {_MAX_SIDE} each, or 0 for both"
         )
-  return np.concatenate(blocks)
+    else:
+      size = len(first.texts[0])
+      rows = cols = math.isqrt(size)
+      reason = f"as in {first.where}"
+      if rows**2 != size or not 1 <= rows <= _MAX_SIDE:
+        raise errors.UserError(
+          f"{first.where}: question has {size} characters, which is no square"
+          f" of 1 x 1 to {_MAX_SIDE} x {_MAX_SIDE} cells: set"
+          " config.data.grid_rows and config.data.grid_cols"
+        )
+    return characters.Alphabet(
+      tokens=self._numbers,
+      rows=rows,
+      cols=cols,
+      size=f"{rows * cols} ({rows} x {cols}, {reason})",
+      allowed="which is not in config.data.charset"
+      if self._data.charset
+      else f"in addition to {_MAX_CHARACTERS} others, the most supported",
+    )
+
+  def _number(self, text: str) -> None:
+    """Numbers new characters as they come, as long as there are numbers."""
+    codes = characters.code_points(text)
+    new, first = np.unique(codes[self._numbers[codes] == 0], return_index=True)
+    new = new[np.argsort(first)][: _MAX_CHARACTERS - len(self._found)]
+    begin = len(self._found) + 1
+    self._numbers[new] = np.arange(begin, begin + len(new))
+    self._found += "".join(map(chr, new))
+
+  def _parse_pairs(
+    self, questions: Sequence[str], answers: Sequence[str]
+  ) -> tuple[np.ndarray, characters.Errors]:
+    x, found = self.alphabet.parse(questions, "question")
+    y, in_answers = self.alphabet.parse(answers, "answer")
+    return np.stack([x, y], axis=1), in_answers | found
+
+
+GRID = task_lib.TaskType(
+  load=load,
+  look=_look,
+  rules=lambda data: None,
+  parse_questions=_parse_questions,
+  own_settings=("source", "charset", "dihedral", "relabel"),
+)

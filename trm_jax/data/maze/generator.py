@@ -1,4 +1,4 @@
-"""Small random mazes that need no files."""
+"""Generates small random mazes."""
 
 import collections
 
@@ -8,9 +8,9 @@ from trm_jax import errors
 from trm_jax.data import puzzle_set
 from trm_jax.data.maze import rules as maze_rules
 
-_WALLS = 0.3  # share of the cells
+_WALLS = 0.3  # fraction of the cells
 _MAX_TRIES = 1000  # for one maze; most mazes take a handful
-_MAX_REPEATS = 1000  # in a row, then there are no new mazes to be found
+_MAX_REPEATS = 1000  # in a row; then there are no new mazes left
 
 # Maze-Hard's labels are the paths of a breadth-first search that visits
 # neighbours in this order.
@@ -20,20 +20,20 @@ _DOWN_LEFT_RIGHT_UP = ((1, 0), (0, -1), (0, 1), (-1, 0))
 def generate_split(
   num_train: int, num_test: int, *, rows: int, cols: int, seed: int
 ) -> tuple[puzzle_set.PuzzleSet, puzzle_set.PuzzleSet]:
-  """Draws mazes, no two of them equal.
+  """Generates mazes, all different.
 
   Args:
-    num_train: Mazes to learn from.
-    num_test: Mazes to evaluate on.
-    rows: Of a maze, at least 4.
-    cols: Of a maze, at least 4.
-    seed: Of the draws.
+    num_train: Number of training mazes.
+    num_test: Number of test mazes.
+    rows: Rows of a maze, at least 4.
+    cols: Columns of a maze, at least 4.
+    seed: Seed of the draws.
 
   Returns:
-    The training and the test set; tokens as in `maze`.
+    The training and the test set; tokens as in `maze.rules`.
 
   Raises:
-    UserError: the mazes are too small, or there are not enough different ones.
+    UserError: if the mazes are too small or there are too few different ones.
   """
   if min(rows, cols) < 4:
     raise errors.UserError(
@@ -65,13 +65,13 @@ def generate_split(
 def _draw(
   rng: np.random.Generator, rows: int, cols: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a maze whose way is longer than half its outline: uint8 [L] each."""
+  """Draws a maze whose path is longer than rows + cols: uint8 [L] each."""
   for _ in range(_MAX_TRIES):
     walls = rng.random((rows, cols)) < _WALLS
     start = (int(rng.integers(rows)), int(rng.integers(cols)))
     walls[start] = False
     parents = _search(walls, start)
-    goal = next(reversed(parents))  # found last: one of the farthest
+    goal = next(reversed(parents))  # found last, so one of the farthest
     path = [goal]
     while path[-1] != start:
       path.append(parents[path[-1]])
@@ -93,7 +93,7 @@ def _draw(
 def _search(
   walls: np.ndarray, start: tuple[int, int]
 ) -> dict[tuple[int, int], tuple[int, int]]:
-  """Returns the parent of each cell that can be reached, nearest first."""
+  """Returns the parent of each reachable cell, nearest first."""
   parents = {start: start}
   queue = collections.deque([start])
   while queue:

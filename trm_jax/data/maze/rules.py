@@ -1,126 +1,110 @@
 """Mazes: characters to tokens, and which paths are shortest.
 
-A maze of rows x cols cells is kept as one row of L = rows * cols uint8 tokens:
-0 is padding and 1 to 5 are the characters of `CHARSET`, as in the official data
-builder. A move goes up, down, left or right, never through a wall.
+A maze of rows x cols cells is stored as L = rows * cols uint8 tokens, row after
+row: 0 is padding and 1 to 5 are the characters of `CHARSET`, as in the official
+data builder. Moves go up, down, left and right, never through a wall.
 """
+
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from trm_jax import errors
+from trm_jax.data import characters
 
 CHARSET = "# SGo"  # wall, open, start, goal, path
 PAD, WALL, OPEN, START, GOAL, PATH = range(6)
 VOCAB_SIZE = 6
 
-ROWS = COLS = 30  # of Maze-Hard
+ROWS = COLS = 30  # Maze-Hard
 UNREACHABLE = -1
 
-_BAD = 255  # stands for a character that means nothing
-_TO_TOKEN = bytes(
-  CHARSET.index(chr(code)) + 1 if chr(code) in CHARSET else _BAD
-  for code in range(256)
-)
 
-
-def _place(cell: int, cols: int) -> str:
-  return (
-    f"position {cell + 1} (row {cell // cols + 1}, column {cell % cols + 1})"
+@functools.lru_cache(maxsize=16)
+def _alphabet(rows: int, cols: int) -> characters.Alphabet:
+  return characters.Alphabet(
+    tokens=characters.token_table(
+      {character: token for token, character in enumerate(CHARSET, 1)}
+    ),
+    rows=rows,
+    cols=cols,
+    size=f"{rows * cols} (open cells are spaces, which must not be stripped)",
+    allowed="expected '#', ' ', 'S', 'G' or 'o'",
   )
 
 
-def _parse(
-  text: str, rows: int, cols: int, what: str, where: str
-) -> np.ndarray:
-  if len(text) != rows * cols:
-    raise errors.UserError(
-      f"{where}: {what} has {len(text)} characters, expected {rows * cols}"
-      " (an open cell is a space: none may be stripped)"
-    )
-  # "replace" turns whatever is not ASCII into one "?", which is bad as well.
-  codes = text.encode("ascii", "replace").translate(_TO_TOKEN)
-  if _BAD in codes:
-    at = codes.index(_BAD)
-    raise errors.UserError(
-      f"{where}: {what} has {text[at]!r} at {_place(at, cols)}, expected '#', "
-      "' ', 'S', 'G' or 'o'"
-    )
-  return np.frombuffer(codes, np.uint8)
-
-
-def parse_question(
-  text: str, *, where: str, rows: int = ROWS, cols: int = COLS
-) -> np.ndarray:
-  """Turns a maze's characters into tokens.
+def parse_questions(
+  texts: Sequence[str], *, rows: int = ROWS, cols: int = COLS
+) -> tuple[np.ndarray, characters.Errors]:
+  """Parses mazes.
 
   Args:
-    text: rows * cols characters: '#' wall, ' ' open, 'S' start, 'G' goal.
-    where: Begins the text of an error, e.g. "mazes.csv line 3".
-    rows: Rows of the maze.
-    cols: Columns of the maze.
+    texts: n texts of L characters each: '#' wall, ' ' open, 'S' start, 'G'
+      goal.
+    rows: Rows of a maze.
+    cols: Columns of a maze.
 
   Returns:
-    Tokens, uint8 [L].
-
-  Raises:
-    UserError: on a wrong length, a bad character, a path that is already there,
-      or unless there is exactly one start and one goal.
+    Tokens, uint8 [n, L], and the error of each maze that has a wrong length, a
+    wrong character, a path, or not exactly one start and one goal.
   """
-  tokens = _parse(text, rows, cols, "question", where)
+  tokens, found = _alphabet(rows, cols).parse(texts, "question")
   for name, token in (("S", START), ("G", GOAL)):
-    count = int((tokens == token).sum())
-    if count != 1:
-      raise errors.UserError(
-        f"{where}: question has {count} times {name!r}, expected exactly one"
+    counts = (tokens == token).sum(axis=1)
+    for i in np.flatnonzero(counts != 1).tolist():
+      found.setdefault(
+        i, f"question has {counts[i]} times {name!r}, expected exactly one"
       )
-  marked = np.flatnonzero(tokens == PATH)
-  if marked.size:
-    raise errors.UserError(
-      f"{where}: question has 'o' at {_place(int(marked[0]), cols)}; only the "
-      "answer has a path"
+  marked = tokens == PATH
+  for i in np.flatnonzero(marked.any(axis=1)).tolist():
+    place = characters.position(int(marked[i].argmax()), cols)
+    found.setdefault(
+      i, f"question has 'o' at {place}; only the answer has a path"
     )
-  return tokens
+  return tokens, found
 
 
-def parse_pair(
-  question: str,
-  answer: str,
+def parse_pairs(
+  questions: Sequence[str],
+  answers: Sequence[str],
   *,
-  where: str,
   rows: int = ROWS,
   cols: int = COLS,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Turns a maze and its solution into tokens.
+) -> tuple[np.ndarray, characters.Errors]:
+  """Parses mazes and their solutions.
 
   Args:
-    question: As in `parse_question`.
-    answer: The same, with an 'o' on every open cell of the path.
-    where: Begins the text of an error, e.g. "train.csv line 17".
-    rows: Rows of the maze.
-    cols: Columns of the maze.
+    questions: As in `parse_questions`.
+    answers: The same with an 'o' on every open cell of the path.
+    rows: Rows of a maze.
+    cols: Columns of a maze.
 
   Returns:
-    Question and answer tokens, both uint8 [L].
-
-  Raises:
-    UserError: if either is malformed, the answer differs from the question in
-      more than open cells, or its path is no route from start to goal.
+    Tokens, uint8 [n, 2, L], and the error of each pair that is malformed, whose
+    answer changes more than open cells, or whose path is no route from start to
+    goal.
   """
-  x = parse_question(question, where=where, rows=rows, cols=cols)
-  y = _parse(answer, rows, cols, "answer", where)
-  wrong = np.flatnonzero((x != y) & ~((x == OPEN) & (y == PATH)))
-  if wrong.size:
-    at = int(wrong[0])
-    raise errors.UserError(
-      f"{where}: answer has {answer[at]!r} at {_place(at, cols)}, where the "
-      f"question has {question[at]!r}: it may differ only by 'o' for ' '"
-    )
-  _check_route(y, cols, where)
-  return x, y
+  x, found = parse_questions(questions, rows=rows, cols=cols)
+  y, in_answers = _alphabet(rows, cols).parse(answers, "answer")
+  found = in_answers | found
+  changed = (x != y) & ~((x == OPEN) & (y == PATH))
+  for i in np.flatnonzero(changed.any(axis=1)).tolist():
+    at = int(changed[i].argmax())
+    if i not in found:
+      found[i] = (
+        f"answer has {answers[i][at]!r} at {characters.position(at, cols)},"
+        f" where the question has {questions[i][at]!r}: it may differ only by"
+        " 'o' for ' '"
+      )
+  for i, answer in enumerate(y):
+    error = "" if i in found else _route_error(answer, cols)
+    if error:
+      found[i] = error
+  return np.stack([x, y], axis=1), found
 
 
-def _check_route(answer: np.ndarray, cols: int, where: str) -> None:
-  """Raises a UserError unless the 'o' are one way from start to goal."""
+def _route_error(answer: np.ndarray, cols: int) -> str:
+  """Returns why the 'o' are not one path from start to goal, or ""."""
   goal = int(np.flatnonzero(answer == GOAL)[0])
   cell = int(np.flatnonzero(answer == START)[0])
   left = {goal, *np.flatnonzero(answer == PATH).tolist()}
@@ -128,21 +112,22 @@ def _check_route(answer: np.ndarray, cols: int, where: str) -> None:
     steps = _neighbours(cell, cols) & left
     if len(steps) != 1:
       fault = "branches or touches itself" if steps else "breaks off"
-      raise errors.UserError(
-        f"{where}: the answer's path {fault} at {_place(cell, cols)}, before "
-        f"it gets from S to G at {_place(goal, cols)}"
+      return (
+        f"the answer's path {fault} at {characters.position(cell, cols)},"
+        f" before it reaches G at {characters.position(goal, cols)}"
       )
     (cell,) = steps
     left.remove(cell)
   if left:
-    raise errors.UserError(
-      f"{where}: answer has 'o' at {_place(min(left), cols)}, which is not on "
-      "the path from S to G"
+    return (
+      f"answer has 'o' at {characters.position(min(left), cols)}, which is not"
+      " on the path from S to G"
     )
+  return ""
 
 
 def _neighbours(cell: int, cols: int) -> set[int]:
-  """Lists the cells one move away; some may be above or below the maze."""
+  """Returns the cells one move away; some may be above or below the maze."""
   return {cell - cols, cell + cols} | {
     side for side in (cell - 1, cell + 1) if side // cols == cell // cols
   }
@@ -151,7 +136,7 @@ def _neighbours(cell: int, cols: int) -> set[int]:
 def shortest_lengths(
   questions: np.ndarray, *, rows: int = ROWS, cols: int = COLS
 ) -> np.ndarray:
-  """Finds how many moves the shortest path from start to goal has.
+  """Returns the length of the shortest path from start to goal.
 
   Args:
     questions: Tokens, integers [B, L].
@@ -174,15 +159,14 @@ def is_shortest_path(
   rows: int = ROWS,
   cols: int = COLS,
 ) -> np.ndarray:
-  """Tells which answers are a shortest path; most mazes have many of them.
+  """Returns which answers are a shortest path; most mazes have several.
 
-  An answer counts if it differs from its question only in open cells that have
-  become path, if these alone connect start and goal, and if they are as few as
-  can be.
+  The answer may differ from its question only in open cells that become path,
+  and these must be a connection of start and goal with the fewest cells.
 
   Args:
     questions: Tokens of mazes with one start and one goal, integers [B, L].
-    answers: Tokens, integers [B, L]; may be anything a network comes up with.
+    answers: Tokens, integers [B, L], of any values.
     rows: Rows of a maze.
     cols: Columns of a maze.
 
@@ -197,8 +181,8 @@ def is_shortest_path(
   num_marked = marked.sum(axis=(1, 2))
   ends = (questions == START) | (questions == GOAL)
   along = _moves(questions, marked | ends)
-  # As many marked cells as a shortest path needs, and a way along them: then
-  # none of them is beside the way.
+  # With as many marked cells as a shortest path needs and a path along them,
+  # no marked cell is off the path.
   return (
     unchanged
     & (shortest != UNREACHABLE)
@@ -219,7 +203,7 @@ def _moves(questions: np.ndarray, passable: np.ndarray) -> np.ndarray:
     passable: Where a path may go, bool [B, rows, cols].
 
   Returns:
-    Moves from start to goal, int64 [B]; `UNREACHABLE` where there is no way.
+    Moves from start to goal, int64 [B]; `UNREACHABLE` where there is none.
   """
   # With a rim of walls, all mazes make one long row in which a move is a shift
   # by 1 or by `width`, and no move leaves its maze.

@@ -1,6 +1,6 @@
-"""Symmetries of Sudoku, drawn and applied to whole batches.
+"""Data augmentation by the symmetries of Sudoku, for whole batches.
 
-A row's symmetry is a pure function of the row's 64-bit key.
+The symmetry of a row is a pure function of its 64-bit key.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class SudokuSymmetries:
 
   Attributes:
     digits: New token of every token, uint8 [B, n + 2]; 0 and 1 stay.
-    transpose: Whether rows and columns are exchanged, bool [B].
+    transpose: Whether rows and columns are swapped, bool [B].
     row_permutation: Old row of every new row, int64 [B, n].
     column_permutation: Old column of every new column, int64 [B, n].
   """
@@ -80,34 +80,6 @@ def _line_permutation(blocks: np.ndarray, lines: np.ndarray) -> np.ndarray:
   return (first + within).reshape(batch, -1)
 
 
-def identity(batch: int, *, box_rows: int, box_cols: int) -> SudokuSymmetries:
-  """Builds `batch` symmetries that change nothing."""
-  n = sudoku_rules.side(box_rows, box_cols)
-  return SudokuSymmetries(
-    digits=np.tile(np.arange(n + 2, dtype=np.uint8), (batch, 1)),
-    transpose=np.zeros(batch, bool),
-    row_permutation=np.tile(np.arange(n), (batch, 1)),
-    column_permutation=np.tile(np.arange(n), (batch, 1)),
-  )
-
-
-def select(
-  mask: np.ndarray, chosen: SudokuSymmetries, other: SudokuSymmetries
-) -> SudokuSymmetries:
-  """Takes rows of `chosen` where mask [B] is True and of `other` elsewhere."""
-  rows = mask[:, None]
-  return SudokuSymmetries(
-    digits=np.where(rows, chosen.digits, other.digits),
-    transpose=np.where(mask, chosen.transpose, other.transpose),
-    row_permutation=np.where(
-      rows, chosen.row_permutation, other.row_permutation
-    ),
-    column_permutation=np.where(
-      rows, chosen.column_permutation, other.column_permutation
-    ),
-  )
-
-
 def apply(symmetries: SudokuSymmetries, grids: np.ndarray) -> np.ndarray:
   """Applies symmetry i to grid i.
 
@@ -121,52 +93,31 @@ def apply(symmetries: SudokuSymmetries, grids: np.ndarray) -> np.ndarray:
   batch, n = symmetries.row_permutation.shape
   rows = symmetries.row_permutation[:, :, None]
   columns = symmetries.column_permutation[:, None, :]
-  # The transposed grid has old[c, r] at [r, c]: exchange the strides.
+  # The transposed grid has old[c, r] at [r, c]: swap the strides.
   flipped = symmetries.transpose[:, None, None]
   cells = rows * np.where(flipped, 1, n) + columns * np.where(flipped, n, 1)
   moved = np.take_along_axis(grids, cells.reshape(batch, n * n), axis=1)
   return np.take_along_axis(symmetries.digits, moved, axis=1)
 
 
-def inverse(symmetries: SudokuSymmetries) -> SudokuSymmetries:
-  """Builds the symmetries that undo these, in the same form.
-
-  Undoing starts with the permutations and ends with the transposition; moving
-  the transposition to the front exchanges what is done to rows and columns.
-  """
-  rows = _argsort(symmetries.row_permutation)
-  columns = _argsort(symmetries.column_permutation)
-  flipped = symmetries.transpose[:, None]
-  return SudokuSymmetries(
-    digits=_argsort(symmetries.digits).astype(np.uint8),
-    transpose=symmetries.transpose,
-    row_permutation=np.where(flipped, columns, rows),
-    column_permutation=np.where(flipped, rows, columns),
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class SudokuAugmentation(augmentation.BySymmetry):
-  """Varies training puzzles by the symmetries of Sudoku; call it on a batch.
+  """Augments puzzles by the symmetries of Sudoku; call it on a batch.
 
   Attributes:
     box_rows: Rows of a box.
     box_cols: Columns of a box.
-    schedule: Which row gets which variant.
+    sampler: Which row gets which variant.
   """
 
   box_rows: int
   box_cols: int
-  schedule: augmentation.Schedule
+  sampler: augmentation.VariantSampler
 
   def __post_init__(self):
     sudoku_rules.side(self.box_rows, self.box_cols)
 
-  def mover(
-    self, row_keys: np.ndarray, varied: np.ndarray
-  ) -> Callable[[np.ndarray], np.ndarray]:
-    """As `augmentation.BySymmetry.mover`."""
-    box = {"box_rows": self.box_rows, "box_cols": self.box_cols}
-    unmoved = identity(len(row_keys), **box)
-    symmetries = select(varied, draw(row_keys, **box), unmoved)
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """See `augmentation.BySymmetry.mover`."""
+    symmetries = draw(row_keys, box_rows=self.box_rows, box_cols=self.box_cols)
     return functools.partial(apply, symmetries)

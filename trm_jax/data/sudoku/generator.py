@@ -1,4 +1,4 @@
-"""Makes Sudoku puzzles of any box shape, each with exactly one solution."""
+"""Generates Sudoku puzzles of any box shape with exactly one solution."""
 
 import functools
 import random
@@ -10,15 +10,15 @@ from trm_jax.data import puzzle_set
 from trm_jax.data import rng as rng_lib
 from trm_jax.data.sudoku import rules as sudoku_rules
 
-# A random order of digging may end with no clue left to take before the wanted
-# number is reached; so many more clues are accepted, so many grids are tried.
+# Digging in random order can get stuck before the wanted number of clues is
+# reached: up to EXTRA_CLUES more are accepted, and _MAX_TRIES grids are tried.
 EXTRA_CLUES = 2
 _MAX_TRIES = 200
 
-# generate_split gives up looking for new kinds of puzzles after so many
-# puzzles for each one asked for.
+# generate_split stops looking for new kinds of puzzles after this many puzzles
+# per puzzle asked for.
 _PUZZLES_PER_KIND = 40
-# It allows one clue more when fewer than this part of a round was new.
+# It allows one more clue if less than this fraction of a round was new.
 _ENOUGH_NEW = 0.5
 
 _FINGERPRINT_ROUNDS = 5
@@ -29,22 +29,22 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Generates puzzles with one solution each.
 
-  A random full grid loses clues in random order as long as the solution stays
-  the only one, down to `num_clues`. If that ends with up to `EXTRA_CLUES` more,
-  the puzzle is taken as it is, else another grid is tried.
+  Clues are removed from a random full grid in random order as long as the
+  solution stays unique, down to `num_clues`. A puzzle that ends with up to
+  `EXTRA_CLUES` more is accepted; otherwise another grid is tried.
 
   Args:
     num_puzzles: N.
     box_rows: Rows of a box.
     box_cols: Columns of a box.
     num_clues: Wanted number of clues.
-    seed: Of the draws; equal seeds give equal puzzles.
+    seed: Seed of the draws; equal seeds give equal puzzles.
 
   Returns:
     Questions and answers, tokens, both uint8 [N, L].
 
   Raises:
-    UserError: if so few clues are wanted that no such puzzle is found.
+    UserError: if no puzzle with so few clues is found.
   """
   rng = random.Random(seed)
   box = {"box_rows": box_rows, "box_cols": box_cols}
@@ -71,7 +71,7 @@ def _generate_one(
     board.count(1, rng)
     answer = board.digits.copy()
     left = num_cells
-    # One pass is enough: a clue that had to stay once has to stay for good.
+    # One pass is enough: a clue that is needed once is needed forever.
     for cell in rng.sample(range(num_cells), num_cells):
       if left == num_clues:
         break
@@ -92,13 +92,13 @@ def _scramble(salt: int, values: np.ndarray) -> np.ndarray:
 def fingerprints(
   questions: np.ndarray, *, box_rows: int, box_cols: int
 ) -> np.ndarray:
-  """Computes numbers that do not change under the symmetries of Sudoku.
+  """Computes fingerprints that are invariant under the symmetries of Sudoku.
 
-  Colour refinement (Weisfeiler-Lehman): every cell has a colour, and in each
-  round takes up the colours of its row, column, box, band, stack and digit,
-  each the sum of a scramble of its cells' colours, so that no order matters.
-  Equal puzzles up to symmetry always have equal fingerprints. The reverse can
-  fail, which costs a puzzle where different ones are wanted, never a leak.
+  Colour refinement (Weisfeiler-Lehman): in each round, the colour of a cell is
+  hashed with the colours of its row, column, box, band, stack and digit, each
+  a sum over the hashed colours of its cells, so that no order matters. Puzzles
+  that are equal up to symmetry have equal fingerprints. The reverse can fail,
+  which loses a puzzle where different ones are wanted, but never leaks one.
 
   Args:
     questions: Tokens, uint8 [N, L].
@@ -111,14 +111,14 @@ def fingerprints(
   n = sudoku_rules.side(box_rows, box_cols)
   grids = np.asarray(questions).reshape(-1, n, n)
   result = _refine(grids, box_rows, box_cols)
-  if box_rows == box_cols:  # transposition is a symmetry: treat both alike
+  if box_rows == box_cols:  # transposition is a symmetry
     flipped = _refine(grids.transpose(0, 2, 1), box_rows, box_cols)
     result = _scramble(90, result) + _scramble(90, flipped)
   return result
 
 
 def _refine(grids: np.ndarray, box_rows: int, box_cols: int) -> np.ndarray:
-  """Computes fingerprints of [N, n, n] for all symmetries but transposition."""
+  """Computes fingerprints, uint64 [N], of [N, n, n] up to transposition."""
   n = grids.shape[-1]
   bands, stacks = n // box_rows, n // box_cols
   clue = grids > sudoku_rules.BLANK
@@ -157,12 +157,12 @@ def generate_split(
 ) -> tuple[puzzle_set.PuzzleSet, puzzle_set.PuzzleSet]:
   """Generates a training and a test set that share no puzzle up to symmetry.
 
-  Two puzzles are the same kind if exchanging digits, bands, rows in a band,
-  stacks, columns in a stack or (square boxes) rows and columns turns one into
-  the other. No test puzzle is of the kind of a training puzzle or of another
-  test puzzle. Training puzzles are of different kinds as well, unless there
-  are too few kinds (4x4), when several of a kind are kept. Where new kinds get
-  rare, puzzles with up to `EXTRA_CLUES` more clues are generated.
+  Two puzzles are of the same kind if permuting digits, bands, rows in a band,
+  stacks, columns in a stack, or (square boxes) transposing turns one into the
+  other. No test puzzle is of the same kind as a training puzzle or another test
+  puzzle. Training puzzles are of different kinds too, unless there are too few
+  kinds (4x4); then several of a kind are kept. Where new kinds become rare,
+  puzzles with up to `EXTRA_CLUES` more clues are generated.
 
   Args:
     num_train: Number of training puzzles.
@@ -170,7 +170,7 @@ def generate_split(
     box_rows: Rows of a box.
     box_cols: Columns of a box.
     num_clues: Wanted number of clues.
-    seed: Of the draws.
+    seed: Seed of the draws.
 
   Returns:
     The training set and the test set.
@@ -224,14 +224,15 @@ def generate_split(
   )
 
 
-# A small Sudoku solver: fills grids, counts solutions, digs out clues.
+# --- a small solver: fills grids, counts solutions, removes clues ------------
 
 
 class Board:
-  """A partly filled grid that knows which digits each unit has used.
+  """A partly filled grid with the set of used digits of each unit.
 
   Attributes:
     digits: Digit of every cell, 0 for a blank.
+    consistent: Whether no unit has a digit twice.
   """
 
   def __init__(self, digits: list[int], *, box_rows: int, box_cols: int):
@@ -239,7 +240,7 @@ class Board:
     self.digits = list(digits)
     self._full = (1 << n) - 1
     self._units_of, self._peers = _neighbours(box_rows, box_cols)
-    # Rows, columns and boxes share one list, in the order of sudoku.units.
+    # Rows, columns and boxes share one list, in the order of rules.units.
     self._used = [0] * (3 * n)
     self.consistent = True
     for cell, digit in enumerate(self.digits):
@@ -276,9 +277,9 @@ class Board:
       rng: If given, digits are tried in random order.
 
     Returns:
-      The smaller of `limit` and the number of solutions. When the limit was
-      reached, `digits` holds the solution found last; otherwise it is as
-      before.
+      The smaller of `limit` and the number of solutions. If the limit was
+      reached, `digits` holds the last solution found; otherwise it is
+      unchanged.
     """
     if not self.consistent:
       return 0
@@ -317,13 +318,13 @@ class Board:
     return found
 
   def dig(self, cell: int) -> bool:
-    """Blanks a cell, if that leaves a puzzle with one solution that way.
+    """Blanks a cell if the solution stays unique.
 
     Args:
       cell: A filled cell.
 
     Returns:
-      Whether the cell was blanked; if not, the board is as before.
+      Whether the cell was blanked; if not, the board is unchanged.
     """
     digit = self.digits[cell]
     bit = 1 << (digit - 1)
@@ -343,7 +344,7 @@ class Board:
     blanks.remove(cell)
     for other in _bits(others):
       self._mark(cell, other)
-      # A search that finds something leaves its marks: keep a copy.
+      # A successful search leaves its marks: work on a copy.
       used, digits = self._used.copy(), self.digits.copy()
       found = self._search(blanks, 1, None)
       self._used, self.digits = used, digits
@@ -379,24 +380,3 @@ def _neighbours(
       [[c for c in units[u] if c != cell] for u in (row, column, box)]
     )
   return units_of, peers
-
-
-def count_solutions(
-  question: np.ndarray, *, box_rows: int, box_cols: int, limit: int = 2
-) -> int:
-  """Counts the solutions of a puzzle, stopping at `limit`.
-
-  Args:
-    question: Tokens [L].
-    box_rows: Rows of a box.
-    box_cols: Columns of a box.
-    limit: Where to stop; 2 tells whether the solution is unique.
-
-  Returns:
-    The smaller of `limit` and the number of solutions.
-  """
-  digits = (
-    np.maximum(question, sudoku_rules.BLANK) - sudoku_rules.BLANK
-  ).tolist()
-  board = Board(digits, box_rows=box_rows, box_cols=box_cols)
-  return board.count(limit)

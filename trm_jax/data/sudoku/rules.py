@@ -1,20 +1,21 @@
 """Sudoku: characters to tokens, and the rules of the game.
 
 A grid has n x n cells, n = box_rows * box_cols (9x9 is (3, 3), 6x6 is (2, 3),
-4x4 is (2, 2)), and is kept as one row of L = n * n uint8 tokens: 0 is padding,
-1 is a blank cell and d + 1 is the digit d, as in the official data builder.
+4x4 is (2, 2)), and is stored as L = n * n uint8 tokens, row after row: 0 is
+padding, 1 a blank cell and d + 1 the digit d, as in the official data builder.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
 from trm_jax import errors
+from trm_jax.data import characters
 
 PAD = 0
 BLANK = 1
 
-_BAD = 255  # stands for a character that means nothing
 _MAX_SIDE = 9  # one character per digit
 
 
@@ -29,14 +30,9 @@ def side(box_rows: int, box_cols: int) -> int:
   return n
 
 
-def vocab_size(box_rows: int, box_cols: int) -> int:
-  """Returns the number of tokens: padding, blank and n digits."""
-  return side(box_rows, box_cols) + 2
-
-
 @functools.lru_cache(maxsize=16)
 def units(box_rows: int, box_cols: int) -> np.ndarray:
-  """Lists the cells of every unit.
+  """Returns the cells of every unit.
 
   Args:
     box_rows: Rows of a box.
@@ -55,113 +51,110 @@ def units(box_rows: int, box_cols: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _character_table(n: int) -> bytes:
-  table = bytearray([_BAD] * 256)
-  table[ord(".")] = table[ord("0")] = BLANK
-  for digit in range(1, n + 1):
-    table[ord(str(digit))] = digit + 1
-  return bytes(table)
+def _alphabet(n: int) -> characters.Alphabet:
+  digits = {str(digit): digit + BLANK for digit in range(1, n + 1)}
+  return characters.Alphabet(
+    tokens=characters.token_table({".": BLANK, "0": BLANK, **digits}),
+    rows=n,
+    cols=n,
+    size=str(n * n),
+    allowed=f"expected '.', '0' or a digit from 1 to {n}",
+  )
 
 
-def _parse(text: str, n: int, what: str, where: str) -> np.ndarray:
-  if len(text) != n * n:
-    raise errors.UserError(
-      f"{where}: {what} has {len(text)} characters, expected {n * n}"
-    )
-  # "replace" turns whatever is not ASCII into one "?", which is bad as well.
-  codes = text.encode("ascii", "replace").translate(_character_table(n))
-  if _BAD in codes:
-    at = codes.index(_BAD)
-    raise errors.UserError(
-      f"{where}: {what} has {text[at]!r} at position {at + 1} (row "
-      f"{at // n + 1}, column {at % n + 1}), expected '.', '0' or a digit "
-      f"from 1 to {n}"
-    )
-  return np.frombuffer(codes, np.uint8)
+@functools.lru_cache(maxsize=16)
+def _bits(n: int) -> np.ndarray:
+  """Returns one bit per digit's token and 0 for all others, uint16 [256]."""
+  bits = np.zeros(256, np.uint16)
+  bits[BLANK + 1 : n + 2] = 1 << np.arange(n)
+  return bits
 
 
-def _unit_name(index: int, n: int) -> str:
-  return f"{('row', 'column', 'box')[index // n]} {index % n + 1}"
-
-
-def _check_no_repeats(
-  tokens: np.ndarray, box_rows: int, box_cols: int, what: str, where: str
+def _add_repeats(
+  tokens: np.ndarray,
+  found: characters.Errors,
+  *,
+  box_rows: int,
+  box_cols: int,
+  what: str,
 ) -> None:
-  """Raises a UserError that names the first unit with a repeated digit."""
-  n = box_rows * box_cols
-  for index, cells in enumerate(units(box_rows, box_cols)):
-    counts = np.bincount(tokens[cells], minlength=n + 2)[BLANK + 1 :]
-    if counts.max() > 1:
-      raise errors.UserError(
-        f"{where}: {what} has the digit {counts.argmax() + 1} more than once "
-        f"in {_unit_name(index, n)}"
-      )
-
-
-def parse_question(
-  text: str, *, box_rows: int, box_cols: int, where: str
-) -> np.ndarray:
-  """Turns a puzzle's characters into tokens.
-
-  Args:
-    text: n * n characters, '.' or '0' for a blank cell.
-    box_rows: Rows of a box.
-    box_cols: Columns of a box.
-    where: Begins the text of an error, e.g. "puzzles.csv line 3".
-
-  Returns:
-    Tokens, uint8 [L].
-
-  Raises:
-    UserError: on a wrong length, a bad character or clues that break the rules.
-  """
-  tokens = _parse(text, side(box_rows, box_cols), "question", where)
-  _check_no_repeats(tokens, box_rows, box_cols, "question", where)
-  return tokens
-
-
-def parse_pair(
-  question: str, answer: str, *, box_rows: int, box_cols: int, where: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Turns a puzzle and its solution into tokens.
-
-  Args:
-    question: n * n characters, '.' or '0' for a blank cell.
-    answer: n * n digits.
-    box_rows: Rows of a box.
-    box_cols: Columns of a box.
-    where: Begins the text of an error, e.g. "train.csv line 17".
-
-  Returns:
-    Question and answer tokens, both uint8 [L].
-
-  Raises:
-    UserError: if either is malformed, the answer has a blank or breaks the
-      rules, or a clue contradicts the answer.
-  """
+  """Adds the first unit with a repeated digit to the errors of each grid."""
   n = side(box_rows, box_cols)
-  x = _parse(question, n, "question", where)
-  y = _parse(answer, n, "answer", where)
-  if not is_valid_solution(y, box_rows=box_rows, box_cols=box_cols):
-    blanks = np.flatnonzero(y == BLANK)
-    if blanks.size:
-      raise errors.UserError(
-        f"{where}: answer has a blank at position {blanks[0] + 1}"
-      )
-    _check_no_repeats(y, box_rows, box_cols, "answer", where)
-  if not agrees_with_clues(x, y):
-    at = int(np.flatnonzero((x != BLANK) & (x != y))[0])
-    raise errors.UserError(
-      f"{where}: the clue {x[at] - 1} at position {at + 1} contradicts the "
-      f"answer, which has {y[at] - 1} there"
+  in_units = _bits(n)[tokens[:, units(box_rows, box_cols)]]
+  # A sum of bits is their union if and only if none is there twice.
+  repeats = in_units.sum(axis=-1) != np.bitwise_or.reduce(in_units, axis=-1)
+  for i in np.flatnonzero(repeats.any(axis=1)).tolist():
+    unit = int(repeats[i].argmax())
+    cells = tokens[i, units(box_rows, box_cols)[unit]]
+    digit = np.bincount(cells, minlength=n + 2)[BLANK + 1 :].argmax() + 1
+    name = f"{('row', 'column', 'box')[unit // n]} {unit % n + 1}"
+    found.setdefault(
+      i, f"{what} has the digit {digit} more than once in {name}"
     )
-  return x, y
+
+
+def parse_questions(
+  texts: Sequence[str], *, box_rows: int, box_cols: int
+) -> tuple[np.ndarray, characters.Errors]:
+  """Parses puzzles.
+
+  Args:
+    texts: n texts of L characters each, '.' or '0' for a blank cell.
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+
+  Returns:
+    Tokens, uint8 [n, L], and the error of each puzzle that has a wrong length,
+    a wrong character, or clues that break the rules.
+  """
+  box = {"box_rows": box_rows, "box_cols": box_cols}
+  tokens, found = _alphabet(side(**box)).parse(texts, "question")
+  _add_repeats(tokens, found, what="question", **box)
+  return tokens, found
+
+
+def parse_pairs(
+  questions: Sequence[str],
+  answers: Sequence[str],
+  *,
+  box_rows: int,
+  box_cols: int,
+) -> tuple[np.ndarray, characters.Errors]:
+  """Parses puzzles and their solutions.
+
+  Args:
+    questions: n texts of L characters each, '.' or '0' for a blank cell.
+    answers: n texts of L digits each.
+    box_rows: Rows of a box.
+    box_cols: Columns of a box.
+
+  Returns:
+    Tokens, uint8 [n, 2, L], and the error of each pair that is malformed, whose
+    answer is incomplete or breaks the rules, or whose answer contradicts a
+    clue.
+  """
+  box = {"box_rows": box_rows, "box_cols": box_cols}
+  x, found = _alphabet(side(**box)).parse(questions, "question")
+  y, in_answers = _alphabet(side(**box)).parse(answers, "answer")
+  found = in_answers | found
+  for i in np.flatnonzero((y == BLANK).any(axis=1)).tolist():
+    at = int((y[i] == BLANK).argmax())
+    found.setdefault(i, f"answer has a blank at position {at + 1}")
+  _add_repeats(y, found, what="answer", **box)
+  for i in np.flatnonzero(~agrees_with_clues(x, y)).tolist():
+    at = int(((x[i] != BLANK) & (x[i] != y[i])).argmax())
+    found.setdefault(
+      i,
+      f"the clue {int(x[i, at]) - 1} at position {at + 1} contradicts the "
+      f"answer, which has {int(y[i, at]) - 1} there",
+    )
+  return np.stack([x, y], axis=1), found
 
 
 def is_valid_solution(
   tokens: np.ndarray, *, box_rows: int, box_cols: int
 ) -> np.ndarray:
-  """Tells which grids are full and keep the rules.
+  """Returns which grids are complete and obey the rules.
 
   Args:
     tokens: Grids, integers [..., L].
@@ -172,14 +165,12 @@ def is_valid_solution(
     bool [...].
   """
   n = side(box_rows, box_cols)
-  # One bit per token: a unit is right when its n cells set all n digit bits.
-  bits = np.zeros(256, np.uint16)
-  bits[BLANK + 1 : n + 2] = 1 << np.arange(n)
-  in_units = bits[np.asarray(tokens)[..., units(box_rows, box_cols)]]
+  # A unit is correct if its n cells have the bits of all n digits.
+  in_units = _bits(n)[np.asarray(tokens)[..., units(box_rows, box_cols)]]
   seen = np.bitwise_or.reduce(in_units, axis=-1)
   return (seen == (1 << n) - 1).all(axis=-1)
 
 
 def agrees_with_clues(question: np.ndarray, answer: np.ndarray) -> np.ndarray:
-  """Tells whether every clue of [..., L] stands in the answer: bool [...]."""
+  """Returns whether the answer keeps all clues; [..., L] to bool [...]."""
   return ((question == BLANK) | (question == answer)).all(axis=-1)
