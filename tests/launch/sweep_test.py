@@ -246,7 +246,6 @@ def test_a_result_that_is_there_is_read(tmp_path):
       str(command.workdir / folder),
       first_step=0,
       is_finished=False,
-      tensorboard=False,
       active=True,
     )
     run.scalars(1, "train", {"exact_accuracy": 0.9})
