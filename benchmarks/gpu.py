@@ -129,7 +129,7 @@ def plan(*, peer: Sequence[str] = (), tried: bool = False) -> list[Row]:
           dtype,
           *flags,
           f"--config.train.batch_size={slots // share}",
-          f"--config.train.microbatches={parts}",
+          f"--config.train.gradient_accumulation_steps={parts}",
         )
         for share, parts in _BATCHES
         if parts >= least_parts

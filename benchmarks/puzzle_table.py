@@ -22,7 +22,7 @@ def _train_step(rows: int) -> list[str]:
   return [
     *(sys.executable, "-m", "benchmarks.train_step"),
     "--config=experiments/arc.py:smoke",
-    f"--config.model.puzzle_vector_size={WIDTH}",
+    f"--config.model.puzzle_embed_dim={WIDTH}",
     "--config.model.num_prefix_tokens=16",
     f"--num_puzzle_ids={rows}",
     *("--nocompile_seconds", "--calls=5", "--warm_up=1"),

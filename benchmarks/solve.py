@@ -30,7 +30,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
 
   def prepare():
     state = mesh.create_state(program.init, program.mesh)
-    weights = state.averaged_weights
+    weights = state.ema_weights
     batch = compiled_step.random_batch(program, size)
     rows = mesh.put_rows(np.ones(size, bool), program.mesh)
     return lambda: function(weights, batch, rows)
@@ -38,7 +38,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
   return compiled_step.Step(
     function=function,
     arguments=(
-      program.abstract_state().averaged_weights,
+      program.abstract_state().ema_weights,
       batch,
       jax.ShapeDtypeStruct((size,), bool, sharding=batch.puzzle_ids.sharding),
     ),

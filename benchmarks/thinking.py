@@ -168,7 +168,7 @@ def rollouts(
         solver="rollouts",
         noise=sigma,
         rollouts=number,
-        choice=choice,
+        rollout_selection=choice,
       )
       # The answer selected among the first k rollouts, [K, N, L].
       selected = np.concatenate(

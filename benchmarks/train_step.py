@@ -17,7 +17,8 @@ from trm_jax.runtime import command_line, flops, mesh
 from trm_jax.runtime import program as program_lib
 
 _REMEDY = (
-  "raise config.train.microbatches, lower config.train.batch_size, or set"
+  "raise config.train.gradient_accumulation_steps, lower"
+  " config.train.batch_size, or set"
   " config.model.remat to 'full'"
 )
 

@@ -42,7 +42,7 @@ STEP_CONFIG = train_step.StepConfig(
   puzzle_learning_rate=optax.constant_schedule(0.0),
   puzzle_weight_decay=0.0,
   ema_decay=0.99,
-  frozen_network=False,
+  freeze_network=False,
 )
 
 
@@ -67,7 +67,7 @@ def main(num_steps: int = 300, log_every: int = 50) -> list[float]:
     seed=0,
     batch_size=SLOTS,
     num_puzzle_rows=1,
-    puzzle_vector_size=0,
+    puzzle_embed_dim=0,
   )
   state = jax.jit(init)()
   step = train_step.make_train_step(MODEL, optimizer, STEP_CONFIG, seed=0)

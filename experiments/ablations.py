@@ -91,7 +91,7 @@ def _four_layers(config: ml_collections.ConfigDict) -> None:
 
 def _attention(config: ml_collections.ConfigDict) -> None:
   config.model.token_mixing = "attention"
-  config.model.positions = "rope"
+  config.model.position_encoding = "rope"
 
 
 def _recursions(
@@ -106,11 +106,11 @@ def _one_step_gradient(config: ml_collections.ConfigDict) -> None:
 
 
 def _multi_scale(config: ml_collections.ConfigDict) -> None:
-  config.model.recurrence = "latent_per_update"
+  config.model.recursion_type = "latent_per_update"
 
 
 def _single_latent(config: ml_collections.ConfigDict) -> None:
-  config.model.recurrence = "single_latent"
+  config.model.recursion_type = "single_latent"
 
 
 def _hrm_recursions(
@@ -123,7 +123,7 @@ def _hrm_recursions(
 def _direct(config: ml_collections.ConfigDict) -> None:
   _attention(config)
   _recursions(config, updates=1, cycles=1)
-  config.model.recurrence = "direct"
+  config.model.recursion_type = "direct"
   config.model.num_layers = 8
   config.model.num_prefix_tokens = 1
   config.optimizer.ema_decay = 0.0

@@ -20,7 +20,8 @@ ARC-AGI-2). --config.data.source=FOLDER takes a folder in the Kaggle layout
 task (training/007bbfb7.json, ...), or a data set of the official builder. With
 Kaggle's files the rows of the table are the official ones, one by one.
 
---config.eval.tasks=20 --config.eval.variants=8 is a quick look. Add `smoke`
+--config.eval.max_tasks=20 --config.eval.max_augmentations=8 is a quick look.
+Add `smoke`
 (`arc.py:smoke`, `arc.py:2,smoke`) for a few steps of a narrow network on
 made-up tasks, which need no files. Do not train on ARC-AGI-2 and evaluate on
 ARC-AGI-1: 382 of its 400 evaluation tasks are in the other.
@@ -44,7 +45,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.data.test_subset = "evaluation"
 
   config.model.token_mixing = "attention"
-  config.model.positions = "rope"
+  config.model.position_encoding = "rope"
   config.model.latent_updates = 4
 
   config.optimizer.weight_decay = 0.1
@@ -64,7 +65,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
     config.data.test_subset = "evaluation"
     config.data.num_train = 6
     config.data.num_test = 3
-    config.data.num_variants = 7
+    config.data.num_augmentations = 7
     config.model.num_layers = 1
     config.model.latent_updates = 1
     config.train.batch_size = 8

@@ -8,7 +8,7 @@ arc-agi_test_challenges.json (Kaggle's layout) or as test/NAME.json, runs/arc is
 the run to start from:
 
   python -m trm_jax.main --config=experiments/arc_adapt.py \
-    --config.checkpoint.start_from=runs/arc --config.data.source=FOLDER \
+    --config.checkpoint.init_from=runs/arc --config.data.source=FOLDER \
     --workdir=runs/adapted
 
 writes runs/adapted/evaluations/step_12500/submission.json. Another subset:
@@ -37,7 +37,7 @@ tasks, two of which are new to a run of `arc.py:smoke`:
 
   python -m trm_jax.main --config=experiments/arc.py:smoke --workdir=runs/smoke
   python -m trm_jax.main --config=experiments/arc_adapt.py:smoke \
-    --config.checkpoint.start_from=runs/smoke --workdir=runs/smoke_adapted
+    --config.checkpoint.init_from=runs/smoke --workdir=runs/smoke_adapted
 """
 
 import ml_collections
@@ -52,9 +52,9 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.name = "_".join(["arc_adapt", *sorted(words)])
 
   # The old run says what its rows are, unless another list is named.
-  config.data.identifiers = config.checkpoint.get_oneway_ref("start_from")
+  config.data.identifiers = config.checkpoint.get_oneway_ref("init_from")
   config.data.new_rows = "mean"
-  config.train.frozen_network = "all" not in words
+  config.train.freeze_network = "all" not in words
   if "smoke" in words:
     config.data.num_test = 5
     return config

@@ -23,17 +23,19 @@ def get_config() -> ml_collections.ConfigDict:
   # which keeps its size when Muon trains the matrices.
   config.model.mlp_gate = "silu"
   config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
-  config.model.positions = "none"  # 'rope' (attention), 'learned' or 'none'
-  config.model.rope_base = 10000.0
-  config.model.norm_epsilon = 1e-5
-  config.model.puzzle_vector_size = 512  # width of a row of the puzzle table
+  config.model.position_encoding = (
+    "none"  # 'rope' (attention), 'learned' or 'none'
+  )
+  config.model.rope_theta = 10000.0
+  config.model.rms_norm_eps = 1e-5
+  config.model.puzzle_embed_dim = 512  # width of a row of the puzzle table
   config.model.num_prefix_tokens = 16  # P, tokens the puzzle vector fills
   config.model.latent_updates = 6  # n, updates of z per cycle
   config.model.recursion_cycles = 3  # T, cycles; only the last has gradients
   # Which latents there are and what updates them: 'two_latents' (TRM, HRM),
   # 'single_latent', 'latent_per_update' (multi-scale z), 'direct' (one call
   # on answer and question, no z); core/recursion.py has them all.
-  config.model.recurrence = "two_latents"
+  config.model.recursion_type = "two_latents"
   config.model.separate_networks = False  # True: y has a network of its own
   # Of the last cycle's updates of z the last so many carry gradients, and the
   # update of y; 0: all of them. 1 is HRM's one-step gradient.
@@ -94,16 +96,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.identifiers = ""  # 'arc': JSON file that says what the rows of
   # the puzzle table are, or the workdir with it; empty: by the variants' plan
   # Tasks that this list lacks get rows at the end of the trained table of
-  # checkpoint.start_from, which begin as the 'mean' of its rows or as 'zeros'.
+  # checkpoint.init_from, which begin as the 'mean' of its rows or as 'zeros'.
   config.data.new_rows = ""  # empty: such tasks are an error
   config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
-  config.data.num_variants = 1000  # per puzzle, beside it; for 'fixed'
+  config.data.num_augmentations = 1000  # per puzzle, beside it; for 'fixed'
 
   config.train = ml_collections.ConfigDict()
   config.train.batch_size = 768  # slots, over all devices and hosts
   # The slots of a device are worked on in so many parts, one after another,
   # for less memory; gradients add up to the same.
-  config.train.microbatches = 1
+  config.train.gradient_accumulation_steps = 1
   config.train.num_steps = 65104  # supervision steps = optimizer steps
   config.train.max_supervision_steps = 16  # per puzzle
   config.train.exploration_prob = 0.1  # of a random least number of steps
@@ -112,8 +114,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.label_smoothing = 0.0  # share that all tokens have in a target
   config.train.halt_loss_weight = 0.5
   # Save and end after so long, e.g. before a time limit; 0: no limit.
-  config.train.max_minutes = 0.0
-  config.train.frozen_network = False  # True: only the puzzle table is trained
+  config.train.time_limit_minutes = 0.0
+  config.train.freeze_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()
   config.eval.every_steps = 5000  # supervision steps; 0: only at the end
@@ -128,16 +130,20 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.halt_threshold = 0.5
   config.eval.rollouts = 8  # 'rollouts': attempts at each puzzle, K
   config.eval.noise = 0.5  # 'rollouts': standard deviation, added before a step
-  config.eval.choice = "confidence"  # 'rollouts': or 'vote', the most frequent
-  config.eval.tasks = 0  # evaluate the first so many only; 0: all (a task
+  config.eval.rollout_selection = (
+    "confidence"  # 'rollouts': or 'vote', the most frequent
+  )
+  config.eval.max_tasks = 0  # evaluate the first so many only; 0: all (a task
   # is a single puzzle where puzzles have no variants)
-  config.eval.variants = 0  # vote over the first so many of each; 0: all
-  # Which checkpoint to read, for --mode=evaluate and checkpoint.start_from.
+  config.eval.max_augmentations = (
+    0  # vote over the first so many of each; 0: all
+  )
+  # Which checkpoint to read, for --mode=evaluate and checkpoint.init_from.
   config.eval.checkpoint = "latest"  # or 'best'
 
   config.checkpoint = ml_collections.ConfigDict()
   # A workdir whose averaged weights and puzzle table a new run starts with.
-  config.checkpoint.start_from = ""
+  config.checkpoint.init_from = ""
   config.checkpoint.every_steps = 1000  # supervision steps
   config.checkpoint.keep_last = 2
   config.checkpoint.keep_best = 1  # by exact accuracy; ARC: by pass@2

@@ -44,7 +44,7 @@ def make_hrm(config: ml_collections.ConfigDict) -> None:
   config.model.latent_updates = 2
   config.model.recursion_cycles = 2
   config.model.token_mixing = "attention"
-  config.model.positions = "rope"
+  config.model.position_encoding = "rope"
   config.model.num_prefix_tokens = 1
   config.optimizer.ema_decay = 0.0
   config.train.halt_rule = "halt_over_continue"

@@ -39,7 +39,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.data.num_train = 0
   config.data.augmentation = "none"
   config.model.token_mixing = "attention"
-  config.model.positions = "rope"
+  config.model.position_encoding = "rope"
   config.model.latent_updates = 4
   if "smoke" in words:
     smoke.shrink(config)

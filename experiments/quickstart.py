@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model.hidden_size = 96
   config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 96
+  config.model.puzzle_embed_dim = 96
   config.model.num_prefix_tokens = 1
   config.model.latent_updates = 3
   config.model.recursion_cycles = 2

@@ -8,7 +8,7 @@ def shrink(config: ml_collections.ConfigDict) -> None:
   config.model.hidden_size = 32
   config.model.num_heads = 1
   config.model.mlp_multiple = 32
-  config.model.puzzle_vector_size = 32
+  config.model.puzzle_embed_dim = 32
   config.model.num_prefix_tokens = 4
   config.model.latent_updates = 2
   config.model.recursion_cycles = 2

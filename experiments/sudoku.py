@@ -32,7 +32,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.name = "_".join(["sudoku", *sorted(words)])
   if "attention" in words:
     config.model.token_mixing = "attention"
-    config.model.positions = "rope"
+    config.model.position_encoding = "rope"
   if "smoke" in words:
     smoke.shrink(config)
     config.data.task = "generated_sudoku"

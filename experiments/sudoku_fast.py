@@ -85,11 +85,11 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
 
   config.eval.every_steps = 1000
   config.eval.solver = "adaptive"
-  config.eval.tasks = 38400
+  config.eval.max_tasks = 38400
   if "smoke" in words:
     smoke.shrink(config)
     config.data.task = "generated_sudoku"
     config.data.num_train = 48
     config.data.num_test = 24
-    config.eval.tasks = 0
+    config.eval.max_tasks = 0
   return config

@@ -100,7 +100,7 @@ def evaluate(
   size = program.config.eval.batch_size
   state, batch = program.abstract_state(), program.abstract_batch(size)
   rows = jax.ShapeDtypeStruct((size,), bool, sharding=batch.puzzle_ids.sharding)
-  weights = state.averaged_weights
+  weights = state.ema_weights
   return _report(
     "evaluate",
     target,
@@ -229,9 +229,9 @@ def advice(
   if report.step == "train" and program.model.remat != "full":
     ways.append("--config.model.remat=full")
   elif report.step == "train":
-    parts = 2 * config.train.microbatches
+    parts = 2 * config.train.gradient_accumulation_steps
     if size % (parts * target.num_chips) == 0:
-      ways.append(f"--config.train.microbatches={parts}")
+      ways.append(f"--config.train.gradient_accumulation_steps={parts}")
   if size // 2 >= target.num_chips:
     ways.append(f"--config.{group}.batch_size={size // 2}")
   return (

@@ -49,7 +49,7 @@ _AUGMENTATION = (
   "seed",
   "num_train",
   "augmentation",
-  "num_variants",
+  "num_augmentations",
   "identifiers",
 )
 
@@ -335,7 +335,7 @@ def _either(words: Sequence[str]) -> str:
 
 def data_sizes(
   data: config_lib.DataConfig, num_puzzle_ids: int | None
-) -> program.Sizes:
+) -> program.DataSpec:
   """Returns the sizes of the data, without downloading public data.
 
   Args:
@@ -351,14 +351,14 @@ def data_sizes(
     )
   if not data.source and data.task in ("sudoku", "maze", "arc"):
     look = tasks.look(data)
-    return program.Sizes(
+    return program.DataSpec(
       vocab_size=len(look.symbols),
       seq_len=look.rows * look.cols,
       num_puzzle_ids=num_puzzle_ids
       or (_arc_rows(data) if data.task == "arc" else 1),
     )
   task = tasks.load(data)
-  return program.Sizes(
+  return program.DataSpec(
     vocab_size=task.vocab_size,
     seq_len=task.seq_len,
     num_puzzle_ids=num_puzzle_ids or task.num_puzzle_ids,

@@ -165,7 +165,7 @@ def _run(plan: sweep_spec.Plan, folder: pathlib.Path) -> int:
   """Runs trials, unless --report, and reports; returns the exit status."""
   if _REPORT.value and not folder.is_dir():
     raise errors.UserError(f"there is no sweep in {folder} yet")
-  with errors.told(f"cannot create the folder {folder}"):
+  with errors.user_error_context(f"cannot create the folder {folder}"):
     folder.mkdir(parents=True, exist_ok=True)
   status = 0
   with _database_errors():

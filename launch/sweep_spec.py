@@ -21,7 +21,7 @@ Point = Mapping[str, Any]
 # Settings that may change while a sweep is incomplete: they affect no result.
 _FREE = (
   *("checkpoint.", "data.cache_dir", "data.source", "log.", "name"),
-  "train.max_minutes",
+  "train.time_limit_minutes",
 )
 
 

@@ -86,7 +86,7 @@ def test_all_missing_knobs_of_a_group_are_named():
     ("seed", False, "int"),
     ("optimizer.learning_rate", "1e-4", "float"),
     ("optimizer.learning_rate", None, "float"),
-    ("train.frozen_network", 1, "bool"),
+    ("train.freeze_network", 1, "bool"),
     ("name", 3, "str"),
     ("data.source", None, "str"),
     ("data.subsets", (1.5,), "tuple"),
@@ -111,7 +111,7 @@ def test_whole_numbers_serve_as_floats():
 @pytest.mark.parametrize(
   ("name", "value"),
   [
-    ("model.positions", "sinusoidal"),
+    ("model.position_encoding", "sinusoidal"),
     ("model.compute_dtype", "float16"),
     ("model.remat", "some"),
     ("data.augmentation", "mirror"),
@@ -137,7 +137,7 @@ def test_an_unknown_choice_is_named_with_the_known_ones(name, value):
     ("optimizer.muon_iterations", 0),
     ("data.num_train", -1),
     ("train.batch_size", 0),
-    ("train.microbatches", 0),
+    ("train.gradient_accumulation_steps", 0),
     ("train.num_steps", -1),
     ("train.max_supervision_steps", 0),
     ("eval.batch_size", 0),
@@ -161,19 +161,19 @@ def test_a_number_too_small_is_refused(name, value):
     (
       {
         "model.token_mixing": "attention",
-        "model.positions": "rope",
+        "model.position_encoding": "rope",
         "model.num_heads": 7,
       },
       ["config.model.hidden_size", "config.model.num_heads"],
     ),
-    ({"model.positions": "rope"}, ["config.model.positions"]),
+    ({"model.position_encoding": "rope"}, ["config.model.position_encoding"]),
     (
-      {"model.puzzle_vector_size": 16 * 512 + 1},
-      ["config.model.puzzle_vector_size", "config.model.num_prefix_tokens"],
+      {"model.puzzle_embed_dim": 16 * 512 + 1},
+      ["config.model.puzzle_embed_dim", "config.model.num_prefix_tokens"],
     ),
     (
-      {"model.puzzle_vector_size": 0},
-      ["config.model.num_prefix_tokens", "config.model.puzzle_vector_size"],
+      {"model.puzzle_embed_dim": 0},
+      ["config.model.num_prefix_tokens", "config.model.puzzle_embed_dim"],
     ),
   ],
 )
@@ -185,7 +185,7 @@ def test_an_impossible_combination_names_its_knobs(values, named):
 
 def test_no_prefix_and_no_puzzle_vector_is_possible():
   config = config_lib.from_config_dict(
-    _with({"model.puzzle_vector_size": 0, "model.num_prefix_tokens": 0})
+    _with({"model.puzzle_embed_dim": 0, "model.num_prefix_tokens": 0})
   )
   assert config.model.num_prefix_tokens == 0
 
@@ -205,7 +205,7 @@ def test_no_prefix_and_no_puzzle_vector_is_possible():
     ("train.exploration_prob", 7.0),
     ("train.label_smoothing", 1.0),
     ("model.mlp_expansion", 0.0),
-    ("model.rope_base", 0.0),
+    ("model.rope_theta", 0.0),
     ("seed", -1),
     ("seed", 2**31),
     ("data.seed", -1),

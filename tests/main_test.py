@@ -30,7 +30,7 @@ TINY = (
   "--config.data.num_train=8",
   "--config.data.num_test=4",
   "--config.model.hidden_size=16",
-  "--config.model.puzzle_vector_size=16",
+  "--config.model.puzzle_embed_dim=16",
   "--config.model.latent_updates=1",
   "--config.model.recursion_cycles=1",
   "--config.train.batch_size=4",
@@ -118,7 +118,7 @@ def test_learns_4x4_through_main(tmp_path):
     "--config.data.num_train=400",
     "--config.data.num_test=200",
     "--config.model.hidden_size=64",
-    "--config.model.puzzle_vector_size=64",
+    "--config.model.puzzle_embed_dim=64",
   ]
   result = command_line.run(
     *arguments,
@@ -303,10 +303,10 @@ def test_evaluation_without_a_checkpoint(tmp_path):
 
 def test_a_run_to_start_from_that_is_not_there(tmp_path):
   config = config_lib.changed(
-    tiny.config(), {"checkpoint.start_from": str(tmp_path / "nowhere")}
+    tiny.config(), {"checkpoint.init_from": str(tmp_path / "nowhere")}
   )
   with pytest.raises(errors.UserError) as caught:
     train.train(config, str(tmp_path / "run"))
-  assert "config.checkpoint.start_from: " in str(caught.value)
+  assert "config.checkpoint.init_from: " in str(caught.value)
   assert "nowhere holds no checkpoint" in str(caught.value)
   assert not (tmp_path / "run").exists()

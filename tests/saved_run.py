@@ -56,5 +56,5 @@ def save(run, workdir, scores, *, task=None):
 def weights(run, workdir, step):
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     return jax.device_get(
-      checkpoints.restore(step, run.program.abstract_state()).averaged_weights
+      checkpoints.restore(step, run.program.abstract_state()).ema_weights
     )

@@ -33,9 +33,9 @@ def model(token_mixing="mlp"):
     mlp_expansion=4.0,
     mlp_multiple=4,
     token_mixing=token_mixing,
-    positions="none",
-    rope_base=10000.0,
-    norm_epsilon=1e-5,
+    position_encoding="none",
+    rope_theta=10000.0,
+    rms_norm_eps=1e-5,
     num_prefix_tokens=1,
     latent_updates=1,
     recursion_cycles=2,
@@ -49,7 +49,7 @@ def weights(num_rows=NUM_PUZZLES, token_mixing="mlp"):
   """Random weights; rows of the table past the puzzles' are zero."""
   shapes = jax.eval_shape(
     lambda: train_state.init_params(
-      model(token_mixing), jax.random.key(0), puzzle_vector_size=D
+      model(token_mixing), jax.random.key(0), puzzle_embed_dim=D
     )
   )
   rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ def config_dict():
   config.data.num_test = 12
   config.model.hidden_size = 16
   config.model.mlp_multiple = 16
-  config.model.puzzle_vector_size = 16
+  config.model.puzzle_embed_dim = 16
   config.model.latent_updates = 1
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 2
@@ -37,5 +37,5 @@ def config() -> config_lib.Config:
 
 def load_task(config, task, mesh) -> program.Loaded:
   """As `program.load`, with a task and devices of the test's own."""
-  sizes = program.Sizes.of_task(task)
+  sizes = program.DataSpec.of_task(task)
   return program.Loaded(program.build(config, sizes, mesh), task)

@@ -18,7 +18,11 @@ from trm_jax.interop import (
 )
 from trm_jax.runtime import program
 
-ATTENTION = {"token_mixing": "attention", "positions": "rope", "num_heads": 2}
+ATTENTION = {
+  "token_mixing": "attention",
+  "position_encoding": "rope",
+  "num_heads": 2,
+}
 
 HRM = dict(separate_networks=True, gradient_updates=1, latent_updates=2)
 DIRECT = dict(recurrence="direct", recursion_cycles=1, **ATTENTION)
@@ -51,7 +55,7 @@ def of_kind(kind, **model) -> config_lib.Config:
 @functools.cache
 def shapes(settings, seq_len=16, vocab_size=6, num_rows=1):
   """The shapes of the settings' network, by names without prefix."""
-  sizes = program.Sizes(vocab_size, seq_len, num_rows)
+  sizes = program.DataSpec(vocab_size, seq_len, num_rows)
   return torch_state_dict.shapes_of(torch_state_dict.build(settings, sizes))
 
 

@@ -40,7 +40,7 @@ def _arc_config():
   # Batches in which one task ends and the next begins, the last one not full:
   # the second of two processes has only padding there.
   config.data.num_test = 5
-  config.data.num_variants = 6
+  config.data.num_augmentations = 6
   config.eval.batch_size = 16
   config.eval.supervision_steps = 2
   config.model.recursion_cycles = 1
@@ -79,9 +79,7 @@ def run(task: str) -> program.Loaded:
 def weights(task: str) -> types.Weights:
   """Random weights, each where it belongs; alike however many processes."""
   state = run(task).program.abstract_state()
-  places = mesh_lib.state_shardings(
-    state, run(task).program.mesh
-  ).averaged_weights
+  places = mesh_lib.state_shardings(state, run(task).program.mesh).ema_weights
   rng = np.random.default_rng(0)
 
   def draw(leaf, place):
@@ -89,7 +87,7 @@ def weights(task: str) -> types.Weights:
     values *= leaf.shape[0] ** -0.5
     return jax.make_array_from_callback(leaf.shape, place, values.__getitem__)
 
-  return jax.tree.map(draw, state.averaged_weights, places)
+  return jax.tree.map(draw, state.ema_weights, places)
 
 
 @functools.cache
@@ -109,7 +107,7 @@ def training(task: str, workdir: pathlib.Path) -> dict:
 
 def trained_evaluation(workdir: pathlib.Path) -> dict:
   """Evaluates what was trained in `workdir`, there."""
-  trained = restore.averaged_weights(*run("arc"), str(workdir))
+  trained = restore.ema_weights(*run("arc"), str(workdir))
   loaded, step = trained.weights, trained.step
   return _evaluation("arc", workdir, loaded, step)
 

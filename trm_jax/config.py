@@ -37,14 +37,14 @@ class ModelConfig:
   mlp_multiple: int
   mlp_gate: str
   token_mixing: str
-  positions: str
-  rope_base: float
-  norm_epsilon: float
-  puzzle_vector_size: int
+  position_encoding: str
+  rope_theta: float
+  rms_norm_eps: float
+  puzzle_embed_dim: int
   num_prefix_tokens: int
   latent_updates: int
   recursion_cycles: int
-  recurrence: str
+  recursion_type: str
   separate_networks: bool
   gradient_updates: int
   compute_dtype: str
@@ -53,7 +53,11 @@ class ModelConfig:
   gate_kernel: str
 
   def __post_init__(self):
-    one_of("model.positions", self.positions, ("rope", "learned", "none"))
+    one_of(
+      "model.position_encoding",
+      self.position_encoding,
+      ("rope", "learned", "none"),
+    )
     one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
     one_of("model.remat", self.remat, ("auto", "none", "dots", "full"))
     one_of(
@@ -66,39 +70,43 @@ class ModelConfig:
       at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("latent_updates", "recursion_cycles"):
       at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("puzzle_vector_size", "num_prefix_tokens"):
+    for name in ("puzzle_embed_dim", "num_prefix_tokens"):
       at_least(f"model.{name}", getattr(self, name), 0)
     between(
       "model.gradient_updates", self.gradient_updates, 0, self.latent_updates
     )
-    for name in ("mlp_expansion", "rope_base", "norm_epsilon"):
+    for name in ("mlp_expansion", "rope_theta", "rms_norm_eps"):
       positive(f"model.{name}", getattr(self, name))
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.model.hidden_size {self.hidden_size} does not divide into"
         f" config.model.num_heads {self.num_heads}"
       )
-    if self.positions == "rope" and self.hidden_size // self.num_heads % 2:
+    if (
+      self.position_encoding == "rope"
+      and self.hidden_size // self.num_heads % 2
+    ):
       raise errors.UserError(
-        "config.model.positions 'rope' needs heads of even size, not"
+        "config.model.position_encoding 'rope' needs heads of even size, not"
         f" {self.hidden_size // self.num_heads}; change"
         " config.model.num_heads or config.model.hidden_size"
       )
-    if self.token_mixing == "mlp" and self.positions == "rope":
+    if self.token_mixing == "mlp" and self.position_encoding == "rope":
       raise errors.UserError(
-        "config.model.positions 'rope' rotates attention's queries and keys;"
+        "config.model.position_encoding 'rope' rotates attention's queries and"
+        " keys;"
         " with token_mixing 'mlp' choose 'none' or 'learned'"
       )
-    if self.puzzle_vector_size > self.num_prefix_tokens * self.hidden_size:
+    if self.puzzle_embed_dim > self.num_prefix_tokens * self.hidden_size:
       raise errors.UserError(
-        f"config.model.puzzle_vector_size {self.puzzle_vector_size} does not"
+        f"config.model.puzzle_embed_dim {self.puzzle_embed_dim} does not"
         f" fit into {self.num_prefix_tokens} prefix tokens of"
         f" {self.hidden_size}; raise config.model.num_prefix_tokens"
       )
-    if self.num_prefix_tokens and not self.puzzle_vector_size:
+    if self.num_prefix_tokens and not self.puzzle_embed_dim:
       raise errors.UserError(
         "config.model.num_prefix_tokens needs a puzzle vector: set"
-        " config.model.puzzle_vector_size, or no prefix tokens"
+        " config.model.puzzle_embed_dim, or no prefix tokens"
       )
 
 
@@ -164,13 +172,13 @@ class DataConfig:
   identifiers: str
   new_rows: str
   augmentation: str
-  num_variants: int
+  num_augmentations: int
 
   def __post_init__(self):
     one_of("data.augmentation", self.augmentation, ("none", "fixed", "endless"))
     if self.new_rows:
       one_of("data.new_rows", self.new_rows, ("mean", "zeros"))
-    for name in ("num_train", "num_test", "num_variants"):
+    for name in ("num_train", "num_test", "num_augmentations"):
       at_least(f"data.{name}", getattr(self, name), 0)
     for name in ("grid_rows", "grid_cols"):
       between(f"data.{name}", getattr(self, name), 0, _LARGEST_SIDE)
@@ -189,18 +197,18 @@ class TrainConfig:
   answer_loss: str
   label_smoothing: float
   halt_loss_weight: float
-  microbatches: int
-  frozen_network: bool
-  max_minutes: float
+  gradient_accumulation_steps: int
+  freeze_network: bool
+  time_limit_minutes: float
 
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
-    for name in ("batch_size", "microbatches"):
+    for name in ("batch_size", "gradient_accumulation_steps"):
       at_least(f"train.{name}", getattr(self, name), 1)
     decay("train.label_smoothing", self.label_smoothing)
     at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)
-    for name in ("num_steps", "max_minutes"):
+    for name in ("num_steps", "time_limit_minutes"):
       at_least(f"train.{name}", getattr(self, name), 0)
     at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
 
@@ -216,17 +224,19 @@ class EvalConfig:
   halt_threshold: float
   rollouts: int
   noise: float
-  choice: str
-  tasks: int
-  variants: int
+  rollout_selection: str
+  max_tasks: int
+  max_augmentations: int
   checkpoint: str
 
   def __post_init__(self):
     one_of("eval.solver", self.solver, SOLVERS)
-    one_of("eval.choice", self.choice, ("confidence", "vote"))
+    one_of(
+      "eval.rollout_selection", self.rollout_selection, ("confidence", "vote")
+    )
     for name in ("batch_size", "supervision_steps", "rollouts"):
       at_least(f"eval.{name}", getattr(self, name), 1)
-    for name in ("every_steps", "tasks", "variants", "noise"):
+    for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):
       at_least(f"eval.{name}", getattr(self, name), 0)
     between("eval.halt_threshold", self.halt_threshold, 0, 1)
     one_of("eval.checkpoint", self.checkpoint, ("latest", "best"))
@@ -243,7 +253,7 @@ class EvalConfig:
 class CheckpointConfig:
   """When checkpoints are saved and which are kept."""
 
-  start_from: str
+  init_from: str
   every_steps: int
   keep_last: int
   keep_best: int

@@ -99,7 +99,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @functools.cache  # once
-def hush_orbax() -> None:
+def silence_orbax() -> None:
   """Suppresses the tracebacks that Orbax prints in addition to raising.
 
   What it raises is reported in one line; an array that fails leaves others
@@ -128,7 +128,7 @@ def hush_orbax() -> None:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def user_error_context(what: str) -> Iterator[None]:
   """Turns any error into a UserError of one line: what failed, and why.
 
   Raises:

@@ -174,14 +174,16 @@ def _train_or_evaluate(mode: str) -> None:
   from trm_jax.evaluation import evaluate
   from trm_jax.runtime import compilation_cache, preemption, processes, restore
 
-  stop = preemption.Stop(config.train.max_minutes if config else 0.0)
+  stop = preemption.PreemptionSignal(
+    config.train.time_limit_minutes if config else 0.0
+  )
   stop.install()
   processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
   compilation_cache.enable()
   if config is None:
     config = command_line.changed(restore.saved_config(workdir))
-    stop.limit(config.train.max_minutes)
+    stop.limit(config.train.time_limit_minutes)
   try:
     if mode == "train":
       report = train.train(config, workdir, stop)
@@ -191,11 +193,11 @@ def _train_or_evaluate(mode: str) -> None:
       from trm_jax.visualization import report as html_report
 
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
-  except preemption.Stopped as stopped:
-    processes.tell(str(stopped))
+  except preemption.Preempted as stopped:
+    processes.print_once(str(stopped))
     return
   for name in (*report.summary.metrics, "exact_accuracy"):
-    processes.tell(f"{name}={report.final[name]:.4f}")
+    processes.print_once(f"{name}={report.final[name]:.4f}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ from trm_jax.runtime import program as program_lib
 
 
 def train(
-  config: config_lib.Config, workdir: str, stop: preemption.Stop | None = None
+  config: config_lib.Config,
+  workdir: str,
+  stop: preemption.PreemptionSignal | None = None,
 ) -> report_lib.EvalResult:
   """Trains to `config.train.num_steps` steps, from where the workdir stands.
 
@@ -57,46 +59,44 @@ def train(
   start = _start(program, task, workdir)
   processes.check_shared(files.folder(workdir))
   with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
-    stop = stop or preemption.Stop()
+    stop = stop or preemption.PreemptionSignal()
     loop = _Loop(program, task, workdir, checkpoints, start, stop)
     return loop.run()
 
 
 def _start(
   program: program_lib.Program, task: task_lib.Task, workdir: str
-) -> restore.Trained | None:
+) -> restore.RestoredWeights | None:
   """Reads the weights that a new run is to start with, if not new ones.
 
   Before the workdir is made: a mistake leaves no folder behind.
   """
   config = program.config
-  other, adds = config.checkpoint.start_from, config.data.new_rows
+  other, adds = config.checkpoint.init_from, config.data.new_rows
   if not other and not adds:
     return None
   if processes.from_first(lambda: checkpoints_lib.has_checkpoint(workdir)):
-    processes.tell(
-      f"{workdir} has a checkpoint to go on from; config.checkpoint.start_from"
+    processes.print_once(
+      f"{workdir} has a checkpoint to go on from; config.checkpoint.init_from"
       " has no effect"
     )
     return None
   if not other:
     raise errors.UserError(
       f"config.data.new_rows {adds!r} adds rows to a trained table: name the"
-      " workdir of its run by config.checkpoint.start_from"
+      " workdir of its run by config.checkpoint.init_from"
     )
   try:
-    trained = restore.averaged_weights(
-      program, task, other, may_grow=bool(adds)
-    )
+    trained = restore.ema_weights(program, task, other, may_grow=bool(adds))
   except errors.UserError as error:
-    raise errors.UserError(f"config.checkpoint.start_from: {error}") from error
-  processes.tell(f"starting from {trained.path}")
+    raise errors.UserError(f"config.checkpoint.init_from: {error}") from error
+  processes.print_once(f"starting from {trained.path}")
   return _with_new_rows(trained, task, adds) if adds else trained
 
 
 def _with_new_rows(
-  trained: restore.Trained, task: task_lib.Task, how: str
-) -> restore.Trained:
+  trained: restore.RestoredWeights, task: task_lib.Task, how: str
+) -> restore.RestoredWeights:
   """Begins the rows of the puzzle table that the checkpoint does not have."""
   num_rows = task.num_puzzle_ids
   if trained.num_rows == num_rows:
@@ -105,7 +105,7 @@ def _with_new_rows(
       f" data have rows in the puzzle table of {trained.path}; to train those,"
       " set config.data.new_rows to ''"
     )
-  processes.tell(
+  processes.print_once(
     f"{num_rows - trained.num_rows:,} new rows after the puzzle table's"
     f" {trained.num_rows:,} begin as"
     f" {'the mean of those' if how == 'mean' else how}"
@@ -132,8 +132,8 @@ class _Loop:
     task: task_lib.Task,
     workdir: str,
     checkpoints: checkpoints_lib.Checkpoints,
-    start: restore.Trained | None,
-    stop: preemption.Stop,
+    start: restore.RestoredWeights | None,
+    stop: preemption.PreemptionSignal,
   ):
     self._program = program
     self._task = task
@@ -186,7 +186,7 @@ class _Loop:
       if stops:
         self._checkpoints.wait()
         where = self._checkpoints.path(step) if step else "nothing"
-        raise preemption.Stopped(
+        raise preemption.Preempted(
           f"{self._stop.reason} ended the run after step {step} of {num_steps};"
           f" saved {where}; the same command goes on from there"
         )
@@ -202,7 +202,7 @@ class _Loop:
     return report
 
   def _first_state(
-    self, start: restore.Trained | None
+    self, start: restore.RestoredWeights | None
   ) -> tuple[train_state.TrainState, int]:
     """The newest whole checkpoint's state, or a new one."""
 
@@ -220,7 +220,7 @@ class _Loop:
     if found is None:
       self._write_identifiers()
       state = mesh.create_state(self._program.init, self._program.mesh)
-      return state.started_from(start.weights) if start else state, 0
+      return state.with_weights(start.weights) if start else state, 0
     saved, state = found
     self._learned_before = tuple(saved.learned)
     return state, saved.next_batch
@@ -236,7 +236,7 @@ class _Loop:
     count = sum(p.size for p in jax.tree.leaves(self._state.params))
     line(
       f"{program.config.name}: {count:,} parameters, puzzle table"
-      f" {task.num_puzzle_ids:,} x {program.config.model.puzzle_vector_size},"
+      f" {task.num_puzzle_ids:,} x {program.config.model.puzzle_embed_dim},"
       f" {task.train.num_examples:,} training and"
       f" {task.test.num_examples:,} test puzzles,"
       f" {program.mesh.size} {jax.devices()[0].platform} device(s)"
@@ -258,9 +258,9 @@ class _Loop:
 
   def _evaluate(self, step: int, *, lacks_row: bool) -> report_lib.EvalResult:
     try:
-      report = self._evaluator(self._state.averaged_weights, step)
-    except preemption.Stopped as stopped:
-      raise preemption.Stopped(
+      report = self._evaluator(self._state.ema_weights, step)
+    except preemption.Preempted as stopped:
+      raise preemption.Preempted(
         f"{stopped} of step {step}; {self._last_good()}; the same command goes"
         " on from there"
       ) from stopped

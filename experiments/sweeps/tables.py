@@ -29,7 +29,8 @@ Test accuracy in the paper (arXiv 2510.04871; all 422,786 test puzzles), in %:
 Not yet run here. Hours: `trm` takes about 18 on one L40S with the official
 code, the others by their depth; all nine rows of table 1 are about a week of
 such a GPU, `trm_k6_t6` takes four times as long as `trm`. What ran out of
-memory in the paper is split by --config.train.microbatches=2 (or more), which
+memory in the paper is split by
+--config.train.gradient_accumulation_steps=2 (or more), which
 changes no result. --rows=trm,no_ema trains these only, and other rows join the
 table later; --seeds=0,1,2 gives a mean and a spread. The whole table on 6x6
 puzzles, which a laptop finishes:

@@ -20,7 +20,7 @@ from trm_jax import errors
 from trm_jax.runtime import flops as flops_lib
 from trm_jax.runtime import mesh, program
 
-SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=5)
+SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=5)
 EFFORT = compiled_step.Effort(calls=2, warm_up=1, cold=False)
 
 

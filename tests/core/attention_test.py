@@ -116,7 +116,7 @@ def _step(attend):
   mesh = mesh_lib.make_mesh(2)
   built = program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=12, seq_len=140, num_puzzle_ids=6),
+    program.DataSpec(vocab_size=12, seq_len=140, num_puzzle_ids=6),
     mesh,
   )
   built = dataclasses.replace(
@@ -208,7 +208,7 @@ def test_parameters_do_not_depend_on_the_kernel():
   def shapes(model):
     return jax.eval_shape(
       lambda: train_state.init_params(
-        model, jax.random.key(0), puzzle_vector_size=32
+        model, jax.random.key(0), puzzle_embed_dim=32
       )
     )
 

@@ -21,11 +21,11 @@ NUM_DEVICES = 8
 def _program(rows, num_devices=1):
   """A narrow network with a table of `rows` rows of full width."""
   config = arc.get_config("smoke")
-  config.model.puzzle_vector_size = WIDTH
+  config.model.puzzle_embed_dim = WIDTH
   config.model.num_prefix_tokens = WIDTH // config.model.hidden_size
   return program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=12, seq_len=900, num_puzzle_ids=rows),
+    program.DataSpec(vocab_size=12, seq_len=900, num_puzzle_ids=rows),
     mesh.make_mesh(num_devices),
   )
 
@@ -46,7 +46,7 @@ def _compiled_evaluation():
   return (
     run.evaluate_batch()
     .lower(
-      run.abstract_state().averaged_weights,
+      run.abstract_state().ema_weights,
       run.abstract_batch(size),
       jax.ShapeDtypeStruct((size,), jnp.bool_, sharding=by_row),
     )

@@ -25,7 +25,7 @@ def _swiglu(axis, dtype=jnp.float32, gate="normed"):
     axis=axis,
     multiple_of_rows=8,
     gate=gate,
-    norm_epsilon=EPSILON,
+    rms_norm_eps=EPSILON,
   )
 
 
@@ -95,7 +95,7 @@ def test_the_gate_changes_the_output_but_no_parameter(mixing):
       num_heads=2,
       mlp_expansion=4.0,
       mlp_multiple=8,
-      norm_epsilon=EPSILON,
+      rms_norm_eps=EPSILON,
       mlp_gate=gate,
     )
     block = layers.Block(config)

@@ -47,7 +47,7 @@ def test_the_plain_product_by_hand(axis):
 @AXES
 def test_the_widened_product_and_its_gradients_are_the_plain_ones(axis):
   operands = _operands(axis)
-  found = _product_and_gradients(matmul.widened, *operands, axis)
+  found = _product_and_gradients(matmul.bf16_matmul_f32_accum, *operands, axis)
   wide = (a.astype(jnp.float32) for a in operands)
   exact = _product_and_gradients(matmul.plain, *wide, axis)
   for ours, expected in zip(found, exact, strict=True):
@@ -64,7 +64,7 @@ def test_the_widened_product_stays_in_bfloat16_until_it_is_made(axis):
   operands = _operands(axis)
 
   def compute(*operands):
-    return _product_and_gradients(matmul.widened, *operands, axis)
+    return _product_and_gradients(matmul.bf16_matmul_f32_accum, *operands, axis)
 
   text = jax.jit(compute).lower(*operands).as_text()
   made = re.findall(r"dot_general .*: \((.*)\) -> (\S+)", text)
@@ -89,7 +89,7 @@ def test_policies_of_what_to_keep_see_the_widened_product(
     return str(jax.make_jaxpr(gradient)(*_operands(axis)[:2])).count("dot_gen")
 
   assert products_of_gradient(matmul.plain) == expected
-  assert products_of_gradient(matmul.widened) == expected
+  assert products_of_gradient(matmul.bf16_matmul_f32_accum) == expected
 
 
 def _of_devices(multiply, axis):
@@ -124,7 +124,7 @@ def _expect_close(found, expected_ones):
 def test_the_widened_product_of_several_devices(axis):
   operands = _operands(axis, rows=8)
   _expect_close(
-    _of_devices(matmul.widened, axis)(*operands),
+    _of_devices(matmul.bf16_matmul_f32_accum, axis)(*operands),
     _of_devices(matmul.plain, axis)(*operands),
   )
 
@@ -134,14 +134,17 @@ def test_the_widened_product_of_several_batches(axis):
   operands = [jnp.stack([a, -2 * a, a / 2]) for a in _operands(axis, rows=8)]
   found, expected = (
     jax.vmap(functools.partial(_product_and_gradients, multiply, axis=axis))
-    for multiply in (matmul.widened, matmul.plain)
+    for multiply in (matmul.bf16_matmul_f32_accum, matmul.plain)
   )
   _expect_close(found(*operands), expected(*operands))
 
 
 def test_where_it_is_chosen():
   multiplies = devices.Chip("cpu", cpu_has_bfloat16=True)
-  assert model_factory.choose_matmul("bfloat16", multiplies) is matmul.widened
+  assert (
+    model_factory.choose_matmul("bfloat16", multiplies)
+    is matmul.bf16_matmul_f32_accum
+  )
   assert model_factory.choose_matmul("float32", multiplies) is matmul.plain
   for other in (
     devices.Chip("cpu"),

@@ -28,9 +28,9 @@ def _build(**overrides) -> model_lib.TinyRecursiveModel:
     mlp_expansion=4.0,
     mlp_multiple=8,
     token_mixing="mlp",
-    positions="none",
-    rope_base=10000.0,
-    norm_epsilon=1e-5,
+    position_encoding="none",
+    rope_theta=10000.0,
+    rms_norm_eps=1e-5,
     num_prefix_tokens=2,
     latent_updates=2,
     recursion_cycles=2,
@@ -40,7 +40,7 @@ def _build(**overrides) -> model_lib.TinyRecursiveModel:
   return small_model.build(**(arguments | overrides))
 
 
-ATTENTION = {"token_mixing": "attention", "positions": "rope"}
+ATTENTION = {"token_mixing": "attention", "position_encoding": "rope"}
 MIXINGS = pytest.mark.parametrize("mixing", [{}, ATTENTION], ids=["mlp", "att"])
 
 
@@ -48,7 +48,7 @@ def _params(model):
   """Random parameters; the halt head's, too, whose zeros hide mistakes."""
   shapes = jax.eval_shape(
     lambda: train_state.init_params(
-      model, jax.random.key(0), puzzle_vector_size=E
+      model, jax.random.key(0), puzzle_embed_dim=E
     )
   )
   rng = np.random.default_rng(0)
@@ -315,7 +315,7 @@ def _count_params(config, *, vocab_size, seq_len):
     lambda: train_state.init_params(
       model,
       jax.random.key(0),
-      puzzle_vector_size=config.model.puzzle_vector_size,
+      puzzle_embed_dim=config.model.puzzle_embed_dim,
     )
   )
   return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -411,7 +411,7 @@ def test_no_answer_is_believed_at_first():
 
   def first_answer():
     params = train_state.init_params(
-      model, jax.random.key(0), puzzle_vector_size=E
+      model, jax.random.key(0), puzzle_embed_dim=E
     )
     return model.apply({"params": params}, *_arguments(model))
 
@@ -424,7 +424,7 @@ def test_kernels_begin_with_deviation_one_over_root_fan_in():
   model = _build(hidden_size=96, mlp_multiple=32, **ATTENTION)
   params = jax.jit(
     lambda: train_state.init_params(
-      model, jax.random.key(3), puzzle_vector_size=E
+      model, jax.random.key(3), puzzle_embed_dim=E
     )
   )()
   leaves = jax.tree_util.tree_leaves_with_path(params["network"])
@@ -467,7 +467,7 @@ def test_prefix_tokens_stand_before_the_grid():
 
 
 def test_learned_positions_are_one_vector_per_token_and_half_the_variance():
-  model = _build(token_mixing="attention", positions="learned")
+  model = _build(token_mixing="attention", position_encoding="learned")
   params = _params(model)
   positions = params["position_embedding"]["embedding"]
   assert positions.shape == (model.total_len, D)
@@ -480,7 +480,7 @@ def test_learned_positions_are_one_vector_per_token_and_half_the_variance():
 
 @pytest.mark.parametrize("positions", ["none", "learned", "rope"])
 def test_attention_sees_order_only_through_positions(positions):
-  model = _build(token_mixing="attention", positions=positions)
+  model = _build(token_mixing="attention", position_encoding=positions)
   apply, params = jax.jit(model.apply), {"params": _params(model)}
   _, vectors, _ = _arguments(model)
   vector = jnp.ones((B, model.total_len, D))

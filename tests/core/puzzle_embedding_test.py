@@ -19,7 +19,7 @@ def _table(seed=0):
 
 @functools.partial(jax.jit, static_argnames=("weight_decay",))
 def _jitted(table, ids, gradients, learning_rate, *, weight_decay):
-  return puzzle_embedding.sign_update(
+  return puzzle_embedding.sign_sgd(
     table,
     ids,
     gradients,
@@ -160,7 +160,7 @@ def test_the_update_of_a_large_table_makes_no_copy_of_it():
   shape, batch = (200_000, 64), 8
   update = jax.jit(
     functools.partial(
-      puzzle_embedding.sign_update, learning_rate=0.1, weight_decay=0.1
+      puzzle_embedding.sign_sgd, learning_rate=0.1, weight_decay=0.1
     ),
     donate_argnums=0,
   )
@@ -183,7 +183,7 @@ def test_the_update_of_a_large_table_makes_no_copy_of_it():
 
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def _update_and_read(table, ids, gradients, *, mesh):
-  table = puzzle_embedding.sign_update(
+  table = puzzle_embedding.sign_sgd(
     table, ids, gradients, learning_rate=0.01, weight_decay=0.1, mesh=mesh
   )
   return table, puzzle_embedding.lookup(table, ids, mesh=mesh)

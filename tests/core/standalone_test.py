@@ -44,7 +44,7 @@ config = train_step.StepConfig(
   puzzle_learning_rate=optax.constant_schedule(0.0),
   puzzle_weight_decay=0.0,
   ema_decay=0.9,
-  frozen_network=False,
+  freeze_network=False,
 )
 init = functools.partial(
   train_state.init_state,
@@ -53,7 +53,7 @@ init = functools.partial(
   seed=0,
   batch_size=SLOTS,
   num_puzzle_rows=1,
-  puzzle_vector_size=0,
+  puzzle_embed_dim=0,
 )
 state = jax.jit(init)()
 step = jax.jit(train_step.make_train_step(network, optimizer, config, seed=0))

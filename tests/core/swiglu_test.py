@@ -19,8 +19,8 @@ TRITON = swiglu.Triton(rows=16, width=32, depth=16, interpret=True)
 AXES = pytest.mark.parametrize("axis", [-1, 0])
 WAYS = {
   "triton": TRITON,
-  "one_product": swiglu.OneProduct(matmul.plain),
-  "one_product_widened": swiglu.OneProduct(matmul.widened),
+  "one_product": swiglu.FusedGateUp(matmul.plain),
+  "one_product_widened": swiglu.FusedGateUp(matmul.bf16_matmul_f32_accum),
 }
 
 
@@ -99,7 +99,7 @@ def test_one_product_of_halves_takes_the_whole_as_it_is(axis):
   @jax.jit
   def gated(x, kernel):
     halves = jnp.split(kernel, 2, axis=1)
-    return swiglu.OneProduct(matmul.plain)(x, *halves, axis)
+    return swiglu.FusedGateUp(matmul.plain)(x, *halves, axis)
 
   whole = jnp.concatenate([gate, up], axis=1)
   compiled = gated.lower(x, whole).compile()

@@ -26,7 +26,7 @@ def _experiment(num_devices=1, **train):
     hidden_size=8,
     num_layers=1,
     mlp_multiple=4,
-    puzzle_vector_size=8,
+    puzzle_embed_dim=8,
     num_prefix_tokens=1,
     latent_updates=1,
     recursion_cycles=2,
@@ -191,7 +191,7 @@ def _after_five_steps(num_devices, **train):
     (2, {}),
     (4, {}),
     (8, {}),
-    (2, {"frozen_network": True}),
+    (2, {"freeze_network": True}),
     (2, {"halt_rule": "halt_over_continue"}),
   ],
 )
@@ -204,27 +204,31 @@ def test_any_number_of_devices_trains_the_same(num_devices, train):
   )
   assert any(sums["count"] > 0 for sums in history)
   first = _first_state_on_host()
-  trains_network = not train.get("frozen_network")
+  trains_network = not train.get("freeze_network")
   assert _differ(state.params, first.params) == trains_network
   assert _differ(state.puzzle_table, first.puzzle_table)
 
 
 @pytest.mark.parametrize(
-  ("num_devices", "microbatches", "train"),
+  ("num_devices", "gradient_accumulation_steps", "train"),
   [
     (1, 2, {}),
     (1, 8, {}),
     (2, 4, {}),
-    (1, 4, {"frozen_network": True}),
+    (1, 4, {"freeze_network": True}),
     (1, 4, {"halt_rule": "halt_over_continue"}),
   ],
 )
 def test_microbatches_train_what_the_whole_batch_does(
-  num_devices, microbatches, train
+  num_devices, gradient_accumulation_steps, train
 ):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    _after_five_steps(num_devices, microbatches=microbatches, **train),
+    _after_five_steps(
+      num_devices,
+      gradient_accumulation_steps=gradient_accumulation_steps,
+      **train,
+    ),
     _after_five_steps(1, **train),
   )
 
@@ -250,19 +254,20 @@ def _temporaries(**train):
 
 
 def test_microbatches_need_less_memory():
-  assert _temporaries(microbatches=4) < 0.7 * _temporaries()
+  assert _temporaries(gradient_accumulation_steps=4) < 0.7 * _temporaries()
 
 
 @pytest.mark.parametrize(
-  ("num_devices", "microbatches", "choices"),
+  ("num_devices", "gradient_accumulation_steps", "choices"),
   [(1, 3, "2 or 4"), (1, 5, "4 or 8"), (8, 2, "1")],
 )
 def test_microbatches_that_do_not_divide_name_what_does(
-  num_devices, microbatches, choices
+  num_devices, gradient_accumulation_steps, choices
 ):
   built = _experiment().program
   config = config_lib.changed(
-    built.config, {"train.microbatches": microbatches}
+    built.config,
+    {"train.gradient_accumulation_steps": gradient_accumulation_steps},
   )
   with pytest.raises(errors.UserError, match=f"choose {choices}$"):
     program.build(config, built.sizes, mesh.make_mesh(num_devices))
@@ -416,7 +421,7 @@ def test_the_table_changes_in_the_rows_of_the_slots_only():
 
 def test_a_frozen_network_trains_the_table_alone_and_alike():
   whole, whole_sums = _run(_state(), _batch(0))
-  step = _experiment(frozen_network=True).program.train_step()
+  step = _experiment(freeze_network=True).program.train_step()
   state, sums = jax.device_get(step(_state(), _batch(0)))
   first = _first_state_on_host()
   for name in ("params", "ema_params", "opt_state"):

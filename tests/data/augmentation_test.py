@@ -38,7 +38,7 @@ def _augmentation(
     dihedral=dihedral,
     relabel=relabel,
     vocab_size=VOCAB,
-    sampler=augmentation.VariantSampler(mode, num_variants=3, seed=seed),
+    sampler=augmentation.VariantSampler(mode, num_augmentations=3, seed=seed),
   )
 
 

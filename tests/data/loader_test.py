@@ -46,7 +46,8 @@ def _grouped():
 
 def _augmentation(mode="endless"):
   return sudoku_augmentation.SudokuAugmentation(
-    **BOX, sampler=augmentation.VariantSampler(mode, num_variants=5, seed=1)
+    **BOX,
+    sampler=augmentation.VariantSampler(mode, num_augmentations=5, seed=1),
   )
 
 

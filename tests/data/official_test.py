@@ -131,7 +131,7 @@ def test_loader_and_selection_take_it(tmp_path):
   np.testing.assert_array_equal(
     np.concatenate([b["inputs"][b["mask"]] for b in seen]), arrays["inputs"]
   )
-  some = puzzle_set.select(puzzles, num_groups=2, num_variants=1)
+  some = puzzle_set.select(puzzles, num_groups=2, num_augmentations=1)
   chosen = arrays["group_indices"][:2]  # the first puzzle of either group
   by_puzzle = np.split(arrays["inputs"], arrays["puzzle_indices"][1:-1])
   np.testing.assert_array_equal(

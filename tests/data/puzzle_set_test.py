@@ -95,7 +95,7 @@ LAYOUTS = [
 CHOICES = list(itertools.product((0, 1, 2, 5, 100), repeat=2))
 
 
-def _by_hand(whole, num_groups, num_variants):
+def _by_hand(whole, num_groups, num_augmentations):
   """Puzzles of each group, and examples of each puzzle, one by one."""
   groups = []
   for group in range(whole.num_groups):
@@ -103,7 +103,7 @@ def _by_hand(whole, num_groups, num_variants):
       break
     first, end = whole.group_indices[group : group + 2].tolist()
     members = list(range(first, end))
-    groups.append(members[:num_variants] if num_variants else members)
+    groups.append(members[:num_augmentations] if num_augmentations else members)
   examples = [
     list(range(*whole.puzzle_indices[puzzle : puzzle + 2]))
     for members in groups
@@ -114,11 +114,11 @@ def _by_hand(whole, num_groups, num_variants):
 
 @pytest.mark.parametrize("whole", LAYOUTS)
 def test_every_choice(whole):
-  for num_groups, num_variants in CHOICES:
+  for num_groups, num_augmentations in CHOICES:
     chosen = puzzle_set.select(
-      whole, num_groups=num_groups, num_variants=num_variants
+      whole, num_groups=num_groups, num_augmentations=num_augmentations
     )
-    groups, examples = _by_hand(whole, num_groups, num_variants)
+    groups, examples = _by_hand(whole, num_groups, num_augmentations)
     flat = list(itertools.chain(*examples))
     places = np.repeat(np.arange(len(examples)), [len(e) for e in examples])
     inputs, labels = chosen.fetch(np.arange(len(flat)), places)
@@ -145,7 +145,7 @@ def test_every_choice(whole):
 @pytest.mark.parametrize("whole", LAYOUTS)
 def test_examples_in_any_order_and_again(whole):
   rng = np.random.default_rng(0)
-  chosen = puzzle_set.select(whole, num_groups=3, num_variants=2)
+  chosen = puzzle_set.select(whole, num_groups=3, num_augmentations=2)
   _, by_puzzle = _by_hand(whole, 3, 2)
   flat = np.concatenate(by_puzzle)
   owners = np.repeat(chosen.puzzles, np.diff(chosen.puzzle_indices))
@@ -161,7 +161,7 @@ def test_examples_in_any_order_and_again(whole):
 
 def test_zero_means_all():
   for whole in LAYOUTS:
-    chosen = puzzle_set.select(whole, num_groups=0, num_variants=0)
+    chosen = puzzle_set.select(whole, num_groups=0, num_augmentations=0)
     assert chosen.num_examples == whole.num_examples
     for actual, expected in zip(
       folders.everything(chosen), folders.everything(whole), strict=True
@@ -171,7 +171,7 @@ def test_zero_means_all():
 
 def test_evaluation_batches_of_a_selection():
   whole = LAYOUTS[-1]
-  chosen = puzzle_set.select(whole, num_groups=2, num_variants=2)
+  chosen = puzzle_set.select(whole, num_groups=2, num_augmentations=2)
   groups, examples = _by_hand(whole, 2, 2)
   assert sum(map(len, groups)) > 2
   batches = list(loader.eval_batches(chosen, batch_size=4))
@@ -196,14 +196,14 @@ def test_evaluation_batches_of_a_selection():
 def test_the_fingerprint_tells_choices_and_sets_apart():
   prints = {
     puzzle_set.select(
-      whole, num_groups=groups, num_variants=variants
+      whole, num_groups=groups, num_augmentations=variants
     ).fingerprint()
     for whole in LAYOUTS[-2:]
     for groups, variants in ((0, 0), (1, 0), (2, 0), (2, 1), (0, 1))
   }
   assert len(prints) == 10
   first, same = (
-    puzzle_set.select(_random_set(3, 5), num_groups=2, num_variants=1)
+    puzzle_set.select(_random_set(3, 5), num_groups=2, num_augmentations=1)
     for _ in range(2)
   )
   assert first.fingerprint() == same.fingerprint()

@@ -16,7 +16,7 @@ ARC = {
   "test_subset": "evaluation",
   "num_train": 3,
   "num_test": 2,
-  "num_variants": 4,
+  "num_augmentations": 4,
 }
 FILES = ARC | {"task": "arc", "num_train": 0, "num_test": 0}
 

@@ -40,11 +40,11 @@ NEVER_TRAINED = 5  # a row of the old table
 
 
 def _shrink(config):
-  config.data.num_variants = VARIANTS
+  config.data.num_augmentations = VARIANTS
   config.model.update(
     hidden_size=16,
     mlp_multiple=16,
-    puzzle_vector_size=16,
+    puzzle_embed_dim=16,
     num_prefix_tokens=1,
     recursion_cycles=1,
     compute_dtype="float32",
@@ -57,7 +57,7 @@ def _shrink(config):
 def _old_config():
   config = arc.get_config("smoke")
   _shrink(config)
-  config.data.update(num_train=2, num_test=1, num_variants=2)
+  config.data.update(num_train=2, num_test=1, num_augmentations=2)
   return config_lib.from_config_dict(config)
 
 
@@ -120,7 +120,7 @@ def _config(files, old, text="", **groups):
     subsets=("test",),
     test_subset="test",
   )
-  config.checkpoint.start_from = str(old)
+  config.checkpoint.init_from = str(old)
   for group, values in groups.items():
     config[group].update(values)
   return config_lib.from_config_dict(config)
@@ -309,7 +309,7 @@ def test_going_on_needs_no_old_run(adapted, tmp_path, capsys):
     adapted.config,
     data=dataclasses.replace(adapted.config.data, identifiers=str(tmp_path)),
     checkpoint=dataclasses.replace(
-      adapted.config.checkpoint, start_from=str(tmp_path / "gone")
+      adapted.config.checkpoint, init_from=str(tmp_path / "gone")
     ),
   )
   report = train.train(config, str(tmp_path))
@@ -350,18 +350,18 @@ def test_no_run_to_start_from(tmp_path, files, old):
   assert "config.data.new_rows 'mean' adds rows to a trained table" in message
   config = _config(files, "", data={"identifiers": str(old)})
   message = _error(tmp_path, config)
-  assert message.endswith("of its run by config.checkpoint.start_from")
+  assert message.endswith("of its run by config.checkpoint.init_from")
 
 
 def test_a_list_alone_is_no_run(tmp_path, files, old):
   shutil.copy(old / "identifiers.json", tmp_path)
   message = _error(tmp_path, _config(files, tmp_path))
-  assert message.startswith(f"config.checkpoint.start_from: {tmp_path} holds")
+  assert message.startswith(f"config.checkpoint.init_from: {tmp_path} holds")
 
 
 def test_another_network(tmp_path, files, old):
   message = _error(tmp_path, _config(files, old, model={"num_layers": 2}))
-  assert message.startswith("config.checkpoint.start_from: ")
+  assert message.startswith("config.checkpoint.init_from: ")
   assert "config.model.num_layers is 1 in the checkpoint, 2 here" in message
 
 
@@ -404,10 +404,10 @@ def test_nothing_to_add(tmp_path, files, old):
 
 def test_one_setting_names_the_old_run(old):
   config = arc_adapt.get_config()
-  config.checkpoint.start_from = str(old)
+  config.checkpoint.init_from = str(old)
   assert config.data.identifiers == str(old)
   config.data.identifiers = "another"
-  assert config.checkpoint.start_from == str(old)
+  assert config.checkpoint.init_from == str(old)
 
 
 def test_the_network_is_that_of_arc():
@@ -416,13 +416,13 @@ def test_the_network_is_that_of_arc():
     for module in (arc, arc_adapt)
   )
   assert new.model == old.model
-  assert new.train.frozen_network
+  assert new.train.freeze_network
 
 
 def test_a_misspelt_run_is_one_line(tmp_path):
   missing = tmp_path / "missing"
   message = command_line.error_of(
-    f"--config.checkpoint.start_from={missing}",
+    f"--config.checkpoint.init_from={missing}",
     f"--workdir={tmp_path / 'new'}",
     config="experiments/arc_adapt.py:smoke",
   )

@@ -45,7 +45,7 @@ def _settings(tmp_path, source, **changes):
     "cache_dir": str(tmp_path / "cache"),
     "num_train": 0,
     "num_test": 0,
-    "num_variants": 3,
+    "num_augmentations": 3,
   } | changes
 
 
@@ -80,7 +80,7 @@ def _official(tmp_path, kaggle):
 @pytest.mark.slow
 def test_kaggle_files_to_a_submission(tmp_path, kaggle):
   result = command_line.run(
-    *_flags(tmp_path, kaggle, num_variants=1),
+    *_flags(tmp_path, kaggle, num_augmentations=1),
     "--config.train.num_steps=1",
     "--config.train.batch_size=2",
     "--config.eval.batch_size=2",
@@ -96,7 +96,7 @@ def test_kaggle_files_to_a_submission(tmp_path, kaggle):
   )
   assert "5 tasks, 10 variants" in result.stderr
   identifiers = json.loads((tmp_path / "run/identifiers.json").read_text())
-  assert identifiers == _load(tmp_path, kaggle, num_variants=1).identifiers
+  assert identifiers == _load(tmp_path, kaggle, num_augmentations=1).identifiers
   path = tmp_path / "run/evaluations/step_1/submission.json"
   assert str(path) in result.stdout
   tested = _subsets()["evaluation"]

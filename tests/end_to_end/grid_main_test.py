@@ -47,7 +47,7 @@ def test_own_grids_train_a_step(tmp_path):
     *_flags(tmp_path, source, **SHAPE, dihedral=True, relabel="abc"),
     "--config.model.hidden_size=16",
     "--config.model.num_layers=1",
-    "--config.model.puzzle_vector_size=16",
+    "--config.model.puzzle_embed_dim=16",
     "--config.model.recursion_cycles=1",
     "--config.train.batch_size=2",
     "--config.train.num_steps=1",

@@ -22,9 +22,9 @@ RECURRENCES = {
     "model.gradient_updates": 1,
     "train.halt_rule": "halt_over_continue",
   },
-  "single_latent": {"model.recurrence": "single_latent"},
-  "latent_per_update": {"model.recurrence": "latent_per_update"},
-  "direct": {"model.recurrence": "direct"},
+  "single_latent": {"model.recursion_type": "single_latent"},
+  "latent_per_update": {"model.recursion_type": "latent_per_update"},
+  "direct": {"model.recursion_type": "direct"},
 }
 
 
@@ -35,7 +35,7 @@ def _config(name):
   )
 
 
-class _StopAtStep2(preemption.Stop):
+class _StopAtStep2(preemption.PreemptionSignal):
   """Is asked to end before the third step."""
 
   def __init__(self):
@@ -65,7 +65,7 @@ def run(request, tmp_path_factory):
   make_mesh = mesh_lib.make_mesh
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(1))
-    with pytest.raises(preemption.Stopped):
+    with pytest.raises(preemption.Preempted):
       train.train(_config(request.param), str(workdir), _StopAtStep2())
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "make_mesh", lambda: make_mesh(2))
@@ -146,5 +146,5 @@ def test_another_networks_weights_are_refused_by_name(run):
   own = config_lib.changed(_config(name), {"model.gradient_updates": 2})
   checkpoint_metadata.check_network_fits(saved, own, built.task.look.symbols)
   changed = {*RECURRENCES[name], *RECURRENCES[other]}
-  for knob in changed & {"model.recurrence", "model.separate_networks"}:
+  for knob in changed & {"model.recursion_type", "model.separate_networks"}:
     assert knob in str(refused.value)

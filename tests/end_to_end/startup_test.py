@@ -67,7 +67,7 @@ def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
       "--config.data.num_train=8",
       "--config.data.num_test=4",
       "--config.model.hidden_size=32",
-      "--config.model.puzzle_vector_size=32",
+      "--config.model.puzzle_embed_dim=32",
       "--config.model.latent_updates=1",
       "--config.train.batch_size=4",
       "--config.train.num_steps=2",

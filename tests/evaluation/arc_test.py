@@ -31,13 +31,13 @@ STEP = 3
 def _config(**evaluation):
   config = arc.get_config("smoke")
   # Batches in which one task ends and the next begins.
-  config.data.update(num_test=5, num_variants=4)
+  config.data.update(num_test=5, num_augmentations=4)
   config.eval.batch_size = 8
   config.eval.supervision_steps = 2
   config.model.update(
     hidden_size=16,
     mlp_multiple=16,
-    puzzle_vector_size=16,
+    puzzle_embed_dim=16,
     num_prefix_tokens=1,
     recursion_cycles=1,
     compute_dtype="float32",  # rounding must not change votes
@@ -61,7 +61,7 @@ def _run(**evaluation):
 def _weights(seed=0):
   """Random weights whose answers are not all the same."""
   run = _run()
-  weights = jax.jit(run.program.init)().averaged_weights
+  weights = jax.jit(run.program.init)().ema_weights
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda leaf: (
@@ -232,15 +232,16 @@ def test_votes_for_other_weights_or_settings_are_not_mixed(
   assert "different weights" in capsys.readouterr().out
   assert _submission(tmp_path) == _submission(workdir)
 
-  _killed_after(tmp_path, monkeypatch, 0, variants=2)
+  _killed_after(tmp_path, monkeypatch, 0, max_augmentations=2)
   assert "counted anew" not in capsys.readouterr().out
   assert _submission(tmp_path) == _submission(workdir)  # left alone
 
 
 def test_a_quick_look_takes_the_first_tasks_and_variants(tmp_path):
-  report = _evaluate(tmp_path, tasks=2, variants=3)
+  report = _evaluate(tmp_path, max_tasks=2, max_augmentations=3)
   names = [task.name for task in _run().task.augmentation_table.tasks]
-  assert list(_submission(tmp_path, tasks=2, variants=3)) == names[:2]
+  part = _submission(tmp_path, max_tasks=2, max_augmentations=3)
+  assert list(part) == names[:2]
   assert report.num_puzzles == 6
 
 

@@ -191,7 +191,7 @@ def test_progress_is_logged_at_intervals(monkeypatch, capsys):
 
 
 def test_a_stop_is_asked_before_each_batch():
-  stop = preemption.Stop()
+  stop = preemption.PreemptionSignal()
   batches = loader.eval_batches(_puzzles(), batch_size=4)
   seen = []
 
@@ -199,7 +199,9 @@ def test_a_stop_is_asked_before_each_batch():
     seen.append(np.asarray(answers.rows).sum())
     stop.request()
 
-  with pytest.raises(preemption.Stopped, match="SIGTERM ended the evaluation"):
+  with pytest.raises(
+    preemption.Preempted, match="SIGTERM ended the evaluation"
+  ):
     _report(batches, stop=stop, observe=observe)
   assert seen == [4]
 

@@ -316,7 +316,7 @@ class _Set:
       puzzle_indices=np.append(0, np.cumsum(puzzle_sizes)),
       group_indices=np.append(0, np.cumsum(sizes)),
     )
-    self.puzzles = puzzle_set.select(whole, num_groups=0, num_variants=0)
+    self.puzzles = puzzle_set.select(whole, num_groups=0, num_augmentations=0)
 
   def counter(self, **arguments):
     return voting.VoteCounter(self.table, self.puzzles, **arguments)
@@ -387,7 +387,7 @@ def test_in_batches_and_resumed_at_any_task(size):
 def test_the_first_variants_of_the_first_tasks():
   some = _Set()
   some.puzzles = puzzle_set.select(
-    some.puzzles.whole, num_groups=2, num_variants=2
+    some.puzzles.whole, num_groups=2, num_augmentations=2
   )
   results = some.counter().add(
     *(array[[0, 1, 3, 4]] for array in some.rows(0, 20))

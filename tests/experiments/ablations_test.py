@@ -55,7 +55,7 @@ def _size(tree):
 
 
 def _state(config, *, vocab_size=11, seq_len=81, num_puzzle_ids=1):
-  sizes = program.Sizes(
+  sizes = program.DataSpec(
     vocab_size=vocab_size, seq_len=seq_len, num_puzzle_ids=num_puzzle_ids
   )
   mesh = mesh_lib.make_mesh(1)
@@ -116,7 +116,7 @@ HRM_MODEL = {
   "model.latent_updates": 2,
   "model.recursion_cycles": 2,
   "model.token_mixing": "attention",
-  "model.positions": "rope",
+  "model.position_encoding": "rope",
   "model.num_prefix_tokens": 1,
   "optimizer.ema_decay": 0.0,
   "train.halt_rule": "halt_over_continue",
@@ -129,18 +129,21 @@ CHANGES = {
   "separate_networks": {"model.separate_networks": True},
   "no_ema": {"optimizer.ema_decay": 0.0},
   "four_layers": {"model.num_layers": 4, "model.latent_updates": 3},
-  "attention": {"model.token_mixing": "attention", "model.positions": "rope"},
+  "attention": {
+    "model.token_mixing": "attention",
+    "model.position_encoding": "rope",
+  },
   "t2_n2": {"model.latent_updates": 2, "model.recursion_cycles": 2},
   "one_step_gradient": {"model.gradient_updates": 1},
-  "multi_scale": {"model.recurrence": "latent_per_update"},
-  "single_latent": {"model.recurrence": "single_latent"},
+  "multi_scale": {"model.recursion_type": "latent_per_update"},
+  "single_latent": {"model.recursion_type": "single_latent"},
   "direct": {
-    "model.recurrence": "direct",
+    "model.recursion_type": "direct",
     "model.num_layers": 8,
     "model.latent_updates": 1,
     "model.recursion_cycles": 1,
     "model.token_mixing": "attention",
-    "model.positions": "rope",
+    "model.position_encoding": "rope",
     "model.num_prefix_tokens": 1,
     "optimizer.ema_decay": 0.0,
     "train.num_steps": 26041,
@@ -218,7 +221,7 @@ def test_a_row_of_table_3_has_its_recursions(k, cycles):
 )
 def test_hrm_is_the_task_with_another_network(text, base, changes):
   config = config_lib.from_config_dict(hrm.get_config(text))
-  already = {"model.token_mixing", "model.positions"} if text else set()
+  already = {"model.token_mixing", "model.position_encoding"} if text else set()
   assert _changes(config, base) == {
     name: value for name, value in changes.items() if name not in already
   }
@@ -236,7 +239,7 @@ def test_one_row_at_a_time():
 
 def test_an_unknown_recurrence_is_named_with_the_known_ones():
   config = config_lib.changed(
-    _config("trm"), {"model.recurrence": "three_latents"}
+    _config("trm"), {"model.recursion_type": "three_latents"}
   )
   with pytest.raises(errors.UserError, match="choose one of two_latents, "):
     program.check_names(config)
@@ -265,7 +268,7 @@ def _task():
 @pytest.mark.parametrize("row", ablations.ROWS)
 def test_a_row_trains_twenty_steps_without_a_warning(row, capfd):
   config = ablations.get_config(f"{row},smoke")
-  config.model.hidden_size = config.model.puzzle_vector_size = 16
+  config.model.hidden_size = config.model.puzzle_embed_dim = 16
   config.model.mlp_multiple = 16
   config.model.num_heads = 2
   config.optimizer.learning_rate = 3e-3

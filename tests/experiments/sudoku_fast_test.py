@@ -13,7 +13,7 @@ from trm_jax.runtime import flops, mesh, program
 
 def test_the_size_and_the_cost_are_those_of_the_lab_note():
   config = config_lib.from_config_dict(sudoku_fast.get_config())
-  sizes = program.Sizes(vocab_size=11, seq_len=81, num_puzzle_ids=1)
+  sizes = program.DataSpec(vocab_size=11, seq_len=81, num_puzzle_ids=1)
   built = program.build(config, sizes, mesh.make_mesh(1))
   params = jax.eval_shape(built.init).params
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_856_834
@@ -32,7 +32,7 @@ def test_the_recipe_is_off_unless_it_is_asked_for():
 @pytest.mark.usefixtures("one_device")
 def test_the_recipe_trains_without_a_warning(capfd):
   config = sudoku_fast.get_config("smoke")
-  config.model.hidden_size = config.model.puzzle_vector_size = 16
+  config.model.hidden_size = config.model.puzzle_embed_dim = 16
   config.model.mlp_multiple = 16
   config.optimizer.learning_rate = 3e-3
   config.train.batch_size, config.train.num_steps = 8, 20

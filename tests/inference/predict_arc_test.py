@@ -33,7 +33,7 @@ TASKS = _tasks()
 NAMES = [task.name for task in TASKS]
 # Rows of the first two tasks only.
 IDENTIFIERS = arc_plan.build(
-  {"training": TASKS[:2]}, num_variants=4, rng=np.random.RandomState(0)
+  {"training": TASKS[:2]}, num_augmentations=4, rng=np.random.RandomState(0)
 ).identifiers()
 
 
@@ -58,7 +58,7 @@ class Knowing(solver_stand_in.StandIn):
     }
     if puzzle_id in self.errs:
       return arc_grids.encode(np.zeros((1, 1), np.uint8)), 0.75
-    question = arc_grids.undo(grid, **variant)
+    question = arc_grids.invert(grid, **variant)
     (solution,) = {
       pair.output.tobytes(): pair.output
       for pair in TASKS[NAMES.index(task)].test
@@ -171,7 +171,7 @@ def test_the_majority_wins_and_others_come_second(tmp_path):
 
 
 def test_the_first_so_many_variants(tmp_path):
-  solver = _solver(variants=2)
+  solver = _solver(max_augmentations=2)
   _predict(solver, _write(tmp_path, _challenges(TASKS[:1])), tmp_path)
   first = IDENTIFIERS.index(NAMES[0])
   assert solver.rows == [first, first + 1]
@@ -385,7 +385,7 @@ def test_votes_count_by_the_networks_own_logits(tmp_path, surer):
       size = 1 + puzzle_id % 2
       return arc_grids.encode(np.zeros((size, size), np.uint8)), 0.5
 
-  solver = _solver(Sure, variants=2)
+  solver = _solver(Sure, max_augmentations=2)
   submission, _ = _predict(
     solver, _write(tmp_path, _challenges(TASKS[:1])), tmp_path
   )

@@ -97,11 +97,11 @@ def test_from_pipe_to_pipe_with_a_bad_row_and_pictures(tmp_path, sudoku):
 
 def _arc_config():
   config = arc.get_config("smoke")
-  config.data.update(num_train=2, num_test=2, num_variants=3)
+  config.data.update(num_train=2, num_test=2, num_augmentations=3)
   config.model.update(
     hidden_size=16,
     mlp_multiple=16,
-    puzzle_vector_size=16,
+    puzzle_embed_dim=16,
     num_prefix_tokens=1,
     recursion_cycles=1,
     compute_dtype="float32",

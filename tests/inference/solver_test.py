@@ -60,7 +60,7 @@ def test_few_puzzles_are_solved_as_many_and_as_one(workdir, name):
 
 def test_it_answers_as_an_evaluation_does(tiny_run):
   run, workdir = tiny_run
-  weights = restore.averaged_weights(*run, workdir).weights
+  weights = restore.ema_weights(*run, workdir).weights
   batch = types.Batch(
     inputs=_inputs(16).astype(np.int32),
     labels=np.full((16, 16), types.IGNORED_LABEL, np.int32),

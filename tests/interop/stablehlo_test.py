@@ -109,7 +109,7 @@ def threshold(load):
 def test_any_number_of_answers_equals_the_solvers(
   load, threshold, tmp_path, solver
 ):
-  loaded = load(solver, choice="vote", halt_threshold=threshold)
+  loaded = load(solver, rollout_selection="vote", halt_threshold=threshold)
   stablehlo.export_solver(loaded, str(tmp_path / "exported"))
   for count in (1, 37):
     questions = _questions(count)
@@ -212,11 +212,13 @@ def _model(**model):
   "model",
   [
     _model(token_mixing="mlp", remat="none").with_network(
-      token_multiple=8, multiply=matmul.widened, gated_product=swiglu.Triton()
+      token_multiple=8,
+      multiply=matmul.bf16_matmul_f32_accum,
+      gated_product=swiglu.Triton(),
     ),
     _model(
       token_mixing="attention",
-      positions="rope",
+      position_encoding="rope",
       num_heads=2,
       compute_dtype="bfloat16",
       remat="full",
@@ -228,7 +230,7 @@ def test_nothing_in_the_program_is_of_one_kind_of_chip(model, solver):
   state = jax.eval_shape(
     lambda: types.Weights(
       params=train_state.init_params(
-        model, jax.random.key(0), puzzle_vector_size=16
+        model, jax.random.key(0), puzzle_embed_dim=16
       ),
       puzzle_table=np.zeros((2, 16), np.float32),
       initial_latents=types.Latents(

@@ -156,7 +156,7 @@ def test_training_starts_with_an_import_but_does_not_go_on_in_it(
     train.train(config, str(tmp_path / "run"))  # before anything is compiled
   assert "the training puzzles are not the same" in str(caught.value)
   assert "\n" not in str(caught.value)
-  new = torch_files.config(checkpoint={"start_from": str(tmp_path / "run")})
+  new = torch_files.config(checkpoint={"init_from": str(tmp_path / "run")})
   start = train._start(*program.load(new), str(tmp_path / "new"))
   torch_files.assert_same_weights(start.weights, solver.weights)
   slots = dataclasses.replace(config.train, batch_size=solver.program.mesh.size)
@@ -262,10 +262,10 @@ def test_kinds_are_told_apart_by_their_tensors(tmp_path, kind, wrong, words):
   message = _error(
     torch_files.of_kind(wrong), _without_settings(path), tmp_path / "run"
   )
-  recurrence = torch_files.of_kind(kind).model.recurrence
-  if recurrence != torch_files.of_kind(wrong).model.recurrence:
+  recurrence = torch_files.of_kind(kind).model.recursion_type
+  if recurrence != torch_files.of_kind(wrong).model.recursion_type:
     assert f"with recurrence {recurrence!r}" in message
-    assert f"--config.model.recurrence={recurrence}" in message
+    assert f"--config.model.recursion_type={recurrence}" in message
   assert words in message
   for noise in ("is missing", "is unknown here", "has shape"):
     assert noise not in message
@@ -330,7 +330,9 @@ def test_networks_that_are_not_official_are_not_imported(tmp_path):
   path = torch_files.save(tmp_path / "x", torch_files.of_kind("trm_singlez"))
   both = torch_files.of_kind("trm_singlez", separate_networks=True)
   message = _error(both, path, tmp_path / "run")
-  assert "no network with config.model.recurrence 'single_latent'" in message
+  assert (
+    "no network with config.model.recursion_type 'single_latent'" in message
+  )
 
 
 # --- the command line --------------------------------------------------------

@@ -189,7 +189,7 @@ def test_where_nothing_can_be_exported_to(run, output, kind, text):
   ("model", "text"),
   [
     ({"recurrence": "single_latent", "separate_networks": True},
-     "no network with config.model.recurrence 'single_latent' and config."),
+     "no network with config.model.recursion_type 'single_latent' and config."),
     ({**HRM, "num_prefix_tokens": 2}, "HRM (as experiments/hrm.py) with"
      " num_prefix_tokens 1, but config.model.num_prefix_tokens is 2"),
     ({**DIRECT, "latent_updates": 2}, "with latent_updates 1, but config."),
@@ -240,6 +240,8 @@ def test_another_number_of_latents_than_six_is_said(tmp_path, capsys, run):
 def test_positions_that_direct_prediction_officially_needs(
   tmp_path, capsys, run
 ):
-  config = torch_files.of_kind("transformers_baseline", positions="none")
+  config = torch_files.of_kind(
+    "transformers_baseline", position_encoding="none"
+  )
   torch_files.export(_with_weights(run, config), tmp_path / "s.safetensors")
   assert "no direct prediction without positions" in capsys.readouterr().err

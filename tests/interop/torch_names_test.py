@@ -51,7 +51,7 @@ ATTENTION = {"self_attn.qkv_proj": (48, 16), "self_attn.o_proj": (16, 16)}
     ({}, TOKEN_MLP, {}),
     (torch_files.ATTENTION, ATTENTION, {}),
     (
-      {"positions": "learned", "num_layers": 3},
+      {"position_encoding": "learned", "num_layers": 3},
       TOKEN_MLP,
       {"embed_pos.embedding_weight": (17, 16)},
     ),
@@ -69,7 +69,7 @@ def test_every_parameter_of_the_model_has_one_official_name(
   expected = {**OFFICIAL, **others, **blocks}
   assert torch_files.shapes(config) == expected
   params = torch_names.params_of(torch_files.state_dict(config))
-  built = torch_state_dict.build(config, program.Sizes(6, 16, 1))
+  built = torch_state_dict.build(config, program.DataSpec(6, 16, 1))
   abstract = built.abstract_state().params
   assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, abstract)
 
@@ -87,13 +87,13 @@ def test_weights_come_back_bit_for_bit(kind):
   config = torch_files.of_kind(kind)
   state_dict = torch_files.state_dict(config)
   weights = torch_names.weights_of(state_dict)
-  sizes = program.Sizes(6, 16, 1)
+  sizes = program.DataSpec(6, 16, 1)
   built = torch_state_dict.build(config, sizes).abstract_state()
   for part in ("params", "initial_latents"):
     shapes = jax.tree.map(np.shape, getattr(weights, part))
     assert shapes == jax.tree.map(np.shape, getattr(built, part))
   again = torch_names.state_dict_of(
-    weights, num_puzzle_ids=1, recurrence=config.model.recurrence
+    weights, num_puzzle_ids=1, recurrence=config.model.recursion_type
   )
   assert again.keys() == state_dict.keys()
   for name, value in again.items():

@@ -90,7 +90,7 @@ def test_published_settings_are_those_of_the_experiments(
   ("model", "rule"), [
     ({}, "halt"), ({"gradient_updates": 1}, "halt"),
     ({"gradient_updates": 0}, "halt_over_continue"),
-    ({"positions": "learned", "norm_epsilon": 2e-7}, "halt"),
+    ({"position_encoding": "learned", "rms_norm_eps": 2e-7}, "halt"),
   ],
 )  # fmt: skip
 def test_settings_of_every_kind_survive_their_yaml(kind, model, rule):
@@ -145,7 +145,7 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
     ({"forward_dtype": "$(touch x)\n\x1b[31m"},
      r"arch.forward_dtype is '$(touch x)\n\x1b[31m', but config.model", ""),
     ({"pos_encodings": "learned"}, "arch.pos_encodings is 'learned'",
-     "--config.model.positions=learned"),
+     "--config.model.position_encoding=learned"),
     ({"puzzle_emb_len": 16}, "arch.puzzle_emb_len is 16",
      "--config.model.num_prefix_tokens=16"),
     ({"puzzle_emb_len": 0, "puzzle_emb_ndim": 40}, "arch.puzzle_emb_len is 0",
@@ -153,7 +153,7 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
     ({"forward_dtype": "bfloat16"}, "arch.forward_dtype is 'bfloat16'",
      "--config.model.compute_dtype=bfloat16"),
     ({"rms_norm_eps": "1e-6"}, "arch.rms_norm_eps is '1e-6'",
-     "--config.model.norm_epsilon=1e-06"),
+     "--config.model.rms_norm_eps=1e-06"),
     ({"halt_max_steps": 16}, "config.train.max_supervision_steps is 3",
      "--config.train.max_supervision_steps=16"),
     ({"no_ACT_continue": False}, "config.train.halt_rule is 'halt'",

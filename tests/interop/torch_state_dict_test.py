@@ -8,7 +8,7 @@ from trm_jax import errors
 from trm_jax.interop import torch_settings, torch_state_dict
 from trm_jax.runtime import program
 
-SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
+SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 
 # --- in a file ---------------------------------------------------------------
 
@@ -199,20 +199,19 @@ _DOWN = "L_level.layers.1.mlp.down_proj.weight"
       ],
     ),
     (
-      {"model": {"positions": "learned"}},
-      ["it has positions 'learned', but config.model.positions is 'none'"],
-    ),
-    (
-      {"model": {"puzzle_vector_size": 8}},
+      {"model": {"position_encoding": "learned"}},
       [
-        "it has puzzle_vector_size 8, but config.model.puzzle_vector_size is 16"
+        "it has position_encoding 'learned', but"
+        " config.model.position_encoding is 'none'"
       ],
     ),
     (
-      {"model": {"puzzle_vector_size": 0, "num_prefix_tokens": 0}},
-      [
-        "it has puzzle_vector_size 0, but config.model.puzzle_vector_size is 16"
-      ],
+      {"model": {"puzzle_embed_dim": 8}},
+      ["it has puzzle_embed_dim 8, but config.model.puzzle_embed_dim is 16"],
+    ),
+    (
+      {"model": {"puzzle_embed_dim": 0, "num_prefix_tokens": 0}},
+      ["it has puzzle_embed_dim 0, but config.model.puzzle_embed_dim is 16"],
     ),
     (
       {"num_rows": 1001},

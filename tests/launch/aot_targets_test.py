@@ -197,7 +197,7 @@ def test_rows_are_known_for_the_experiments_as_they_are():
 @pytest.mark.parametrize(
   "change",
   [
-    {"num_variants": 999},
+    {"num_augmentations": 999},
     {"subsets": ("training",), "test_subset": "training"},
     {"seed": 1},
     {"augmentation": "none"},

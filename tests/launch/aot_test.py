@@ -17,7 +17,7 @@ from trm_jax import config as config_lib
 from trm_jax.runtime import flops, mesh, program
 
 ROOT = pathlib.Path(aot_targets.__file__).parent.parent
-SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
+SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 GIB = 2**30
 
 # --- reports -----------------------------------------------------------------
@@ -144,7 +144,8 @@ def test_memory_is_that_of_the_state_and_of_the_compiled_step(
     (
       "train",
       {"remat": "full"},
-      "--topology=h200:4 (2 per chip), or --config.train.microbatches=2, or"
+      "--topology=h200:4 (2 per chip), or"
+      " --config.train.gradient_accumulation_steps=2, or"
       " --config.train.batch_size=4",
     ),
     (

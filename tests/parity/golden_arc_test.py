@@ -60,8 +60,8 @@ def test_golden_variants(grids):
     variant = {"transform": transform, "colours": colours[0]}
     x, y = grids[f"aug/{k}/x"], grids[f"aug/{k}/y"]
     _assert_same(arc_grids.apply(x, **variant), y)
-    _assert_same(arc_grids.undo(y, **variant), x)
-    _assert_same(arc_grids.undo(x, **variant), grids[f"aug/{k}/inv_of_x"])
+    _assert_same(arc_grids.invert(y, **variant), x)
+    _assert_same(arc_grids.invert(x, **variant), grids[f"aug/{k}/inv_of_x"])
 
 
 def test_golden_encode(grids):
@@ -140,7 +140,7 @@ def _plan(case, tasks):
   """The plan, and the random state that it leaves behind."""
   builder = golden.json_of(case, "builder")
   rng = np.random.RandomState(builder["seed"])
-  plan = arc_plan.build(tasks, num_variants=builder["num_aug"], rng=rng)
+  plan = arc_plan.build(tasks, num_augmentations=builder["num_aug"], rng=rng)
   return plan, rng
 
 

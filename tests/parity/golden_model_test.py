@@ -104,7 +104,7 @@ def test_golden_attention(name, rope):
     module = layers.Attention(
       num_heads=config["num_heads"],
       head_size=config["head_dim"],
-      rope_base=config["rope_base"] if rope == "rope" else None,
+      rope_theta=config["rope_theta"] if rope == "rope" else None,
       dtype=dtype,
     )
     return module.apply({"params": params}, jnp.asarray(case["x"], dtype))
@@ -129,12 +129,12 @@ def test_golden_block(name):
     layers.NetworkConfig(
       num_layers=1,
       token_mixing="mlp" if config["mlp_t"] else "attention",
-      positions="none" if config["mlp_t"] else "rope",
+      position_encoding="none" if config["mlp_t"] else "rope",
       num_heads=config["num_heads"],
-      rope_base=config["rope_theta"],
+      rope_theta=config["rope_theta"],
       mlp_expansion=config["expansion"],
       mlp_multiple=256,
-      norm_epsilon=config["rms_norm_eps"],
+      rms_norm_eps=config["rms_norm_eps"],
     )
   )
   x, expected = case["x"], case["y"]
@@ -331,7 +331,9 @@ def _bfloat16_results(name, cycles, multiply):
   )
 
 
-@pytest.mark.parametrize("multiply", [matmul.plain, matmul.widened])
+@pytest.mark.parametrize(
+  "multiply", [matmul.plain, matmul.bf16_matmul_f32_accum]
+)
 def test_golden_bfloat16(multiply):
   check_bfloat16(CYCLES, multiply)
 

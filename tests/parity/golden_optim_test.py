@@ -90,7 +90,7 @@ def test_golden_sign_sgd(run):
     ids = jnp.asarray(case[f"step{t}/ids"])
     rows = puzzle_embedding.lookup(table, ids)
     golden.assert_close(rows, case[f"step{t}/y"])
-    table = puzzle_embedding.sign_update(
+    table = puzzle_embedding.sign_sgd(
       table,
       ids,
       jnp.asarray(case[f"step{t}/grad"]),

@@ -29,7 +29,7 @@ def _settings(config, **overrides):
     puzzle_learning_rate=lambda step: 0.0,
     puzzle_weight_decay=0.0,
     ema_decay=0.0,
-    frozen_network=False,
+    freeze_network=False,
   )
   return train_step.StepConfig(**(arguments | overrides))
 

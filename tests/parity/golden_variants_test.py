@@ -233,7 +233,7 @@ def test_the_supervision_step_is_the_golden_one(name):
     puzzle_learning_rate=lambda step: 0.0,
     puzzle_weight_decay=0.0,
     ema_decay=0.0,
-    frozen_network=False,
+    freeze_network=False,
   )
   after, sums = jax.jit(
     lambda state, batch, draws: train_step.supervision_step(

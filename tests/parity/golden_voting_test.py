@@ -71,7 +71,7 @@ def _count(case, *, num_attempts=2, num_batches=None):
       transforms=np.array([transform for _, transform, _ in variants]),
       colours=np.array([list(map(int, c)) for _, _, c in variants], np.uint8),
     ),
-    puzzle_set.select(whole, num_groups=0, num_variants=0),
+    puzzle_set.select(whole, num_groups=0, num_augmentations=0),
     num_attempts=num_attempts,
   )
   results = {}

@@ -126,7 +126,7 @@ def test_every_difference_of_another_experiment_is_named(trained):
   config, workdir = trained
   other = _set(
     config,
-    model=dict(hidden_size=24, puzzle_vector_size=24),
+    model=dict(hidden_size=24, puzzle_embed_dim=24),
     optimizer=dict(learning_rate=0.5),
     data=dict(seed=7),
     train=dict(batch_size=16),
@@ -136,7 +136,7 @@ def test_every_difference_of_another_experiment_is_named(trained):
   text = str(caught.value)
   for difference in (
     "config.model.hidden_size is 16 in the checkpoint, 24 here",
-    "config.model.puzzle_vector_size is 16 in the checkpoint, 24 here",
+    "config.model.puzzle_embed_dim is 16 in the checkpoint, 24 here",
     "config.optimizer.learning_rate is 0.002 in the checkpoint, 0.5 here",
     "config.data.seed is 0 in the checkpoint, 7 here",
     "config.train.batch_size is 8 in the checkpoint, 16 here",
@@ -166,7 +166,11 @@ def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
   config, workdir = trained
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     saved = checkpoints.metadata(2)
-  newer = {"model.remat", "model.gate_kernel", "train.microbatches"}
+  newer = {
+    "model.remat",
+    "model.gate_kernel",
+    "train.gradient_accumulation_steps",
+  }
   assert newer < saved.settings.keys()
   older = dataclasses.replace(
     saved,
@@ -176,7 +180,7 @@ def test_settings_of_speed_may_be_unknown_to_an_older_checkpoint(trained):
   fingerprint = saved.data_fingerprint
   checkpoint_metadata.check_training_fits(older, config, task, fingerprint)
   checkpoint_metadata.check_evaluation_fits(older, config, task)
-  smaller = _set(config, train=dict(microbatches=2))
+  smaller = _set(config, train=dict(gradient_accumulation_steps=2))
   checkpoint_metadata.check_training_fits(saved, smaller, task, fingerprint)
 
 
@@ -341,7 +345,7 @@ def test_a_table_of_more_or_fewer_zeros_at_its_end(tmp_path, there, here):
   )
   with checkpoints_lib.Checkpoints(str(tmp_path)) as checkpoints:
     weights = checkpoints.restore_weights(
-      1, new.program.abstract_state().averaged_weights
+      1, new.program.abstract_state().ema_weights
     )
     chex.assert_trees_all_equal(weights, read)
     state = new.program.abstract_state()
@@ -397,9 +401,9 @@ def test_weights_alone_are_the_averaged_ones(trained):
   state, _ = _final_state(config, workdir)
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
     weights = checkpoints.restore_weights(
-      2, run.program.abstract_state().averaged_weights
+      2, run.program.abstract_state().ema_weights
     )
-  chex.assert_trees_all_equal(weights, state.averaged_weights)
+  chex.assert_trees_all_equal(weights, state.ema_weights)
 
 
 def test_an_evaluation_that_was_killed_is_done_by_the_next_run(

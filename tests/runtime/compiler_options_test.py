@@ -52,10 +52,10 @@ def test_xla_takes_all_of_them():
 def mlp() -> program.Program:
   """A program that mixes tokens by an MLP, with norms over the sequence."""
   config = tiny.config_dict()
-  config.model.hidden_size = config.model.puzzle_vector_size = 64
+  config.model.hidden_size = config.model.puzzle_embed_dim = 64
   return program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=5, seq_len=16, num_puzzle_ids=1),
+    program.DataSpec(vocab_size=5, seq_len=16, num_puzzle_ids=1),
     mesh.make_mesh(1),
   )
 

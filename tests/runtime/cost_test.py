@@ -29,7 +29,7 @@ def test_products_of_a_call_and_of_a_step(
 def test_a_frozen_network_has_half_a_backward_pass():
   config = sudoku.get_config()
   whole = flops.train_flops(config_lib.from_config_dict(config), 81)
-  config.train.frozen_network = True
+  config.train.freeze_network = True
   frozen = flops.train_flops(config_lib.from_config_dict(config), 81)
   # T n+1 calls forward; of the last n+1 also two products back, or one.
   assert frozen / whole == pytest.approx((3 + 1) / (3 + 2))
@@ -38,7 +38,7 @@ def test_a_frozen_network_has_half_a_backward_pass():
 def test_attention_of_a_frozen_network_has_its_whole_backward_pass():
   config = maze.get_config()
   whole = flops.train_flops(config_lib.from_config_dict(config), 900)
-  config.train.frozen_network = True
+  config.train.freeze_network = True
   frozen = flops.train_flops(config_lib.from_config_dict(config), 900)
   assert (3 + 1) / (3 + 2) < frozen / whole < 1
 
@@ -102,8 +102,8 @@ def _traced_flops(jaxpr) -> int:
   [
     {"model.token_mixing": "mlp"},
     {"model.token_mixing": "attention"},
-    {"model.token_mixing": "mlp", "train.frozen_network": True},
-    {"model.token_mixing": "attention", "train.frozen_network": True},
+    {"model.token_mixing": "mlp", "train.freeze_network": True},
+    {"model.token_mixing": "attention", "train.freeze_network": True},
     {"model.num_layers": 3, "train.halt_rule": "halt_over_continue"},
     {"model.gradient_updates": 1},
   ],
@@ -121,7 +121,7 @@ def test_products_are_those_of_the_traced_steps(settings):
   )
   built = program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1),
+    program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1),
     mesh.make_mesh(1),
   )
   state, batch = built.abstract_state(), built.abstract_batch(8)
@@ -129,6 +129,6 @@ def test_products_are_those_of_the_traced_steps(settings):
   counted = flops.train_flops(built.config, 16)
   assert 1 <= _traced_flops(traced.jaxpr) / counted < 1.01
   rows = jax.ShapeDtypeStruct((8,), bool, sharding=batch.puzzle_ids.sharding)
-  traced = built.evaluate_batch().trace(state.averaged_weights, batch, rows)
+  traced = built.evaluate_batch().trace(state.ema_weights, batch, rows)
   counted = flops.evaluate_flops(built.config, 16)
   assert 1 <= _traced_flops(traced.jaxpr) / counted < 1.01

@@ -170,7 +170,7 @@ def test_flipped_bytes_are_noticed_or_harmless(workdir, saved):
 
 def test_weights_alone_are_compared_too(workdir):
   _swap_states(_folder(workdir))
-  abstract = _abstract().averaged_weights
+  abstract = _abstract().ema_weights
   with (
     checkpoints_lib.Checkpoints(str(workdir)) as checkpoints,
     pytest.raises(checkpoints_lib.DamagedError, match="not the numbers"),
@@ -295,14 +295,14 @@ def test_the_newest_is_replaced_to_evaluate_but_the_best_is_not(workdir, capfd):
   run = _run()
   _truncate_data(_folder(workdir))
   before = _content(workdir)
-  assert restore.averaged_weights(*run, str(workdir)).step == OLD
+  assert restore.ema_weights(*run, str(workdir)).step == OLD
   assert f"using {_folder(workdir, OLD)} instead" in capfd.readouterr().err
-  assert restore.averaged_weights(*_run(checkpoint="best"), str(workdir)).step
+  assert restore.ema_weights(*_run(checkpoint="best"), str(workdir)).step
   _truncate_data(_folder(workdir, OLD))
   with pytest.raises(checkpoints_lib.DamagedError, match="it is the best one"):
-    restore.averaged_weights(*_run(checkpoint="best"), str(workdir))
+    restore.ema_weights(*_run(checkpoint="best"), str(workdir))
   with pytest.raises(checkpoints_lib.DamagedError, match="no checkpoint of"):
-    restore.averaged_weights(*run, str(workdir))
+    restore.ema_weights(*run, str(workdir))
   assert before.keys() == _content(workdir).keys()
 
 
@@ -313,8 +313,8 @@ def test_damaged_scores_are_put_aside_and_no_checkpoint_is_lost(workdir, capfd):
   path = workdir / "checkpoints" / "scores.json"
   path.write_text("[")
   with pytest.raises(errors.UserError, match=r"scores\.json is damaged"):
-    restore.averaged_weights(*_run(checkpoint="best"), str(workdir))
-  assert restore.averaged_weights(*_run(), str(workdir)).step == NEW
+    restore.ema_weights(*_run(checkpoint="best"), str(workdir))
+  assert restore.ema_weights(*_run(), str(workdir)).step == NEW
   assert path.read_text() == "["
 
   settings = dataclasses.replace(tiny.config().checkpoint, keep_last=1)

@@ -55,7 +55,7 @@ def test_what_is_expected_is_what_xla_needs(token_mixing, dtype, least, most):
     config.train.batch_size = config.eval.batch_size = 6
   built = program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=11, seq_len=81, num_puzzle_ids=1),
+    program.DataSpec(vocab_size=11, seq_len=81, num_puzzle_ids=1),
     mesh.make_mesh(1),
   )
   step = built.train_step().lower(
@@ -79,7 +79,7 @@ def _built(memory_bytes, **knobs):
     config.model.update(knobs)
   return program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=100_000),
+    program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=100_000),
     mesh.make_mesh(2),
     memory_bytes=memory_bytes,
   ).model

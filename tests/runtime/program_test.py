@@ -10,7 +10,7 @@ from trm_jax.core.kernels import swiglu
 from trm_jax.data import tasks
 from trm_jax.runtime import flops, mesh, program
 
-SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
+SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
   [
     ("model.token_mixing", "attention, mlp"),
     ("model.mlp_gate", "silu, normed"),
-    ("model.recurrence", "two_latents, single_latent"),
+    ("model.recursion_type", "two_latents, single_latent"),
     ("optimizer.name", "adam_atan2, adamw, muon"),
     ("train.answer_loss", "stablemax, softmax"),
   ],
@@ -60,7 +60,7 @@ def test_the_settings_reach_the_step(monkeypatch):
     tiny.config(),
     {
       "train.exploration_prob": 0.3,
-      "train.frozen_network": True,
+      "train.freeze_network": True,
       "optimizer.ema_decay": 0.25,
       "optimizer.puzzle_learning_rate": 0.5,
       "optimizer.puzzle_weight_decay": 0.125,
@@ -77,7 +77,7 @@ def test_the_settings_reach_the_step(monkeypatch):
   program.build(config, SIZES, mesh.make_mesh(1)).train_step()
   (step_config,) = seen
   assert step_config.exploration_prob == 0.3
-  assert step_config.frozen_network
+  assert step_config.freeze_network
   assert step_config.ema_decay == 0.25
   assert step_config.puzzle_weight_decay == 0.125
   # After the warm-up of two steps.

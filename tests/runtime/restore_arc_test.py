@@ -22,11 +22,11 @@ from trm_jax.runtime import checkpoints as checkpoints_lib
 
 def _config(**data):
   config = arc.get_config("smoke")
-  config.data.update(num_train=2, num_test=2, num_variants=3, **data)
+  config.data.update(num_train=2, num_test=2, num_augmentations=3, **data)
   config.model.update(
     hidden_size=16,
     mlp_multiple=16,
-    puzzle_vector_size=16,
+    puzzle_embed_dim=16,
     num_prefix_tokens=1,
     recursion_cycles=1,
     compute_dtype="float32",
@@ -94,7 +94,7 @@ def _same_cells(report, names, other, other_names):
 def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   path = _permuted(old, tmp_path)
   with pytest.raises(errors.UserError) as caught:
-    restore.averaged_weights(*_run(), str(tmp_path))
+    restore.ema_weights(*_run(), str(tmp_path))
   row, there, here = re.search(
     r"other puzzles: row (\d+) is '(.*)' there, '(.*)' here;",
     str(caught.value),
@@ -118,20 +118,20 @@ def test_rows_in_another_order_give_the_same_evaluation(tmp_path, old):
   # It depends on the rows: with those of others, answers are others.
   run = program.load(config)
   assert run.task.identifiers == shuffled
-  weights = restore.averaged_weights(*_run(), str(old)).weights
+  weights = restore.ema_weights(*_run(), str(old)).weights
   report = evaluate.Evaluator(*run, str(tmp_path))(weights, 1)
   assert _same_cells(report, shuffled, expected, names) < 0.9
 
 
 def test_a_checkpoint_that_learned_the_test_answers(tmp_path, old, capfd):
-  trained = restore.averaged_weights(*_run(), str(old))
+  trained = restore.ema_weights(*_run(), str(old))
   evaluate.Evaluator(*_run(), "", trained.learned)
   assert "WARNING" not in capfd.readouterr().err
   # Trained to solve "training", which leaves "evaluation" to learn from.
   other = _run(test_subset="training")
   assert other.task.identifiers == _run().task.identifiers
   saved_run.save(_run(), tmp_path, {1: 0.5}, task=other.task)
-  trained = restore.averaged_weights(*_run(), str(tmp_path))
+  trained = restore.ema_weights(*_run(), str(tmp_path))
   evaluator = evaluate.Evaluator(*_run(), "", trained.learned)
   (warning,) = capfd.readouterr().err.splitlines()
   assert warning.startswith(

@@ -81,7 +81,9 @@ def _first_state(config, workdir):
   run = program.load(config)
   start = train._start(*run, str(workdir))
   with checkpoints_lib.Checkpoints(str(workdir), config.checkpoint) as saved:
-    loop = train._Loop(*run, str(workdir), saved, start, preemption.Stop())
+    loop = train._Loop(
+      *run, str(workdir), saved, start, preemption.PreemptionSignal()
+    )
     return loop._state
 
 
@@ -99,11 +101,11 @@ def _content(folder):
 
 def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
   before = _content(old)
-  config = _config(checkpoint={"start_from": str(old)})
+  config = _config(checkpoint={"init_from": str(old)})
   state = _first_state(config, tmp_path)
   run = program.load(config)
   expected = saved_run.weights(run, old, LATEST)
-  chex.assert_trees_all_equal(state.averaged_weights, expected)
+  chex.assert_trees_all_equal(state.ema_weights, expected)
   chex.assert_trees_all_equal(state.params, expected.params)
   assert f"starting from {old}/checkpoints/ckpt_{LATEST}" in (
     capsys.readouterr().out
@@ -120,7 +122,7 @@ def test_a_new_run_starts_with_the_averaged_weights(tmp_path, old, capsys):
 @pytest.mark.parametrize("which", ["latest", "best"])
 def test_the_newest_or_the_best_checkpoint(old, which):
   run = program.load(_config(eval={"checkpoint": which}))
-  trained = restore.averaged_weights(*run, str(old))
+  trained = restore.ema_weights(*run, str(old))
   weights, step, path = trained.weights, trained.step, trained.path
   assert step == {"latest": LATEST, "best": BEST}[which]
   assert path.name == f"ckpt_{step}"
@@ -134,8 +136,8 @@ def test_a_frozen_network_only_learns_rows_of_its_puzzles(
   copy = tmp_path / "old"
   shutil.copytree(old, copy)
   config = _config(
-    checkpoint={"start_from": str(copy)},
-    train={"num_steps": 2, "frozen_network": True},
+    checkpoint={"init_from": str(copy)},
+    train={"num_steps": 2, "freeze_network": True},
   )
   train.train(config, str(tmp_path / "new"))
   shutil.rmtree(copy)
@@ -160,7 +162,7 @@ def test_a_frozen_network_only_learns_rows_of_its_puzzles(
 
 
 def _start_error(tmp_path, source, **groups) -> str:
-  config = _config(checkpoint={"start_from": str(source)}, **groups)
+  config = _config(checkpoint={"init_from": str(source)}, **groups)
   with pytest.raises(errors.UserError) as caught:
     train.train(config, str(tmp_path / "new"))
   assert not list((tmp_path / "new").glob("checkpoints/*"))

@@ -49,11 +49,11 @@ def test_what_is_typed_has_the_type_of_what_was_there():
     "--config.eval.halt_threshold=0.9",
     "--config.eval.batch_size",
     "3",
-    "--config.train.frozen_network=False",
+    "--config.train.freeze_network=False",
     "--config.name=two words = one name",
   )
   assert changed.name == "two words = one name"
-  assert changed.train.frozen_network is False
+  assert changed.train.freeze_network is False
   assert changed.eval == dataclasses.replace(
     tiny.config().eval, solver="adaptive", halt_threshold=0.9, batch_size=3
   )
@@ -82,8 +82,8 @@ def test_settings_change_an_experiment_that_is_named_after_them(monkeypatch):
     ("config.eval.rollouts", "config.eval.rollouts has no value"),
     ("config.eval.solver=slow", "choose one of fixed, adaptive, rollouts"),
     (
-      "config.train.frozen_network=2",
-      "config.train.frozen_network is '2'; it must be True or False",
+      "config.train.freeze_network=2",
+      "config.train.freeze_network is '2'; it must be True or False",
     ),
   ],
 )
@@ -102,11 +102,16 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
     restore.settings_of(strange, "RUN")
 
 
+class _Flags(types.SimpleNamespace):
+  def __contains__(self, name):
+    return hasattr(self, name)
+
+
 def test_ctrl_c_promises_only_what_holds(monkeypatch):
   for mode, text in (
     ("predict", "what was not announced as written is not there"),
     ("train", "goes on from the last checkpoint"),
   ):
-    fake = types.SimpleNamespace(FLAGS=types.SimpleNamespace(mode=mode))
+    fake = types.SimpleNamespace(FLAGS=_Flags(mode=mode))
     monkeypatch.setattr(command_line, "flags", fake)
     assert text in command_line._interrupted()

@@ -18,23 +18,29 @@ def _now(monkeypatch):
 
 
 def test_nothing_ends_a_run_by_itself(now):
-  stop, mesh = preemption.Stop(), mesh_lib.make_mesh()
+  stop, mesh = preemption.PreemptionSignal(), mesh_lib.make_mesh()
   assert not stop.now(mesh)
   now[0] += 1e9
   assert not stop.now(mesh)
 
 
 def test_the_limit_is_in_minutes(now):
-  stop, mesh = preemption.Stop(max_minutes=1.5), mesh_lib.make_mesh()
+  stop, mesh = (
+    preemption.PreemptionSignal(time_limit_minutes=1.5),
+    mesh_lib.make_mesh(),
+  )
   now[0] += 89.9
   assert not stop.now(mesh)
   now[0] += 0.2
   assert stop.now(mesh)
-  assert stop.reason == "config.train.max_minutes"
+  assert stop.reason == "config.train.time_limit_minutes"
 
 
 def test_a_signal_ends_it_for_good_and_is_the_reason_even_when_time_is_up(now):
-  stop, mesh = preemption.Stop(max_minutes=1), mesh_lib.make_mesh()
+  stop, mesh = (
+    preemption.PreemptionSignal(time_limit_minutes=1),
+    mesh_lib.make_mesh(),
+  )
   before = signal.getsignal(signal.SIGTERM)
   try:
     stop.install()

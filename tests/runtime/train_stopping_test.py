@@ -19,7 +19,7 @@ from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import metric_writer, preemption, program
 
 
-class _StopAt(preemption.Stop):
+class _StopAt(preemption.PreemptionSignal):
   """Is asked to end just before it is asked for the `number`-th time."""
 
   def __init__(self, number):
@@ -85,7 +85,7 @@ _slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 def test_stopped_and_continued_is_never_stopped(
   whole, tmp_path, number, message, saved
 ):
-  with pytest.raises(preemption.Stopped) as stopped:
+  with pytest.raises(preemption.Preempted) as stopped:
     train.train(_config(), str(tmp_path), _StopAt(number))
   goes_on = "; the same command goes on from there"
   expected = f"SIGTERM ended {message}{goes_on}"
@@ -113,7 +113,7 @@ def test_a_result_is_there_only_when_nothing_is_left_to_train(whole):
   config_dict.eval.every_steps = 2
   config_dict.train.num_steps = 6
   longer = config_lib.from_config_dict(config_dict)
-  with pytest.raises(preemption.Stopped):
+  with pytest.raises(preemption.Preempted):
     train.train(longer, str(whole), _StopAt(2))
   assert not path.exists()
 
@@ -128,7 +128,7 @@ def _flags(workdir):
     "--config.data.num_test=12",
     "--config.model.hidden_size=16",
     "--config.train.batch_size=8",
-    "--config.model.puzzle_vector_size=16",
+    "--config.model.puzzle_embed_dim=16",
     "--config.eval.every_steps=0",
     "--config.log.every_steps=1",
     "--config.train.num_steps=1000000",
@@ -167,12 +167,14 @@ def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
   step = _step_of(output, tmp_path)
 
   result = command_line.run(
-    *flags, "--config.train.max_minutes=0.1", compiles_fast=True
+    *flags, "--config.train.time_limit_minutes=0.1", compiles_fast=True
   )
   assert result.returncode == 0, result.stderr
   assert f"going on from step {step} " in result.stdout
   last = result.stdout.splitlines()[-1]
-  assert last.startswith("config.train.max_minutes ended the run after step")
+  assert last.startswith(
+    "config.train.time_limit_minutes ended the run after step"
+  )
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ SETTINGS = {
   "model.hidden_size": 64,  # one head of the published size
   "model.compute_dtype": "bfloat16",
   "model.latent_updates": 2,
-  "model.puzzle_vector_size": WIDTH,
+  "model.puzzle_embed_dim": WIDTH,
 }
 
 
@@ -83,7 +83,7 @@ def test_no_collective_carries_the_puzzle_table():
   config.update_from_flattened_dict(SETTINGS)
   built = program.build(
     config_lib.from_config_dict(config),
-    program.Sizes(vocab_size=12, seq_len=900, num_puzzle_ids=ROWS),
+    program.DataSpec(vocab_size=12, seq_len=900, num_puzzle_ids=ROWS),
     mesh.mesh_of(target.devices()),
     memory_bytes=target.usable,
   )
@@ -96,7 +96,7 @@ def test_no_collective_carries_the_puzzle_table():
       aot_report.compile_step(*step, target=target).as_text()
       for step in (
         (built.train_step(), state, batch),
-        (built.evaluate_batch(), state.averaged_weights, batch, rows),
+        (built.evaluate_batch(), state.ema_weights, batch, rows),
       )
     )
   for text in (training, evaluation):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 STEPS, KILLS = 600, 4
 ROOT = pathlib.Path(quickstart.__file__).parent.parent
-SIZES = program.Sizes(vocab_size=6, seq_len=16, num_puzzle_ids=1)
+SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 # A save every ten steps, so that many kills interrupt one.
 SETTINGS = {
   "data.box_rows": 2,
@@ -30,7 +30,7 @@ SETTINGS = {
   "data.num_train": 200,
   "data.num_test": 60,
   "model.hidden_size": 32,
-  "model.puzzle_vector_size": 32,
+  "model.puzzle_embed_dim": 32,
   "optimizer.ema_decay": 0.9,
   "train.batch_size": 32,
   "train.num_steps": STEPS,

@@ -408,11 +408,11 @@ def test_an_impossible_output_is_refused_before_the_work(
 
 
 def test_a_stopped_report_writes_no_page(workdir, tmp_path):
-  stop = preemption.Stop(0.0)
+  stop = preemption.PreemptionSignal(0.0)
   stop.request()
   page = tmp_path / "page.html"
   with pytest.raises(
-    preemption.Stopped, match="the same command begins it anew"
+    preemption.Preempted, match="the same command begins it anew"
   ):
     report.write(_config(), str(workdir), str(page), stop=stop)
   assert not page.exists()

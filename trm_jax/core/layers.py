@@ -42,10 +42,10 @@ class NetworkConfig:
     mlp_multiple: rounded up to a multiple of this.
     mlp_gate: name in `swiglu.GATES`.
     token_mixing: name in `TOKEN_MIXERS`.
-    positions: 'rope' (rotates attention's queries and keys), 'learned' (added
-      to the token embedding) or 'none'.
-    rope_base: base of RoPE's wavelengths.
-    norm_epsilon: added to the mean square in RMS norms.
+    position_encoding: 'rope' (rotates attention's queries and keys), 'learned'
+      (added to the token embedding) or 'none'.
+    rope_theta: base of RoPE's wavelengths.
+    rms_norm_eps: added to the mean square in RMS norms.
     compute_dtype: 'float32' or 'bfloat16', of activations and products.
     token_multiple: kernels whose rows run over the sequence are padded with
       zeros to a multiple of this when used; changes no result.
@@ -61,13 +61,13 @@ class NetworkConfig:
   mlp_multiple: int
   token_mixing: str
   mlp_gate: str = "silu"
-  positions: str = "none"
-  rope_base: float = 10000.0
-  norm_epsilon: float = 1e-5
+  position_encoding: str = "none"
+  rope_theta: float = 10000.0
+  rms_norm_eps: float = 1e-5
   compute_dtype: str = "float32"
   token_multiple: int = 1
-  attend: attention.Attend = attention.plain
-  multiply: matmul.Multiply = matmul.plain
+  attend: attention.AttentionFn = attention.plain
+  multiply: matmul.Matmul = matmul.plain
   gated_product: swiglu.GatedProduct | None = None
 
   @property
@@ -99,7 +99,7 @@ class FusedDense(nn.Module):
   axis: int = -1
   multiple: int = 1
   number: int = 1
-  multiply: matmul.Multiply = matmul.plain
+  multiply: matmul.Matmul = matmul.plain
   together: swiglu.GatedProduct | None = None
 
   @nn.compact
@@ -173,7 +173,7 @@ class SwiGLU(nn.Module):
     axis: the axis to map, -1 or 0.
     multiple_of_rows: as `FusedDense.multiple`, of the output.
     gate: name in `swiglu.GATES`.
-    norm_epsilon: of gates with a norm.
+    rms_norm_eps: of gates with a norm.
     multiply: computes the products.
     gated_product: computes gate, up and their gate at once.
   """
@@ -184,8 +184,8 @@ class SwiGLU(nn.Module):
   axis: int = -1
   multiple_of_rows: int = 1
   gate: str = "silu"
-  norm_epsilon: float = 1e-5
-  multiply: matmul.Multiply = matmul.plain
+  rms_norm_eps: float = 1e-5
+  multiply: matmul.Matmul = matmul.plain
   gated_product: swiglu.GatedProduct | None = None
 
   @nn.compact
@@ -203,7 +203,7 @@ class SwiGLU(nn.Module):
     if self.gated_product is not None:
       (h,) = made
     else:
-      h = gate(*made, epsilon=self.norm_epsilon, axis=self.axis)
+      h = gate(*made, epsilon=self.rms_norm_eps, axis=self.axis)
     (y,) = dense(size, multiple=self.multiple_of_rows, name="down")(h)
     return y
 
@@ -214,7 +214,7 @@ class Attention(nn.Module):
   Attributes:
     num_heads: H.
     head_size: K.
-    rope_base: base of RoPE's wavelengths; None for no rotation.
+    rope_theta: base of RoPE's wavelengths; None for no rotation.
     dtype: of the products.
     attend: computes softmax attention.
     multiply: computes the products with weights.
@@ -222,10 +222,10 @@ class Attention(nn.Module):
 
   num_heads: int
   head_size: int
-  rope_base: float | None
+  rope_theta: float | None
   dtype: jnp.dtype
-  attend: attention.Attend = attention.plain
-  multiply: matmul.Multiply = matmul.plain
+  attend: attention.AttentionFn = attention.plain
+  multiply: matmul.Matmul = matmul.plain
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -239,8 +239,8 @@ class Attention(nn.Module):
       part.reshape(batch, length, self.num_heads, self.head_size)
       for part in dense(width, number=3, name="qkv")(x)
     )
-    if self.rope_base is not None:
-      cos, sin = rope_tables(length, self.head_size, base=self.rope_base)
+    if self.rope_theta is not None:
+      cos, sin = rope_tables(length, self.head_size, base=self.rope_theta)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = self.attend(query, key, value)
     mixed = mixed.reshape(batch, length, width)
@@ -276,7 +276,9 @@ def _attention(config: NetworkConfig, size: int) -> Attention:
   return Attention(
     num_heads=config.num_heads,
     head_size=size // config.num_heads,
-    rope_base=config.rope_base if config.positions == "rope" else None,
+    rope_theta=config.rope_theta
+    if config.position_encoding == "rope"
+    else None,
     dtype=config.dtype,
     attend=config.attend,
     multiply=config.multiply,
@@ -292,7 +294,7 @@ def _mlp(config: NetworkConfig, name: str, *, axis: int = -1) -> SwiGLU:
     axis=axis,
     multiple_of_rows=config.token_multiple,
     gate=config.mlp_gate,
-    norm_epsilon=config.norm_epsilon,
+    rms_norm_eps=config.rms_norm_eps,
     multiply=config.multiply,
     gated_product=config.gated_product,
     name=name,
@@ -365,7 +367,7 @@ class Block(nn.Module):
     """Maps [B, S, D] to the same; or [S, B, D], if tokens come first."""
     config = self.config
     mixer = token_mixer(config)
-    rms_norm = functools.partial(norm.rms_norm, epsilon=config.norm_epsilon)
+    rms_norm = functools.partial(norm.rms_norm, epsilon=config.rms_norm_eps)
     h = x + mixer.make(config, x.shape[-1])(x)
     h = rms_norm(h, axis=mixer.norm_axis)
     h = h + _mlp(config, "channel_mlp")(h)

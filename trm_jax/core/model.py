@@ -60,7 +60,7 @@ class TinyRecursiveModel(nn.Module):
     num_prefix_tokens: P.
     latent_updates: n of the paper.
     recursion_cycles: T of the paper.
-    recurrence: name in `recursion.RECURRENCES`.
+    recursion_type: name in `recursion.RECURRENCES`.
     separate_networks: whether y is updated by a network of its own.
     gradient_updates: backpropagate through only the last k of the n updates in
       the last cycle; 0 for all.
@@ -76,7 +76,7 @@ class TinyRecursiveModel(nn.Module):
   num_prefix_tokens: int
   latent_updates: int
   recursion_cycles: int
-  recurrence: str = "two_latents"
+  recursion_type: str = "two_latents"
   separate_networks: bool = False
   gradient_updates: int = 0
   remat: str = "none"
@@ -104,7 +104,7 @@ class TinyRecursiveModel(nn.Module):
     self.token_embedding = layers.TokenEmbedding(
       self.vocab_size, self.hidden_size, self.dtype
     )
-    if self.network_config.positions == "learned":
+    if self.network_config.position_encoding == "learned":
       self.position_embedding = layers.TokenEmbedding(
         self.total_len, self.hidden_size, self.dtype
       )
@@ -141,7 +141,7 @@ class TinyRecursiveModel(nn.Module):
       prefix = jnp.pad(puzzle_vectors.astype(x.dtype), ((0, 0), (0, fill)))
       prefix = prefix.reshape(batch, self.num_prefix_tokens, size)
       x = jnp.concatenate([prefix, x], axis=1)
-    if self.network_config.positions == "learned":
+    if self.network_config.position_encoding == "learned":
       # Two terms of variance 1/D: halve the sum's variance.
       positions = self.position_embedding(jnp.arange(self.total_len))
       x = (x + positions[None]) * 0.5**0.5
@@ -172,7 +172,7 @@ class TinyRecursiveModel(nn.Module):
       latent_updates=self.latent_updates,
       recursion_cycles=self.recursion_cycles,
       recurrence=registry.get(
-        recursion.RECURRENCES, self.recurrence, kind="recurrence"
+        recursion.RECURRENCES, self.recursion_type, kind="recurrence"
       ),
       gradient_updates=self.gradient_updates,
       gradient_free=gradient_free,
@@ -204,7 +204,7 @@ class TinyRecursiveModel(nn.Module):
     # They also compute gate and up as one product, unless a kernel does.
     gradient_free, config = network, self.network_config
     if config.gated_product is None and config.mlp_gate == "silu":
-      fused = swiglu.OneProduct(config.multiply)
+      fused = swiglu.FusedGateUp(config.multiply)
       gradient_free = network.clone(
         config=dataclasses.replace(config, gated_product=fused)
       )

@@ -48,7 +48,7 @@ def lookup(
   return jnp.where(inside[:, None], rows, jnp.nan)
 
 
-def sign_update(
+def sign_sgd(
   table: jax.Array,
   puzzle_ids: jax.Array,
   gradients: jax.Array,

@@ -15,7 +15,7 @@ from . import registry, rollouts, solve, types
 _FIELDS: Mapping[str, tuple[str, ...]] = {
   "fixed": (),
   "adaptive": ("slots", "halt_threshold"),
-  "rollouts": ("slots", "rollouts", "noise", "seed", "choice"),
+  "rollouts": ("slots", "rollouts", "noise", "seed", "rollout_selection"),
 }
 
 
@@ -32,7 +32,7 @@ class SolverConfig:
     rollouts: attempts at each puzzle, with 'rollouts'.
     noise: standard deviation of the latents' noise, with 'rollouts'.
     seed: of the noise.
-    choice: name in `rollouts.CHOICES`.
+    rollout_selection: name in `rollouts.CHOICES`.
   """
 
   solver: str = "fixed"
@@ -41,7 +41,7 @@ class SolverConfig:
   rollouts: int = 1
   noise: float = 0.0
   seed: int = 0
-  choice: str = "confidence"
+  rollout_selection: str = "confidence"
 
   def used(self) -> dict[str, Any]:
     """Returns the solver's name and the fields that it reads."""
@@ -54,7 +54,9 @@ class SolverConfig:
     labels = {
       "fixed": "",
       "adaptive": f"adaptive_{self.halt_threshold:g}",
-      "rollouts": f"rollouts_{self.rollouts}_{self.noise:g}_{self.choice}",
+      "rollouts": (
+        f"rollouts_{self.rollouts}_{self.noise:g}_{self.rollout_selection}"
+      ),
     }
     return registry.get(labels, self.solver, kind="solver")
 
@@ -131,7 +133,9 @@ def solve_batch(
     mesh=mesh,
     observe=lambda output: observe(output, batch),
   )
-  chosen = rollouts.choose(solver.choice, seen["answers"], seen["halt_logits"])
+  chosen = rollouts.choose(
+    solver.rollout_selection, seen["answers"], seen["halt_logits"]
+  )
 
   def take(leaf):
     at = chosen.reshape(*chosen.shape, *[1] * (leaf.ndim - 2))

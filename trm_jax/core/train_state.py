@@ -36,7 +36,7 @@ class TrainState:
   carry: types.Carry
 
   @property
-  def averaged_weights(self) -> types.Weights:
+  def ema_weights(self) -> types.Weights:
     """The weights to evaluate; the puzzle table is not averaged."""
     return types.Weights(
       params=self.ema_params,
@@ -44,7 +44,7 @@ class TrainState:
       initial_latents=self.initial_latents,
     )
 
-  def started_from(self, weights: types.Weights) -> "TrainState":
+  def with_weights(self, weights: types.Weights) -> "TrainState":
     """Returns the initial state of a run that starts from trained weights."""
     return TrainState(
       step=self.step,
@@ -84,7 +84,7 @@ def _abstract_latents(model: model_lib.TinyRecursiveModel) -> types.Latents:
   """Returns the shapes of the initial latents."""
   size = model.hidden_size
   recurrence = registry.get(
-    recursion.RECURRENCES, model.recurrence, kind="recurrence"
+    recursion.RECURRENCES, model.recursion_type, kind="recurrence"
   )
   z_shape = recurrence.z_shape(model.latent_updates, size)
 
@@ -100,7 +100,7 @@ def init_params(
   model: model_lib.TinyRecursiveModel,
   key: jax.Array,
   *,
-  puzzle_vector_size: int,
+  puzzle_embed_dim: int,
 ) -> Any:
   """Draws the model's parameters, a dict of float32 arrays."""
   # No kernels: they could not split a single row over devices. The number of
@@ -109,7 +109,7 @@ def init_params(
     latent_updates=1, gradient_updates=0, recursion_cycles=1
   )
   carry = empty_carry(model, batch_size=1)
-  vectors = jnp.zeros((1, puzzle_vector_size), jnp.float32)
+  vectors = jnp.zeros((1, puzzle_embed_dim), jnp.float32)
   variables = model.init(key, carry.batch.inputs, vectors, carry.latents)
   return variables["params"]
 
@@ -121,7 +121,7 @@ def init_state(
   seed: int,
   batch_size: int,
   num_puzzle_rows: int,
-  puzzle_vector_size: int,
+  puzzle_embed_dim: int,
 ) -> TrainState:
   """Draws the state before the first supervision step.
 
@@ -131,13 +131,13 @@ def init_state(
     seed: of all random numbers.
     batch_size: slots, over all devices.
     num_puzzle_rows: N; the puzzle table is initialized to 0.
-    puzzle_vector_size: E.
+    puzzle_embed_dim: E.
 
   Returns:
     The state. Call this under jit; on several devices with `out_shardings`.
   """
   params_key, y_key, z_key = jax.random.split(jax.random.key(seed), 3)
-  params = init_params(model, params_key, puzzle_vector_size=puzzle_vector_size)
+  params = init_params(model, params_key, puzzle_embed_dim=puzzle_embed_dim)
 
   def initial_latent(key, shape):
     # Random constants of standard deviation 1, as in the official code.
@@ -155,7 +155,7 @@ def init_state(
     params=params,
     ema_params=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
-    puzzle_table=jnp.zeros((num_puzzle_rows, puzzle_vector_size), jnp.float32),
+    puzzle_table=jnp.zeros((num_puzzle_rows, puzzle_embed_dim), jnp.float32),
     initial_latents=types.Latents(
       y=initial_latent(y_key, latents.y.shape),
       z=(None if latents.z is None else initial_latent(z_key, latents.z.shape)),

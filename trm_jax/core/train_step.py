@@ -48,8 +48,9 @@ class StepConfig:
     puzzle_learning_rate: of the step, counted from 1.
     puzzle_weight_decay: decoupled, times the learning rate.
     ema_decay: of the averaged weights.
-    frozen_network: trains only the puzzle table.
-    microbatches: parts of a device's slots, processed one after another.
+    freeze_network: trains only the puzzle table.
+    gradient_accumulation_steps: parts of a device's slots, processed one after
+      another.
     label_smoothing: in the loss that is minimized.
   """
 
@@ -61,8 +62,8 @@ class StepConfig:
   puzzle_learning_rate: optax.Schedule
   puzzle_weight_decay: float
   ema_decay: float
-  frozen_network: bool
-  microbatches: int = 1
+  freeze_network: bool
+  gradient_accumulation_steps: int = 1
   label_smoothing: float = 0.0
 
 
@@ -164,7 +165,7 @@ def supervision_step(
     vectors, carry = part
     (_, (output, row_losses)), gradients = jax.value_and_grad(
       share_of_loss,
-      argnums=(1,) if config.frozen_network else (1, 0),
+      argnums=(1,) if config.freeze_network else (1, 0),
       has_aux=True,
     )(params, vectors, carry)
     vector_gradients, *network_gradients = gradients
@@ -174,7 +175,7 @@ def supervision_step(
     network_gradients, of_rows = _in_parts(
       functools.partial(differentiate_part, params),
       (vectors, carry),
-      config.microbatches,
+      config.gradient_accumulation_steps,
     )
     # Summed explicitly in float32; the compiler would sum some of them in
     # bfloat16, before they are cast.
@@ -191,7 +192,7 @@ def supervision_step(
     )(state.params, vectors, carry)
   )
 
-  puzzle_table = puzzle_embedding.sign_update(
+  puzzle_table = puzzle_embedding.sign_sgd(
     state.puzzle_table,
     carry.batch.puzzle_ids,
     vector_gradients,
@@ -204,7 +205,7 @@ def supervision_step(
     state.ema_params,
     state.opt_state,
   )
-  if not config.frozen_network:
+  if not config.freeze_network:
     updates, opt_state = optimizer.update(
       network_gradients[0], opt_state, params
     )

@@ -51,21 +51,21 @@ class VariantSampler:
   """Samples which row of a batch gets which variant.
 
   Attributes:
-    mode: "none"; "fixed": the original or one of `num_variants` symmetries per
-      puzzle, all equally likely (the official data set without its copies on
+    mode: "none"; "fixed": the original or one of `num_augmentations` symmetries
+      per puzzle, all equally likely (the official data set without its copies on
       disk); "endless": a new symmetry at every visit.
-    num_variants: Variants per puzzle in mode "fixed".
+    num_augmentations: Variants per puzzle in mode "fixed".
     seed: Seed of the draws.
   """
 
   mode: str
-  num_variants: int
+  num_augmentations: int
   seed: int
 
   @classmethod
   def from_settings(cls, data: config_lib.DataConfig) -> "VariantSampler":
     """Builds the sampler of the settings."""
-    return cls(data.augmentation, data.num_variants, data.seed)
+    return cls(data.augmentation, data.num_augmentations, data.seed)
 
   def __post_init__(self):
     if self.mode not in (NONE, FIXED, ENDLESS):
@@ -73,9 +73,9 @@ class VariantSampler:
         f"augmentation mode is {self.mode!r}, expected {NONE!r}, {FIXED!r} "
         f"or {ENDLESS!r}"
       )
-    if self.num_variants < 0:
+    if self.num_augmentations < 0:
       raise errors.UserError(
-        f"number of variants is {self.num_variants}, expected 0 or more"
+        f"number of variants is {self.num_augmentations}, expected 0 or more"
       )
 
   def draw(
@@ -98,7 +98,7 @@ class VariantSampler:
       row_keys = rng.key(self.seed, _ENDLESS_STREAM, batch_index, rows)
       return row_keys, np.ones(len(rows), bool)
     choice = rng.key(self.seed, _VARIANT_STREAM, batch_index, rows)
-    variants = choice % np.uint64(self.num_variants + 1)
+    variants = choice % np.uint64(self.num_augmentations + 1)
     row_keys = rng.key(self.seed, _FIXED_STREAM, puzzle_indices, variants)
     return row_keys, variants > 0
 

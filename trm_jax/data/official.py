@@ -345,7 +345,8 @@ def load(
     rules=rules,
     notes=(
       f"{data.source} is a data set of the official builders, which has its"
-      " variants on disk: config.data.augmentation, num_variants and subsets"
+      " variants on disk: config.data.augmentation, num_augmentations and"
+      " subsets"
       " have no effect",
     ),
   )
@@ -450,7 +451,7 @@ def _check_variants(
       examples = np.arange(first, end)
       inputs, _ = test.fetch(examples, np.full(len(examples), puzzle))
       for grid, pair in zip(arc_grids.crop(inputs), task.test, strict=True):
-        original = arc_grids.undo(
+        original = arc_grids.invert(
           grid,
           transform=int(made.transforms[puzzle]),
           colours=made.colours[puzzle],

@@ -253,13 +253,15 @@ class Subset(Grouped):
     return digest.hexdigest()
 
 
-def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Subset:
+def select(
+  whole: Puzzles, *, num_groups: int, num_augmentations: int
+) -> Subset:
   """Selects the first puzzles of the first groups.
 
   Args:
     whole: The set.
     num_groups: Number of groups; 0 for all.
-    num_variants: Maximum number of puzzles per group; 0 for all.
+    num_augmentations: Maximum number of puzzles per group; 0 for all.
 
   Returns:
     The subset.
@@ -267,8 +269,8 @@ def select(whole: Puzzles, *, num_groups: int, num_variants: int) -> Subset:
   count = min(num_groups or whole.num_groups, whole.num_groups)
   first = whole.group_indices[:count]
   sizes = whole.group_indices[1 : count + 1] - first
-  if num_variants:
-    sizes = np.minimum(sizes, num_variants)
+  if num_augmentations:
+    sizes = np.minimum(sizes, num_augmentations)
   group_indices = _indices(sizes)
   within = np.arange(group_indices[-1]) - np.repeat(group_indices[:-1], sizes)
   puzzles = np.repeat(first, sizes) + within

@@ -32,8 +32,8 @@ def folder(
   workdir: str,
   step: int,
   *,
-  tasks: int = 0,
-  variants: int = 0,
+  max_tasks: int = 0,
+  max_augmentations: int = 0,
   solver: str = "",
 ) -> epath.Path:
   """Returns the folder of an evaluation's votes and submission.
@@ -41,12 +41,16 @@ def folder(
   Args:
     workdir: Folder of the run.
     step: Supervision step of the weights.
-    tasks: `eval.tasks`; a partial evaluation has a folder of its own.
-    variants: `eval.variants`.
+    max_tasks: `eval.max_tasks`; a partial evaluation has a folder of its own.
+    max_augmentations: `eval.max_augmentations`.
     solver: `SolverConfig.label`.
   """
   name = f"step_{step}"
-  for part, value in (("_tasks", tasks), ("_variants", variants), ("", solver)):
+  for part, value in (
+    ("_tasks", max_tasks),
+    ("_augmentations", max_augmentations),
+    ("", solver),
+  ):
     name += f"{part}_{value}" if value else ""
   return files.folder(workdir) / "evaluations" / name
 
@@ -118,7 +122,7 @@ class ArcEvaluator(report.Scorer):
       first_example=self.first_batch * batch_size,
     )
     if entries:
-      processes.tell(
+      processes.print_once(
         f"resuming the evaluation in {self._folder}: {len(self._results)} of"
         f" {puzzles.num_groups} tasks are finished"
       )
@@ -128,7 +132,7 @@ class ArcEvaluator(report.Scorer):
     self._log = EvaluationLog(self._folder / LOG_FILE, header)
     if self._log.replaced:
       (self._folder / SUBMISSION_FILE).unlink(missing_ok=True)
-      processes.tell(
+      processes.print_once(
         f"the votes in {self._folder} are of another evaluation (different"
         f" {', '.join(self._log.replaced)}) and are counted anew"
       )

@@ -72,7 +72,7 @@ class Progress:
     if self._total is not None:
       total = f" of {self._total:,}"
       left = f", {seconds_each * (self._total - done):.0f} s left"
-    processes.note(
+    processes.log_once(
       f"  solved {done:,}{total} {self._what}, {1 / seconds_each:,.1f} per"
       f" second{left}{details}"
     )
@@ -86,7 +86,7 @@ def evaluate(
   *,
   num_puzzles: int,
   scorer: report_lib.Scorer,
-  stop: preemption.Stop | None = None,
+  stop: preemption.PreemptionSignal | None = None,
   observe: Observe | None = None,
 ) -> report_lib.EvalResult:
   """Evaluates weights on a data set and logs progress.
@@ -135,11 +135,11 @@ def evaluate(
 
 
 def _until_stopped(
-  batches: Iterable[loader.Batch], stop: preemption.Stop, mesh: Mesh
+  batches: Iterable[loader.Batch], stop: preemption.PreemptionSignal, mesh: Mesh
 ) -> Iterator[loader.Batch]:
   for batch in batches:
     if stop.now(mesh):
-      raise preemption.Stopped(f"{stop.reason} ended the evaluation")
+      raise preemption.Preempted(f"{stop.reason} ended the evaluation")
     yield batch
 
 
@@ -153,7 +153,7 @@ class Evaluator:
     workdir: str,
     learned_before: Sequence[str] = (),
     *,
-    stop: preemption.Stop | None = None,
+    stop: preemption.PreemptionSignal | None = None,
     observe: Observe | None = None,
   ):
     """Sets up the evaluation and warns on stderr of contamination.
@@ -179,7 +179,7 @@ class Evaluator:
     warning = self._task.leak([*self._task.learned, *learned_before])
     if warning and warning not in self._warnings:
       self._warnings.append(warning)
-      processes.note(f"WARNING: {warning}")
+      processes.log_once(f"WARNING: {warning}")
 
   def __call__(
     self, weights: types.Weights, step: int
@@ -223,8 +223,8 @@ class Evaluator:
         place=arc_evaluation.folder(
           self._workdir,
           step,
-          tasks=config.eval.tasks,
-          variants=config.eval.variants,
+          max_tasks=config.eval.max_tasks,
+          max_augmentations=config.eval.max_augmentations,
           solver=solver.label,
         ),
       )
@@ -246,14 +246,14 @@ class Evaluation:
 
   program: program_lib.Program
   task: task_lib.Task
-  trained: restore.Trained
+  trained: restore.RestoredWeights
   report: report_lib.EvalResult
 
 
 def restore_and_evaluate(
   config: config_lib.Config,
   workdir: str,
-  stop: preemption.Stop | None = None,
+  stop: preemption.PreemptionSignal | None = None,
   observe: Observe | None = None,
 ) -> Evaluation:
   """Evaluates a workdir's checkpoint and prints the result.
@@ -270,17 +270,19 @@ def restore_and_evaluate(
   """
   program, task = program_lib.load(config)
   program_lib.announce_task(task)
-  trained = restore.averaged_weights(program, task, workdir)
-  processes.tell(f"evaluating {trained.path}")
+  trained = restore.ema_weights(program, task, workdir)
+  processes.print_once(f"evaluating {trained.path}")
   evaluator = Evaluator(
     program, task, workdir, trained.learned, stop=stop, observe=observe
   )
   try:
     result = evaluator(trained.weights, trained.step)
-  except preemption.Stopped as stopped:
+  except preemption.Preempted as stopped:
     does = "resumes it" if task.augmentation_table else "begins it anew"
-    raise preemption.Stopped(f"{stopped}; the same command {does}") from stopped
-  processes.tell(
+    raise preemption.Preempted(
+      f"{stopped}; the same command {does}"
+    ) from stopped
+  processes.print_once(
     f"{report_lib.format_head(result)}\n"
     + report_lib.format_report(result, config.eval.report_steps)
   )
@@ -290,7 +292,7 @@ def restore_and_evaluate(
 def evaluate_workdir(
   config: config_lib.Config,
   workdir: str,
-  stop: preemption.Stop | None = None,
+  stop: preemption.PreemptionSignal | None = None,
 ) -> report_lib.EvalResult:
   """Returns only the result of `restore_and_evaluate`."""
   return restore_and_evaluate(config, workdir, stop).report

@@ -315,7 +315,7 @@ class VoteCounter:
       if self._votes is None:
         self._votes = TaskVotes(self._table.tasks[self._task])
       invert = functools.partial(
-        arc_grids.undo,
+        arc_grids.invert,
         transform=int(self._table.transforms[puzzle]),
         colours=self._table.colours[puzzle],
       )

@@ -216,7 +216,7 @@ def _find_rows(source: str, *, size: int) -> Iterator[csv_files.Row]:
 
 
 def _stdin_lines() -> Iterator[bytes]:
-  with errors.told(f"{_STDIN} cannot be read"):
+  with errors.user_error_context(f"{_STDIN} cannot be read"):
     yield from sys.stdin.buffer
 
 
@@ -288,7 +288,7 @@ def read_tasks(source: str) -> Tasks:
   """
   path = pathlib.Path(os.path.expanduser(source))
   if source == STANDARD:
-    with errors.told(f"{_STDIN} cannot be read"):
+    with errors.user_error_context(f"{_STDIN} cannot be read"):
       content = sys.stdin.buffer.read()
     return _parse_tasks(content, _STDIN, _NAMELESS)
   if os.path.isdir(path):
@@ -320,7 +320,10 @@ def _read_folder(folder: pathlib.Path) -> Tasks:
 
 def _bytes(path: pathlib.Path) -> bytes:
   opener = gzip.open if path.suffix == ".gz" else open
-  with errors.told(f"{path.name} cannot be read"), opener(path, "rb") as file:
+  with (
+    errors.user_error_context(f"{path.name} cannot be read"),
+    opener(path, "rb") as file,
+  ):
     return file.read()
 
 

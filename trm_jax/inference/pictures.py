@@ -74,7 +74,7 @@ def draw(
       num_written += 1
   finally:
     # After an interruption, too: the user should know of every file.
-    processes.note(
+    processes.log_once(
       f"{num_written} pictures of the first {len(puzzles)} puzzles (at most"
       f" {MOST}): {path}"
     )

@@ -66,7 +66,7 @@ def predict_file(
       progress.update(summary.num_rows)
     summary.check_any_answered()
   place = outputs.place(output_path)
-  processes.note(summary.text(solver, place))
+  processes.log_once(summary.text(solver, place))
   if pictures:
     pictures_lib.draw(solver, summary.first_puzzles, pictures)
   summary.check_all_answered(place)

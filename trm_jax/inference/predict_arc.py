@@ -41,7 +41,8 @@ def predict_tasks(
   """Answers the test inputs of ARC tasks with two attempts each.
 
   All variants of a task with a row in the puzzle table (at most
-  `eval.variants`) are solved and vote, as in an evaluation. A task without rows
+  `eval.max_augmentations`) are solved and vote, as in an evaluation. A task
+  without rows
   is solved once, with the blank row, and a warning says so.
 
   The output is Kaggle's submission of the valid tasks, {NAME: [{"attempt_1":
@@ -68,7 +69,7 @@ def predict_tasks(
       raise errors.UserError(_faults(given))
     variants = _Variants.of(given.tasks, solver.identifiers)
     if variants.missing:
-      processes.note(
+      processes.log_once(
         "WARNING: the puzzle table has no rows for"
         f" {len(variants.missing):,} of the tasks ({_listed(variants.missing)})"
         ": they are answered with the blank row, which is hardly ever correct;"
@@ -85,7 +86,7 @@ def predict_tasks(
       with files.writing(details_path) as details_file:
         details_file.write(json.dumps(details, indent=1).encode())
   place = outputs.place(output_path)
-  processes.note(
+  processes.log_once(
     f"{len(results):,} task{'s' * (len(results) != 1)} answered by"
     f" {solver.path}: {place}"
     f"{f'; details: {details_path}' if details_path else ''}"
@@ -127,12 +128,12 @@ class _Variants:
     return cls(tasks, rows | dict.fromkeys(missing, _BLANK_ROW), missing)
 
   def test_set(
-    self, num_variants: int
+    self, num_augmentations: int
   ) -> tuple[task_lib.AugmentationTable, puzzle_set.Subset]:
     """Returns the variants' test inputs as in a data set.
 
     Args:
-      num_variants: Maximum per task; 0 for all.
+      num_augmentations: Maximum per task; 0 for all.
     """
     tasks = {_SUBSET: self.tasks}
     plan = arc_plan.from_identifiers(
@@ -141,7 +142,9 @@ class _Variants:
       where="the checkpoint's list of identifiers",
     )
     whole = arc_dataset.test_set(tasks, plan, test_subset=_SUBSET)
-    puzzles = puzzle_set.select(whole, num_groups=0, num_variants=num_variants)
+    puzzles = puzzle_set.select(
+      whole, num_groups=0, num_augmentations=num_augmentations
+    )
     rows = np.array([_BLANK_ROW, *self.rows.values()], np.int32)
     return (
       task_lib.AugmentationTable(
@@ -167,7 +170,7 @@ def _vote(
   solver: solver_lib.Solver, variants: _Variants
 ) -> Iterator[voting.TaskResult]:
   """Yields and logs the tasks' results, in the order of the table."""
-  table, puzzles = variants.test_set(solver.config.eval.variants)
+  table, puzzles = variants.test_set(solver.config.eval.max_augmentations)
   counter = voting.VoteCounter(table, puzzles)
   progress = evaluate.Progress("grids", puzzles.num_examples)
   num_solved = 0
@@ -187,7 +190,7 @@ def _log(result: voting.TaskResult) -> None:
     then = ""
     if one.num_candidates > 1:
       then = f", then {second:,} ({lower:.1%})"
-    processes.note(
+    processes.log_once(
       f"{_listed([result.name])} test {number}: {first:,} of"
       f" {one.num_votes:,} votes (confidence {confidence:.1%}){then}, mean ACT"
       f" steps {one.steps:.1f}"

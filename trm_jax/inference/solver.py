@@ -355,7 +355,7 @@ def _read(
   checkpoint_metadata.check_network_fits(saved, used, look.symbols)
   program = program_lib.build(
     used,
-    program_lib.Sizes(
+    program_lib.DataSpec(
       vocab_size=len(saved.vocabulary),
       seq_len=seq_len,
       num_puzzle_ids=saved.num_puzzle_ids,
@@ -376,7 +376,7 @@ def _read(
     step=step,
     path=checkpoints.path(step),
     weights=checkpoints.restore_weights(
-      step, program.abstract_state().averaged_weights
+      step, program.abstract_state().ema_weights
     ),
     program=program,
   )

@@ -49,7 +49,13 @@ _FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, identifiers.FILE))
 _SETTINGS = {
   "fixed": ("solver", "supervision_steps"),
   "adaptive": ("solver", "supervision_steps", "halt_threshold"),
-  "rollouts": ("solver", "supervision_steps", "rollouts", "noise", "choice"),
+  "rollouts": (
+    "solver",
+    "supervision_steps",
+    "rollouts",
+    "noise",
+    "rollout_selection",
+  ),
 }
 
 # (weights by name, questions [b, L], puzzle_ids [b]) -> answers [b, L],
@@ -96,7 +102,7 @@ def export_solver(solver: solver_lib.Solver, output: str) -> None:
     },
   )
   size = sum(leaf.nbytes for leaf in weights.values())
-  processes.tell(
+  processes.print_once(
     f"wrote {path}: a program for {', '.join(PLATFORMS)}"
     f" ({len(program) / 1e3:.0f} kB) and its weights ({size / 1e6:.1f} MB)"
   )

@@ -1,7 +1,7 @@
 """Imports official PyTorch checkpoints into a workdir, and exports them.
 
 An imported workdir is like that of a finished training: it can be evaluated,
-predicted with, and started from (config.checkpoint.start_from). An official
+predicted with, and started from (config.checkpoint.init_from). An official
 checkpoint has no optimizer state, so training cannot be resumed in it.
 
 Exported tensors have the names that the official code looks for when it
@@ -45,7 +45,7 @@ _Writer = Callable[[IO, Mapping[str, np.ndarray]], None]
 
 _MAX_DIFFERENCES = 10  # in one message
 # If one of these differs, all else does: they are enough for a message.
-_ARCHITECTURE = ("model.recurrence", "model.separate_networks")
+_ARCHITECTURE = ("model.recursion_type", "model.separate_networks")
 # Not settings of the official code.
 _OFFICIAL_MULTIPLE, _OFFICIAL_LATENTS = 256, 6
 
@@ -80,7 +80,7 @@ def import_checkpoint(
   state_dict, taken = torch_state_dict.find(tree, where=str(located.weights))
   look = _look(config.data)
   names, names_from = _identifiers(config.data, located)
-  sizes = program.Sizes(
+  sizes = program.DataSpec(
     vocab_size=len(look.symbols),
     seq_len=look.rows * look.cols,
     num_puzzle_ids=len(names),
@@ -89,7 +89,8 @@ def import_checkpoint(
   if located.config is not None:
     arch, arch_from = torch_settings.read(located.config), torch_settings.FILE
   torch_settings.architecture_of(  # or there is nothing to compare with
-    config.model.recurrence, separate_networks=config.model.separate_networks
+    config.model.recursion_type,
+    separate_networks=config.model.separate_networks,
   )
   found = torch_state_dict.differences(
     state_dict, config, sizes, rows_from=names_from
@@ -125,13 +126,13 @@ def import_checkpoint(
     checkpoints.save(state, description, step=step)
     checkpoints.wait()
     path = checkpoints.path(step)
-  processes.tell(f"took {taken} of {located.weights}")
+  processes.print_once(f"took {taken} of {located.weights}")
   if tasks.get(config.data).is_arc:
-    processes.note(
+    processes.log_once(
       "which ARC test answers these weights were trained on is unknown, so"
       " evaluation cannot warn of leaked tasks"
     )
-  processes.tell(
+  processes.print_once(
     f"imported as {path}; use it with --mode=evaluate and --mode=predict"
   )
 
@@ -281,7 +282,7 @@ def export_checkpoint(
   state_dict = torch_names.state_dict_of(
     jax.device_get(solver.weights),
     num_puzzle_ids=len(solver.identifiers),
-    recurrence=solver.config.model.recurrence,
+    recurrence=solver.config.model.recursion_type,
   )
   write = _WRITERS[file_format]()
   for name, content in beside.items():
@@ -294,9 +295,9 @@ def export_checkpoint(
         for name, value in state_dict.items()
       },
     )
-  processes.tell(f"wrote {path}, with {' and '.join(beside)} beside it")
+  processes.print_once(f"wrote {path}, with {' and '.join(beside)} beside it")
   for note in _notes(solver.config, state_dict):
-    processes.note(note)
+    processes.log_once(note)
 
 
 def _torch_writer() -> _Writer:
@@ -355,7 +356,7 @@ def _output_path(output: str, file_format: str) -> epath.Path:
 
 def _write_beside(path: epath.Path, content: bytes) -> None:
   """Writes a file unless it exists; that of another checkpoint is kept."""
-  with errors.told(f"cannot read {path}"):
+  with errors.user_error_context(f"cannot read {path}"):
     existing = path.read_bytes() if path.exists() else None
   if existing is None:
     with files.writing(path) as file:
@@ -383,11 +384,14 @@ def _notes(
       " cannot load these weights"
     )
   architecture = torch_settings.architecture_of(
-    model.recurrence, separate_networks=model.separate_networks
+    model.recursion_type, separate_networks=model.separate_networks
   )
-  if architecture is torch_settings.DIRECT and model.positions == "none":
+  if (
+    architecture is torch_settings.DIRECT and model.position_encoding == "none"
+  ):
     notes.append(
-      "config.model.positions is 'none', but the official code has no direct"
+      "config.model.position_encoding is 'none', but the official code has no"
+      " direct"
       " prediction without positions and cannot load these weights"
     )
   ignored = [
@@ -399,7 +403,7 @@ def _notes(
       f"in training, the official code ignores {' and '.join(ignored)} for this"
       " network; the answers are the same"
     )
-  latent, *_ = torch_names.initial_names(model.recurrence, 1)
+  latent, *_ = torch_names.initial_names(model.recursion_type, 1)
   is_float32 = state_dict[latent].dtype == np.float32
   if model.compute_dtype == "bfloat16" and is_float32:
     notes.append(

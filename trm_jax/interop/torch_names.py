@@ -217,7 +217,7 @@ def state_dict_of(
   Args:
     weights: ours.
     num_puzzle_ids: rows of the table without padding.
-    recurrence: config.model.recurrence.
+    recurrence: config.model.recursion_type.
 
   Returns:
     Arrays in official layout by official name. The initial latents are

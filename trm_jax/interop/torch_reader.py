@@ -90,7 +90,10 @@ def read(path: epath.PathLike) -> Any:
   path = epath.Path(path)
   if path.name.endswith(SAFETENSORS):
     return _read_safetensors(path)
-  with errors.told(f"cannot read {path}"), path.open("rb") as file:
+  with (
+    errors.user_error_context(f"cannot read {path}"),
+    path.open("rb") as file,
+  ):
     return _read_torch(file, str(path))
 
 
@@ -135,7 +138,7 @@ def safetensors_package() -> Any:
 
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
   package = safetensors_package()
-  with errors.told(f"cannot read {path}"):
+  with errors.user_error_context(f"cannot read {path}"):
     parts = package.deserialize(path.read_bytes())
     # The package's own reader for NumPy has no bfloat16.
     unknown = sorted(

@@ -28,7 +28,7 @@ _MAX_DEPTH = 3  # of dicts around the network's settings
 # Ours by official name. The number of layers has two official names, see
 # `Architecture.layers`. The first four are not official settings.
 SETTINGS: Mapping[str, str] = {
-  "recurrence": "model.recurrence",
+  "recurrence": "model.recursion_type",
   "separate_networks": "model.separate_networks",
   "mlp_gate": "model.mlp_gate",
   "gradient_updates": "model.gradient_updates",
@@ -38,10 +38,10 @@ SETTINGS: Mapping[str, str] = {
   "num_heads": "model.num_heads",
   "expansion": "model.mlp_expansion",
   "mlp_t": "model.token_mixing",
-  "pos_encodings": "model.positions",
-  "rope_theta": "model.rope_base",
-  "rms_norm_eps": "model.norm_epsilon",
-  "puzzle_emb_ndim": "model.puzzle_vector_size",
+  "pos_encodings": "model.position_encoding",
+  "rope_theta": "model.rope_theta",
+  "rms_norm_eps": "model.rms_norm_eps",
+  "puzzle_emb_ndim": "model.puzzle_embed_dim",
   "puzzle_emb_len": "model.num_prefix_tokens",
   "forward_dtype": "model.compute_dtype",
   "halt_max_steps": "train.max_supervision_steps",
@@ -199,7 +199,7 @@ def architecture_of(
       return one
   raise errors.UserError(
     "weights cannot be imported or exported: the official code has no network"
-    f" with config.model.recurrence {recurrence!r} and"
+    f" with config.model.recursion_type {recurrence!r} and"
     f" config.model.separate_networks {separate_networks}"
   )
 
@@ -233,7 +233,10 @@ def read(path: epath.Path) -> Mapping[str, Any]:
   Raises:
     UserError: it cannot be read, or has no settings of a network.
   """
-  with errors.told(f"cannot read {path}"), path.open("rb") as file:
+  with (
+    errors.user_error_context(f"cannot read {path}"),
+    path.open("rb") as file,
+  ):
     content = file.read(_MAX_BYTES + 1)
   if len(content) > _MAX_BYTES:
     raise errors.UserError(f"{path} is too long for a settings file")
@@ -438,7 +441,7 @@ def to_yaml(config: config_lib.Config) -> bytes:
     "ema_rate": optimizer.ema_decay,
     "epochs": 0,
     "evaluators": [],
-    "freeze_weights": config.train.frozen_network,
+    "freeze_weights": config.train.freeze_network,
     "global_batch_size": config.train.batch_size,
     "lr": optimizer.learning_rate,
     "lr_min_ratio": optimizer.min_learning_rate_ratio,
@@ -457,7 +460,7 @@ def _to_arch(config: config_lib.Config) -> dict[str, Any]:
   """Returns the settings of the network by official name."""
   model = config.model
   architecture = architecture_of(
-    model.recurrence, separate_networks=model.separate_networks
+    model.recursion_type, separate_networks=model.separate_networks
   )
   here = config_lib.flatten(config)
   arch = {name: here[ours] for name, ours in SETTINGS.items()}

@@ -62,7 +62,7 @@ def locate(source: str) -> Source:
   if source.startswith(_HUB):
     return _on_hub(source)
   path = files_lib.folder(source)
-  with errors.told(f"cannot read {path}"):
+  with errors.user_error_context(f"cannot read {path}"):
     if path.is_dir():
       names = [entry.name for entry in path.iterdir() if entry.is_file()]
       path = path / _only(names, source)

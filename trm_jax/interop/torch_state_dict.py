@@ -133,21 +133,23 @@ def architecture_in(
   """Returns the official network of a state dict; the config's if unclear."""
   model = config.model
   wanted = torch_names.levels(
-    model.recurrence, separate_networks=model.separate_networks
+    model.recursion_type, separate_networks=model.separate_networks
   )
   levels = torch_names.levels_in(state_dict) or wanted
-  unclear = model.recurrence if levels == wanted else "two_latents"
+  unclear = model.recursion_type if levels == wanted else "two_latents"
   return torch_settings.architecture_of(
     torch_names.recurrence_of(state_dict) or unclear,
     separate_networks=len(levels) > 1,
   )
 
 
-def build(config: config_lib.Config, sizes: program.Sizes) -> program.Program:
+def build(
+  config: config_lib.Config, sizes: program.DataSpec
+) -> program.Program:
   """Builds the config's program with as few slots as possible."""
   mesh = mesh_lib.make_mesh()
   train = dataclasses.replace(
-    config.train, batch_size=mesh.size, microbatches=1
+    config.train, batch_size=mesh.size, gradient_accumulation_steps=1
   )
   return program.build(dataclasses.replace(config, train=train), sizes, mesh)
 
@@ -157,12 +159,12 @@ def shapes_of(built: program.Program) -> dict[str, tuple[int, ...]]:
   weights = jax.tree.map(
     # Takes no memory, however large.
     lambda leaf: np.broadcast_to(np.float32(0), leaf.shape),
-    built.abstract_state().averaged_weights,
+    built.abstract_state().ema_weights,
   )
   state_dict = torch_names.state_dict_of(
     weights,
     num_puzzle_ids=built.sizes.num_puzzle_ids,
-    recurrence=built.config.model.recurrence,
+    recurrence=built.config.model.recursion_type,
   )
   return {name: array.shape for name, array in state_dict.items()}
 
@@ -170,7 +172,7 @@ def shapes_of(built: program.Program) -> dict[str, tuple[int, ...]]:
 def differences(
   state_dict: Mapping[str, np.ndarray],
   config: config_lib.Config,
-  sizes: program.Sizes,
+  sizes: program.DataSpec,
   *,
   rows_from: str,
 ) -> list[torch_settings.Difference]:
@@ -233,7 +235,7 @@ def _other_settings(
   if embedding is not None and embedding.ndim == 2:
     hidden_size = embedding.shape[1]
   table = state_dict.get(torch_names.TABLE, np.zeros((0, 0)))
-  vector_size = table.shape[1] if table.ndim == 2 else model.puzzle_vector_size
+  vector_size = table.shape[1] if table.ndim == 2 else model.puzzle_embed_dim
   arch = {"puzzle_emb_ndim": vector_size, "hidden_size": hidden_size}
   fixed = {torch_settings.SETTINGS[name] for name in architecture.fixed}
   for difference in torch_settings.compare(
@@ -256,7 +258,7 @@ def _other_settings(
     )
   seen: dict[str, int | str] = {
     "hidden_size": hidden_size,
-    "puzzle_vector_size": vector_size,
+    "puzzle_embed_dim": vector_size,
   }
   names = " ".join(state_dict)
   is_mlp, is_attention = ".mlp_t." in names, ".self_attn." in names
@@ -265,7 +267,7 @@ def _other_settings(
   if architecture is torch_settings.LATENT_PER_UPDATE:
     seen["latent_updates"] = torch_names.num_latents(state_dict)
   if torch_names.POSITIONS in state_dict:
-    seen["positions"] = "learned"
+    seen["position_encoding"] = "learned"
   for name, there in seen.items():
     here = getattr(model, name)
     if there != here:

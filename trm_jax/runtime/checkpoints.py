@@ -87,7 +87,7 @@ class Scores:
     def put_aside():
       aside = files.put_aside(self._path)
       self._write()
-      processes.note(
+      processes.log_once(
         f"WARNING: {self._path} is damaged ({damage}) and is now {aside}: which"
         " checkpoint was the best is not known; those that are there are kept"
       )
@@ -181,8 +181,8 @@ class Checkpoints:
     self.writes = settings is not None  # or reads only
     self._has_failed = False
     self._metadata: dict[int, checkpoint_metadata.Metadata] = {}
-    errors.hush_orbax()
-    with errors.told(f"cannot use the workdir, {self.folder}"):
+    errors.silence_orbax()
+    with errors.user_error_context(f"cannot use the workdir, {self.folder}"):
       if self.writes:
         self.folder.mkdir(parents=True, exist_ok=True)
       elif not self.folder.exists():
@@ -395,7 +395,7 @@ class Checkpoints:
       self.close()
     except errors.UserError as also:  # must not hide the one before it
       if not was_told:
-        processes.note(f"WARNING: {also}")
+        processes.log_once(f"WARNING: {also}")
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
@@ -453,7 +453,7 @@ def _folder(workdir: str) -> epath.Path:
 def _steps(folder: epath.Path) -> list[int]:
   """Returns the steps of the finished checkpoints, in order."""
   names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
-  with errors.told(f"cannot read {folder}"):
+  with errors.user_error_context(f"cannot read {folder}"):
     return sorted(found.step for found in names.find_all(folder))
 
 

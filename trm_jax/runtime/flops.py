@@ -33,7 +33,7 @@ def train_flops(config: config_lib.Config, seq_len: int) -> float:
   weights = _weight_flops(config.model, length)
   tokens = _token_flops(config.model, length)
   # Frozen weights need no gradient; both operands of attention's products do.
-  backward = (1 if config.train.frozen_network else 2) * weights + 2 * tokens
+  backward = (1 if config.train.freeze_network else 2) * weights + 2 * tokens
   return config.train.batch_size * (
     forward_calls(config) * (weights + tokens) + calls * backward
   )
@@ -62,7 +62,7 @@ def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
 def network_calls(model: config_lib.ModelConfig) -> tuple[int, int]:
   """Counts a supervision step's network calls: without and with gradient."""
   recurrence = registry.get(
-    recursion.RECURRENCES, model.recurrence, kind="recurrence"
+    recursion.RECURRENCES, model.recursion_type, kind="recurrence"
   )
   answers = recurrence.answer_calls
   cycle = model.latent_updates + answers

@@ -46,7 +46,7 @@ class Writer:
     self._path = folder / METRICS_FILE
     self._result_path = folder / RESULT_FILE
     self._text = ""  # of the whole file, in a bucket
-    with errors.told(f"cannot write to the workdir {workdir}"):
+    with errors.user_error_context(f"cannot write to the workdir {workdir}"):
       if not is_finished:
         self._result_path.unlink(missing_ok=True)
       self._drop_later_rows(first_step)
@@ -82,10 +82,12 @@ class Writer:
     if not self._active:
       return
     row = {"step": step, "group": group, **_finite(values)}
-    with errors.told(f"cannot write {self._path}"):
+    with errors.user_error_context(f"cannot write {self._path}"):
       self._append(json.dumps(row) + "\n")
     if self._events_folder:
-      with errors.told(f"cannot write {TENSORBOARD_FOLDER} files"):
+      with errors.user_error_context(
+        f"cannot write {TENSORBOARD_FOLDER} files"
+      ):
         self._events = self._events or self._open_events(self._events_folder)
         self._events.scalars(
           step,

@@ -91,7 +91,7 @@ def choose_attention(
   head_size: int,
   dtype: str,
   chip: devices.Chip,
-) -> attention.Attend:
+) -> attention.AttentionFn:
   """Returns the implementation that `config.model.attention_kernel` names.
 
   Args:
@@ -130,14 +130,14 @@ def choose_attention(
       kernel = "splash"
     elif has_cudnn:
       kernel = "cudnn"
-  kernels: dict[str, attention.Attend] = {
+  kernels: dict[str, attention.AttentionFn] = {
     "splash": attention.Splash(),
     "cudnn": attention.cudnn,
   }
   return kernels.get(kernel, attention.plain)
 
 
-def choose_matmul(dtype: str, chip: devices.Chip) -> matmul.Multiply:
+def choose_matmul(dtype: str, chip: devices.Chip) -> matmul.Matmul:
   """Returns the fastest matrix product on a chip.
 
   Args:
@@ -145,7 +145,7 @@ def choose_matmul(dtype: str, chip: devices.Chip) -> matmul.Multiply:
     chip: that will run it.
   """
   if dtype == "bfloat16" and chip.cpu_has_bfloat16:
-    return matmul.widened
+    return matmul.bf16_matmul_f32_accum
   return matmul.plain
 
 
@@ -189,7 +189,7 @@ def choose_remat(
   Args:
     model: the module.
     calls: differentiated network calls of a step.
-    slots: of a device, or of one of its microbatches.
+    slots: of a device, or of one of its gradient_accumulation_steps.
     room: bytes of a device's memory, without its share of the puzzle table.
     chip: that will run it. On TPUs everything is recomputed: which is faster
       has not been measured there.

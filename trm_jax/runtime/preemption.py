@@ -13,30 +13,34 @@ from jax.sharding import Mesh
 from trm_jax.runtime import mesh as mesh_lib
 
 _NO, _SIGNAL, _TIME = range(3)
-_REASONS = {_SIGNAL: "SIGTERM", _TIME: "config.train.max_minutes"}
+_REASONS = {_SIGNAL: "SIGTERM", _TIME: "config.train.time_limit_minutes"}
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: the exit status is 0
+class Preempted(Exception):  # noqa: N818  # not an error: the exit status is 0
   """The run was asked to stop and has saved its state."""
 
 
-class Stop:
+class PreemptionSignal:
   """Whether the run should stop now; all hosts agree at the same step."""
 
-  def __init__(self, max_minutes: float = 0.0):
+  def __init__(self, time_limit_minutes: float = 0.0):
     """Starts the clock.
 
     Args:
-      max_minutes: time limit from now on; 0 for none.
+      time_limit_minutes: time limit from now on; 0 for none.
     """
-    self.limit(max_minutes)
+    self.limit(time_limit_minutes)
     self._signalled = False
     self._asked: jax.Array | None = None
     self._agreed = _NO
 
-  def limit(self, max_minutes: float) -> None:
+  def limit(self, time_limit_minutes: float) -> None:
     """Sets the time limit in minutes from now on; 0 for none."""
-    self._end = time.monotonic() + 60.0 * max_minutes if max_minutes else None
+    self._end = (
+      time.monotonic() + 60.0 * time_limit_minutes
+      if time_limit_minutes
+      else None
+    )
 
   def install(self) -> None:
     """Handles SIGTERM; call after `processes.join`, which installs its own."""

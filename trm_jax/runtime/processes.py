@@ -132,13 +132,13 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def tell(text: str) -> None:
+def print_once(text: str) -> None:
   """Prints on process 0 only."""
   if is_first():
     print(text, flush=True)
 
 
-def note(text: str) -> None:
+def log_once(text: str) -> None:
   """Prints progress or a warning to stderr, on process 0 only."""
   if is_first():
     print(text, file=sys.stderr, flush=True)
@@ -214,7 +214,7 @@ def check_shared(folder: epath.Path) -> None:
   written = uuid.uuid4().hex
 
   def write():
-    with errors.told(f"cannot write to {folder}"):
+    with errors.user_error_context(f"cannot write to {folder}"):
       folder.mkdir(parents=True, exist_ok=True)
       path.write_text(written)
     return written

@@ -44,14 +44,14 @@ PUZZLES_PER_SLOT = 16
 _NAMED: Mapping[str, Mapping[str, Any]] = {
   "model.token_mixing": layers.TOKEN_MIXERS,
   "model.mlp_gate": swiglu.GATES,
-  "model.recurrence": recursion.RECURRENCES,
+  "model.recursion_type": recursion.RECURRENCES,
   "optimizer.name": optim.OPTIMIZERS,
   "train.answer_loss": losses.ANSWER_LOSSES,
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class DataSpec:
   """Sizes of the data that shape the network and the puzzle table.
 
   Attributes:
@@ -65,7 +65,7 @@ class Sizes:
   num_puzzle_ids: int
 
   @classmethod
-  def of_task(cls, task: task_lib.Task) -> "Sizes":
+  def of_task(cls, task: task_lib.Task) -> "DataSpec":
     """Returns the sizes of a task."""
     return config_lib.fill(cls, task)
 
@@ -83,7 +83,7 @@ class Program:
   """
 
   config: config_lib.Config
-  sizes: Sizes
+  sizes: DataSpec
   mesh: Mesh
   model: model_lib.TinyRecursiveModel
   optimizer: optax.GradientTransformation
@@ -96,7 +96,7 @@ class Program:
       seed=self.config.seed,
       batch_size=self.config.train.batch_size,
       num_puzzle_rows=mesh_lib.num_rows(self.sizes.num_puzzle_ids, self.mesh),
-      puzzle_vector_size=self.config.model.puzzle_vector_size,
+      puzzle_embed_dim=self.config.model.puzzle_embed_dim,
     )
 
   def abstract_state(self) -> train_state.TrainState:
@@ -202,8 +202,8 @@ class Program:
     """Returns the puzzles to evaluate on."""
     return puzzle_set.select(
       task.test,
-      num_groups=self.config.eval.tasks,
-      num_variants=self.config.eval.variants,
+      num_groups=self.config.eval.max_tasks,
+      num_augmentations=self.config.eval.max_augmentations,
     )
 
   def eval_batch_size(self, task: task_lib.Task) -> int:
@@ -248,27 +248,29 @@ def check_names(config: config_lib.Config) -> None:
   values = config_lib.flatten(config)
   for name, entries in _NAMED.items():
     config_lib.one_of(name, values[name], tuple(entries))
-  name = config.model.recurrence
+  name = config.model.recursion_type
   recurrence = recursion.RECURRENCES[name]
   if config.model.separate_networks and not recurrence.answer_calls:
     raise errors.UserError(
-      f"config.model.recurrence {name!r} has no use for a second network; set"
+      f"config.model.recursion_type {name!r} has no use for a second"
+      " network; set"
       " config.model.separate_networks to False"
     )
 
 
 def _check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises UserError unless batches divide over devices and microbatches."""
+  """Raises UserError unless batches divide over devices and accumulation."""
   train, evaluate = config.train, config.eval
   mesh_lib.check_batch_size("train.batch_size", train.batch_size, mesh)
   mesh_lib.check_batch_size("eval.batch_size", evaluate.batch_size, mesh)
   per_device = train.batch_size // mesh.size
-  if per_device % train.microbatches:
+  if per_device % train.gradient_accumulation_steps:
     choices = [n for n in range(1, per_device + 1) if per_device % n == 0]
-    lower = [n for n in choices if n < train.microbatches][-1:]
-    higher = [n for n in choices if n > train.microbatches][:1]
+    lower = [n for n in choices if n < train.gradient_accumulation_steps][-1:]
+    higher = [n for n in choices if n > train.gradient_accumulation_steps][:1]
     raise errors.UserError(
-      f"config.train.microbatches {train.microbatches} does not divide the"
+      "config.train.gradient_accumulation_steps"
+      f" {train.gradient_accumulation_steps} does not divide the"
       f" {per_device} slots of a device; choose"
       f" {' or '.join(map(str, lower + higher))}"
     )
@@ -292,7 +294,7 @@ def load(config: config_lib.Config) -> Loaded:
   check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
-  return Loaded(_build(config, Sizes.of_task(task), mesh), task)
+  return Loaded(_build(config, DataSpec.of_task(task), mesh), task)
 
 
 def _load_task(data: config_lib.DataConfig) -> task_lib.Task:
@@ -309,12 +311,12 @@ def announce_task(task: task_lib.Task) -> None:
   """Prints the task's notes and warnings, on the first host."""
   warnings = [f"WARNING: {warning}" for warning in task.warnings]
   for line in (*task.notes, *warnings):
-    processes.note(line)
+    processes.log_once(line)
 
 
 def build(
   config: config_lib.Config,
-  sizes: Sizes,
+  sizes: DataSpec,
   mesh: Mesh,
   *,
   memory_bytes: int | None = None,
@@ -328,8 +330,8 @@ def build(
     memory_bytes: memory of each device; by default it is queried.
 
   Raises:
-    UserError: a batch size does not divide over devices and microbatches, or a
-      setting names a variant that does not exist or that the devices cannot
+    UserError: a batch size does not divide over devices and accumulation steps,
+      or a setting names a variant that does not exist or that the devices cannot
       run.
   """
   check_names(config)
@@ -339,7 +341,7 @@ def build(
 
 def _build(
   config: config_lib.Config,
-  sizes: Sizes,
+  sizes: DataSpec,
   mesh: Mesh,
   *,
   memory_bytes: int | None = None,
@@ -367,7 +369,9 @@ def _build(
   remat, unroll = model_factory.choose_remat(
     program.model,
     calls=flops.network_calls(config.model)[1],
-    slots=config.train.batch_size // mesh.size // config.train.microbatches,
+    slots=config.train.batch_size
+    // mesh.size
+    // config.train.gradient_accumulation_steps,
     # Apart from the table, the state is small.
     room=memory_bytes - _table_bytes(program),
     chip=chip,
@@ -380,7 +384,7 @@ def _build(
 def _table_bytes(program: Program) -> int:
   """Counts the bytes of a device's share of the puzzle table."""
   rows = mesh_lib.num_rows(program.sizes.num_puzzle_ids, program.mesh)
-  row = 4 * program.config.model.puzzle_vector_size
+  row = 4 * program.config.model.puzzle_embed_dim
   return rows // program.mesh.size * row
 
 

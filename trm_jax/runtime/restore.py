@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class RestoredWeights:
   """What was restored of a checkpoint."""
 
   weights: types.Weights  # the averaged ones
@@ -31,13 +31,13 @@ class Trained:
   learned: tuple[str, ...]  # marks of the answers that were seen; data/leaks
 
 
-def averaged_weights(
+def ema_weights(
   program: program_lib.Program,
   task: task_lib.Task,
   workdir: str,
   *,
   may_grow: bool = False,
-) -> Trained:
+) -> RestoredWeights:
   """Reads what a workdir's checkpoint would be evaluated with.
 
   Args:
@@ -62,9 +62,9 @@ def averaged_weights(
       saved = checkpoints.metadata(step)
       check_rows(saved, config, task, workdir, may_grow=may_grow)
       checkpoint_metadata.check_evaluation_fits(saved, config, task)
-      return Trained(
+      return RestoredWeights(
         weights=checkpoints.restore_weights(
-          step, program.abstract_state().averaged_weights
+          step, program.abstract_state().ema_weights
         ),
         step=step,
         path=checkpoints.path(step),
@@ -279,8 +279,8 @@ def _pass_over(
   for step, error in damage.items():
     if checkpoints.writes:
       aside = checkpoints.put_aside(step)
-      processes.note(
+      processes.log_once(
         f"WARNING: {error} and is now {aside}; going on from {path}"
       )
     else:
-      processes.note(f"WARNING: {error}; using {path} instead")
+      processes.log_once(f"WARNING: {error}; using {path} instead")

@@ -56,7 +56,7 @@ def write(
   config: config_lib.Config,
   workdir: str,
   output: str = "",
-  stop: preemption.Stop | None = None,
+  stop: preemption.PreemptionSignal | None = None,
 ) -> report_lib.EvalResult:
   """Evaluates a workdir's checkpoint and writes a page about it.
 
@@ -100,7 +100,7 @@ def write(
   with files.writing(path) as file:
     # A name from the command line may hold a byte that is not UTF-8.
     file.write(page.encode(errors="replace"))
-  processes.tell(f"report: {path}")
+  processes.print_once(f"report: {path}")
   return found.report
 
 
@@ -298,7 +298,7 @@ def _outcome(result: voting.TaskResult) -> str:
 
 
 def _setup(
-  trained: restore.Trained, program: program_lib.Program
+  trained: restore.RestoredWeights, program: program_lib.Program
 ) -> dict[str, str]:
   weights = trained.weights
   num_parameters = sum(leaf.size for leaf in jax.tree.leaves(weights.params))

@@ -159,7 +159,7 @@ class Selection:
 def select(
   program: program_lib.Program,
   task: task_lib.Task,
-  trained: restore.Trained,
+  trained: restore.RestoredWeights,
   collector: Collector,
 ) -> Selection:
   """Selects puzzles and solves them again, for the steps on the way.

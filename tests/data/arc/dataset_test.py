@@ -52,7 +52,7 @@ def _make_tasks(seed=0):
 
 def _plan(tasks, seed=0):
   rng = np.random.RandomState(seed)
-  return arc_plan.build(tasks, num_variants=NUM_VARIANTS, rng=rng)
+  return arc_plan.build(tasks, num_augmentations=NUM_VARIANTS, rng=rng)
 
 
 @pytest.fixture(name="tasks")
@@ -331,9 +331,9 @@ def test_batches(tasks):
 # --- offsets in the 30 x 30 cells --------------------------------------------
 
 
-def _generated_set(tasks, *, num_variants=6, seed=0):
+def _generated_set(tasks, *, num_augmentations=6, seed=0):
   plan = arc_plan.build(
-    tasks, num_variants=num_variants, rng=np.random.RandomState(0)
+    tasks, num_augmentations=num_augmentations, rng=np.random.RandomState(0)
   )
   return arc_dataset.training_set(
     tasks, plan, test_subset="evaluation", seed=seed
@@ -379,7 +379,7 @@ def test_all_places_are_equally_likely():
     for _ in range(9)
   )
   tasks = {"training": [arc_tasks.ArcTask("t", pairs, (), test_first=False)]}
-  variants = _generated_set(tasks, num_variants=1000)
+  variants = _generated_set(tasks, num_augmentations=1000)
   cells = _first_cells(variants)
   swapped = arc_grids.SWAPS_SIDES[variants.transforms].repeat(9)
   cells[swapped] = cells[swapped][:, ::-1]

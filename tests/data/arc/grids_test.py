@@ -63,9 +63,9 @@ def test_undo_undoes(transform):
     variant = {"transform": transform, "colours": _random_colours(rng)}
     made = arc_grids.apply(grid, **variant)
     assert made.dtype == np.uint8
-    np.testing.assert_array_equal(arc_grids.undo(made, **variant), grid)
+    np.testing.assert_array_equal(arc_grids.invert(made, **variant), grid)
     np.testing.assert_array_equal(
-      arc_grids.apply(arc_grids.undo(grid, **variant), **variant), grid
+      arc_grids.apply(arc_grids.invert(grid, **variant), **variant), grid
     )
     np.testing.assert_array_equal(
       made == 0, arc_grids.dihedral(grid == 0, transform)

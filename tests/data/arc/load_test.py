@@ -18,7 +18,7 @@ DATA = {
   "test_subset": "evaluation",
   "num_train": 3,
   "num_test": 2,
-  "num_variants": 4,
+  "num_augmentations": 4,
 }
 
 

@@ -21,7 +21,7 @@ def _data(**changes):
   """Those of an adaptation to generated tasks, of which two are new."""
   config = arc_adapt.get_config("smoke")
   config.data.update(
-    num_train=NUM_TRAIN, num_test=NUM_ALL, num_variants=VARIANTS
+    num_train=NUM_TRAIN, num_test=NUM_ALL, num_augmentations=VARIANTS
   )
   config.data.update(changes)
   return config_lib.from_config_dict(config).data
@@ -30,7 +30,7 @@ def _data(**changes):
 def _old_names(**changes):
   data = _data(
     num_test=NUM_OLD,
-    num_variants=OLD_VARIANTS,
+    num_augmentations=OLD_VARIANTS,
     new_rows="",
     identifiers="",
     **changes,
@@ -71,7 +71,7 @@ def test_new_tasks_get_rows_after_all_others(old):
   # As a plan of these tasks alone has them.
   plan = arc_plan.build(
     {"training": [], "evaluation": _new_tasks()},
-    num_variants=VARIANTS,
+    num_augmentations=VARIANTS,
     rng=np.random.RandomState(_data().seed),
   )
   new = task.identifiers[len(names) :]
@@ -158,7 +158,7 @@ def test_without_the_setting_new_tasks_are_an_error(old):
 def test_new_rows_of_no_run():
   message = _error()
   assert "config.data.new_rows 'mean' adds rows to a trained table" in message
-  assert "--config.checkpoint.start_from" in message
+  assert "--config.checkpoint.init_from" in message
 
 
 def test_a_list_that_is_not_there(tmp_path):

@@ -16,7 +16,7 @@ def _tasks(seed=0):
 
 def _built():
   rng = np.random.RandomState(0)
-  return arc_plan.build(_tasks(), num_variants=5, rng=rng)
+  return arc_plan.build(_tasks(), num_augmentations=5, rng=rng)
 
 
 def _assert_equal(actual, expected):
@@ -26,10 +26,10 @@ def _assert_equal(actual, expected):
     assert type(a) is type(b)
 
 
-def _cached(folder, *, tasks=None, num_variants=5, seed=0):
+def _cached(folder, *, tasks=None, num_augmentations=5, seed=0):
   return arc_plan.cached(
     _tasks() if tasks is None else tasks,
-    num_variants=num_variants,
+    num_augmentations=num_augmentations,
     seed=seed,
     folder=folder,
   )
@@ -67,7 +67,7 @@ def _answer_forgotten():
 @pytest.mark.parametrize(
   "changed",
   [
-    {"num_variants": 6},
+    {"num_augmentations": 6},
     {"seed": 1},
     {"tasks": _tasks(seed=1)},
     {"tasks": _one_cell_changed()},
@@ -138,7 +138,7 @@ def test_folder_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "bad", [{"num_variants": -1}, {"seed": -1}, {"seed": 2**32}]
+  "bad", [{"num_augmentations": -1}, {"seed": -1}, {"seed": 2**32}]
 )
 def test_numbers_out_of_range(tmp_path, bad):
   with pytest.raises(errors.UserError, match="number of variants is"):

@@ -89,7 +89,7 @@ def _hash(task, transform, colours):
   )
 
 
-def _identifiers_in_words(tasks, num_variants, rng):
+def _identifiers_in_words(tasks, num_augmentations, rng):
   """Makes every variant and hashes it, one trial after the other."""
   names = ["<blank>"]
   for members in tasks.values():
@@ -98,8 +98,8 @@ def _identifiers_in_words(tasks, num_variants, rng):
     for task in shuffled:
       group = [task.name]
       hashes = {_hash(task, 0, np.arange(10, dtype=np.uint8))}
-      if num_variants > 0:
-        for _ in range(5 * num_variants):
+      if num_augmentations > 0:
+        for _ in range(5 * num_augmentations):
           transform = rng.randint(0, 8)
           colours = np.concatenate(
             [
@@ -112,7 +112,7 @@ def _identifiers_in_words(tasks, num_variants, rng):
             hashes.add(made)
             digits = "".join(str(c) for c in colours)
             group.append(f"{task.name}|||t{transform}|||{digits}")
-          if len(group) >= num_variants + 1:
+          if len(group) >= num_augmentations + 1:
             break
       names += [name for name in group if name not in names]
   return names
@@ -123,14 +123,14 @@ def _state(rng):
   return key.tolist(), rest
 
 
-@pytest.mark.parametrize("num_variants", [0, 1, 4, 40])
+@pytest.mark.parametrize("num_augmentations", [0, 1, 4, 40])
 @pytest.mark.parametrize("seed", [0, 42])
-def test_draw_by_draw_as_the_official_builder(num_variants, seed):
+def test_draw_by_draw_as_the_official_builder(num_augmentations, seed):
   tasks = _tasks(seed)
   rng = np.random.RandomState(seed)
-  plan = arc_plan.build(tasks, num_variants=num_variants, rng=rng)
+  plan = arc_plan.build(tasks, num_augmentations=num_augmentations, rng=rng)
   slow_rng = np.random.RandomState(seed)
-  expected = _identifiers_in_words(tasks, num_variants, slow_rng)
+  expected = _identifiers_in_words(tasks, num_augmentations, slow_rng)
   assert plan.identifiers() == expected
   assert plan.num_rows == len(expected)
   assert _state(rng) == _state(slow_rng)
@@ -144,7 +144,9 @@ def test_a_task_in_two_subsets_shares_its_rows():
     "b": [twice, _random_task(rng, "y")],
     "c": [_random_task(rng, "z"), twice],
   }
-  plan = arc_plan.build(tasks, num_variants=60, rng=np.random.RandomState(1))
+  plan = arc_plan.build(
+    tasks, num_augmentations=60, rng=np.random.RandomState(1)
+  )
   names = plan.identifiers()
   assert names == _identifiers_in_words(tasks, 60, np.random.RandomState(1))
   groups = [
@@ -195,7 +197,9 @@ def test_fingerprints_tell_apart_what_is_nearly_the_same():
 
 def test_variants_of_a_plan_are_what_their_names_say():
   tasks = _tasks(3)
-  plan = arc_plan.build(tasks, num_variants=6, rng=np.random.RandomState(0))
+  plan = arc_plan.build(
+    tasks, num_augmentations=6, rng=np.random.RandomState(0)
+  )
   names = plan.identifiers()
   assert [s for s, _ in plan.groups] == ["training"] * 16 + ["evaluation"] * 5
   for g, (_, task) in enumerate(plan.groups):
@@ -209,7 +213,7 @@ def test_variants_of_a_plan_are_what_their_names_say():
 
 def test_sparse_tasks():
   plan = arc_plan.build(
-    _tasks(0), num_variants=40, rng=np.random.RandomState(0)
+    _tasks(0), num_augmentations=40, rng=np.random.RandomState(0)
   )
   sparse = dict(plan.sparse(40))
   assert sparse["black"] == 1
@@ -226,22 +230,22 @@ def test_names_that_cannot_be(name):
   tasks = {"training": [_task(name, [(ROW, ROW)])]}
   rng = np.random.RandomState(0)
   with pytest.raises(errors.UserError, match="subset 'training' has a name"):
-    arc_plan.build(tasks, num_variants=1, rng=rng)
+    arc_plan.build(tasks, num_augmentations=1, rng=rng)
 
 
 def test_no_tasks():
   with pytest.raises(errors.UserError, match="no tasks in the subsets a, b"):
     arc_plan.build(
-      {"a": [], "b": []}, num_variants=1, rng=np.random.RandomState(0)
+      {"a": [], "b": []}, num_augmentations=1, rng=np.random.RandomState(0)
     )
 
 
 # --- another program's rows --------------------------------------------------
 
 
-def _plan(seed=0, num_variants=5):
+def _plan(seed=0, num_augmentations=5):
   rng = np.random.RandomState(seed)
-  return arc_plan.build(_tasks(0), num_variants=num_variants, rng=rng)
+  return arc_plan.build(_tasks(0), num_augmentations=num_augmentations, rng=rng)
 
 
 def _assert_equal(actual, expected):

@@ -117,11 +117,11 @@ def test_keys_mix_all_parts():
   assert grid[2, 3] == rng_lib.key(2, 3)[0]
 
 
-def _augmentation(mode, num_variants=3, seed=0):
+def _augmentation(mode, num_augmentations=3, seed=0):
   return sudoku_augmentation.SudokuAugmentation(
     box_rows=3,
     box_cols=3,
-    sampler=augmentation_lib.VariantSampler(mode, num_variants, seed),
+    sampler=augmentation_lib.VariantSampler(mode, num_augmentations, seed),
   )
 
 
@@ -185,7 +185,7 @@ def test_augmentation_refuses_nonsense():
   with pytest.raises(errors.UserError, match="mode is 'some'"):
     _augmentation("some")
   with pytest.raises(errors.UserError, match="number of variants is -1"):
-    _augmentation("fixed", num_variants=-1)
+    _augmentation("fixed", num_augmentations=-1)
 
 
 def test_golden_sudoku_augmentation():

@@ -1,6 +1,6 @@
 """Implementations of full self-attention.
 
-An `Attend` maps queries, keys and values [B, S, H, K] to softmax(q k' /
+An `AttentionFn` maps queries, keys and values [B, S, H, K] to softmax(q k' /
 sqrt(K)) v, [B, S, H, K]. All implementations compute the same; `plain` is the
 reference. It materializes the S x S weights of each head, which for 900 cells
 is most of a step's memory; a fused kernel holds one block at a time.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+AttentionFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 # Splash attention: S is padded to a multiple of the TPU's 128 lanes and of the
 # block, which has at most this many rows.

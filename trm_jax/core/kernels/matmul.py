@@ -1,6 +1,6 @@
 """Implementations of the product of activations and weights.
 
-A `Multiply` maps (x [R, N], kernel [N, M], -1) to x @ kernel, [R, M], and
+A `Matmul` maps (x [R, N], kernel [N, M], -1) to x @ kernel, [R, M], and
 (x [N, R], kernel [N, M], 0) to kernel.T @ x, [M, R]. All implementations
 compute the same; `plain` is the reference.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Multiply = Callable[[jax.Array, jax.Array, int], jax.Array]
+Matmul = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
 def plain(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
@@ -20,7 +20,9 @@ def plain(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def widened(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
+def bf16_matmul_f32_accum(
+  x: jax.Array, kernel: jax.Array, axis: int
+) -> jax.Array:
   """Computes bfloat16 products with float32 accumulation, for CPUs.
 
   XLA uses the CPU's bfloat16 instructions only if the result is float32 (it is
@@ -39,7 +41,8 @@ def _widened(x, kernel, axis):
 
 
 def _widened_forward(x, kernel, axis):
-  # Not `widened` itself: checkpoint policies would not see the product in it.
+  # Not `bf16_matmul_f32_accum` itself: checkpoint policies would not see the
+  # product in it.
   return _widened(x, kernel, axis), (x, kernel)
 
 
@@ -54,7 +57,7 @@ def _widened_backward(axis, kept, gradient):
   return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
 
 
-widened.defvjp(_widened_forward, _widened_backward)
+bf16_matmul_f32_accum.defvjp(_widened_forward, _widened_backward)
 
 
 def _of_rows(left: jax.Array, right: jax.Array, right_axis: int) -> jax.Array:

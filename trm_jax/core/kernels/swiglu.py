@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 from .. import norm
 from . import matmul
 
-# Maps x, the kernels of gate and up, and an axis (as for `matmul.Multiply`) to
+# Maps x, the kernels of gate and up, and an axis (as for `matmul.Matmul`) to
 # `silu` of the two products.
 GatedProduct = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
@@ -60,7 +60,7 @@ GATES: Mapping[str, Callable[..., jax.Array]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class OneProduct:
+class FusedGateUp:
   """Computes gate and up as one product, for calls without gradient.
 
   The gate reads both halves in place. A backward pass would have to concatenate
@@ -70,7 +70,7 @@ class OneProduct:
     multiply: computes the product.
   """
 
-  multiply: matmul.Multiply
+  multiply: matmul.Matmul
 
   def __call__(
     self, x: jax.Array, gate: jax.Array, up: jax.Array, axis: int

@@ -79,7 +79,7 @@ def apply(
   return dihedral(colours[grid], transform)
 
 
-def undo(
+def invert(
   grid: np.ndarray, *, transform: int, colours: np.ndarray
 ) -> np.ndarray:
   """Inverts `apply`, with the same arguments."""

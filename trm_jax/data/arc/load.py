@@ -54,7 +54,7 @@ def _load(data: config_lib.DataConfig) -> task_lib.Task:
   if data.num_train or data.num_test:
     raise errors.UserError(
       "config.data.num_train and config.data.num_test have no effect on ARC;"
-      " set them to 0 and use config.data.subsets and config.eval.tasks"
+      " set them to 0 and use config.data.subsets and config.eval.max_tasks"
     )
   if data.source:
     tasks = arc_tasks.read_folder(data.source, data.subsets)
@@ -124,13 +124,13 @@ def _check(data: config_lib.DataConfig) -> None:
   if data.new_rows and not data.identifiers:
     raise errors.UserError(
       f"config.data.new_rows {data.new_rows!r} adds rows to a trained table:"
-      " set --config.checkpoint.start_from to the workdir of its run (and, if"
+      " set --config.checkpoint.init_from to the workdir of its run (and, if"
       " the experiment is not arc_adapt.py, --config.data.identifiers too)"
     )
 
 
 def _num_variants(data: config_lib.DataConfig) -> int:
-  return 0 if data.augmentation == augmentation.NONE else data.num_variants
+  return 0 if data.augmentation == augmentation.NONE else data.num_augmentations
 
 
 def _table(
@@ -166,12 +166,12 @@ def _draw(
   if data.task == "generated_arc":
     return arc_plan.build(
       tasks,
-      num_variants=_num_variants(data),
+      num_augmentations=_num_variants(data),
       rng=np.random.RandomState(data.seed),
     )
   return arc_plan.cached(
     tasks,
-    num_variants=_num_variants(data),
+    num_augmentations=_num_variants(data),
     seed=data.seed,
     folder=files.cache_folder(data.cache_dir) / _TABLES,
   )
@@ -187,17 +187,17 @@ def _warnings(
 def _notes(
   table: arc_plan.VariantTable,
   learned: list[arc_tasks.ArcTask],
-  num_variants: int,
+  num_augmentations: int,
 ) -> tuple[str, ...]:
   notes = [
     f"{len(table.groups):,} tasks, {len(table.rows):,} variants, the originals"
     " among them"
   ]
-  sparse = sorted(table.sparse(num_variants), key=lambda task: task[1])
+  sparse = sorted(table.sparse(num_augmentations), key=lambda task: task[1])
   if sparse:
     named = ", ".join(f"{name} {count}" for name, count in sparse[:_NUM_NAMED])
     notes.append(
-      f"{len(sparse)} of them have fewer than {num_variants + 1:,}:"
+      f"{len(sparse)} of them have fewer than {num_augmentations + 1:,}:"
       f" {named}{', ...' if len(sparse) > _NUM_NAMED else ''}"
     )
   if table.unused:

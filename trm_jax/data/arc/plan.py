@@ -90,28 +90,28 @@ class VariantTable:
         )
     return result
 
-  def sparse(self, num_variants: int) -> list[tuple[str, int]]:
+  def sparse(self, num_augmentations: int) -> list[tuple[str, int]]:
     """Returns name and number of puzzles of the tasks that lack variants.
 
-    Tasks of few colours or with symmetric grids have less than num_variants in
-    addition to the original.
+    Tasks of few colours or with symmetric grids have less than
+    `num_augmentations` in addition to the original.
     """
     counts = np.diff(self.group_indices).tolist()
     return [
       (name, count)
       for (_, name), count in zip(self.groups, counts, strict=True)
-      if count <= num_variants
+      if count <= num_augmentations
     ]
 
 
 def build(
-  tasks: Tasks, *, num_variants: int, rng: np.random.RandomState
+  tasks: Tasks, *, num_augmentations: int, rng: np.random.RandomState
 ) -> VariantTable:
   """Draws a table, draw by draw as the official builder does.
 
   Args:
     tasks: Tasks of each subset; the order of subsets and tasks matters.
-    num_variants: Variants per task in addition to the original.
+    num_augmentations: Variants per task in addition to the original.
     rng: Random state; seeded with 42 officially.
 
   Returns:
@@ -128,7 +128,9 @@ def build(
     for task in (members[i] for i in order):
       groups.append((subset, task.name))
       variants.append(
-        arc_variants.distinct(task, num_variants=num_variants, rng=rng)
+        arc_variants.distinct(
+          task, num_augmentations=num_augmentations, rng=rng
+        )
       )
   rows, num_rows = _new_rows(groups, variants)
   return VariantTable(
@@ -305,13 +307,13 @@ _ARRAYS = ("group_indices", "rows", "transforms", "colours")
 
 
 def cached(
-  tasks: Tasks, *, num_variants: int, seed: int, folder: pathlib.Path
+  tasks: Tasks, *, num_augmentations: int, seed: int, folder: pathlib.Path
 ) -> VariantTable:
   """Builds a table as `build` does, or reads it from its file.
 
   Args:
     tasks: As in `build`.
-    num_variants: As in `build`.
+    num_augmentations: As in `build`.
     seed: Seed of the draws; 42 officially.
     folder: Folder of the files.
 
@@ -322,23 +324,23 @@ def cached(
     UserError: if a number is out of range, if the file is damaged or cannot
       be written, or as in `build`.
   """
-  if num_variants < 0 or not 0 <= seed < 2**32:
+  if num_augmentations < 0 or not 0 <= seed < 2**32:
     raise errors.UserError(
-      f"number of variants is {num_variants} and their seed {seed}, expected 0 "
-      "or more and, for the seed, less than 2^32"
+      f"number of variants is {num_augmentations} and their seed {seed},"
+      " expected 0 or more and, for the seed, less than 2^32"
     )
-  path = folder / f"arc_plan_{_digest(tasks, num_variants, seed)}.npz"
+  path = folder / f"arc_plan_{_digest(tasks, num_augmentations, seed)}.npz"
   if path.exists():
     return _read(path)
   count = sum(map(len, tasks.values()))
   print(
-    f"drawing the variants of {count:,} tasks, once: up to {num_variants:,} "
-    "each",
+    f"drawing the variants of {count:,} tasks, once: up to"
+    f" {num_augmentations:,} each",
     file=sys.stderr,
     flush=True,
   )
   rng = np.random.RandomState(seed)
-  table = build(tasks, num_variants=num_variants, rng=rng)
+  table = build(tasks, num_augmentations=num_augmentations, rng=rng)
   with files.writing(path) as file:
     np.savez(
       file,
@@ -364,10 +366,10 @@ def _read(path: pathlib.Path) -> VariantTable:
     ) from error
 
 
-def _digest(tasks: Tasks, num_variants: int, seed: int) -> str:
+def _digest(tasks: Tasks, num_augmentations: int, seed: int) -> str:
   """Returns a hex digest of everything that a table depends on."""
   result = hashlib.blake2b(
-    repr((_FORMAT, num_variants, seed)).encode(), digest_size=12
+    repr((_FORMAT, num_augmentations, seed)).encode(), digest_size=12
   )
   for subset, members in tasks.items():
     result.update(repr((subset, len(members))).encode())

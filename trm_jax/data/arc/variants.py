@@ -115,7 +115,7 @@ def draw(
 
 
 def distinct(
-  task: arc_tasks.ArcTask, *, num_variants: int, rng: np.random.RandomState
+  task: arc_tasks.ArcTask, *, num_augmentations: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws a task's distinct variants, as the official builder does.
 
@@ -123,7 +123,7 @@ def distinct(
 
   Args:
     task: Task; its training and test pairs count alike.
-    num_variants: Number of variants wanted in addition to the original.
+    num_augmentations: Number of variants wanted in addition to the original.
     rng: Advanced exactly as by the official builder.
 
   Returns:
@@ -136,10 +136,10 @@ def distinct(
   transforms = [np.zeros(1, np.uint8)]
   colours = [arc_grids.SAME_COLOURS[None]]
   seen = set(fingerprints(transforms[0], colours[0]).tolist())
-  left = _TRIALS_PER_VARIANT * num_variants
+  left = _TRIALS_PER_VARIANT * num_augmentations
   # Only as many trials as variants are missing, so that rng ends in the same
   # state as in the official builder, which stops at the last variant it needs.
-  while count := min(num_variants + 1 - len(seen), left):
+  while count := min(num_augmentations + 1 - len(seen), left):
     left -= count
     new_transforms, new_colours = draw(count, rng=rng)
     numbers = fingerprints(new_transforms, new_colours).tolist()
