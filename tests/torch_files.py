@@ -25,13 +25,13 @@ ATTENTION = {
 }
 
 HRM = dict(separate_networks=True, gradient_updates=1, latent_updates=2)
-DIRECT = dict(recurrence="direct", recursion_cycles=1, **ATTENTION)
+DIRECT = dict(recursion_type="direct", recursion_cycles=1, **ATTENTION)
 # Official networks by module, as changes of a tiny config.model.
 KINDS = {
   "trm": {},
   "hrm": HRM,
-  "trm_singlez": dict(recurrence="single_latent"),
-  "trm_hier6": dict(recurrence="latent_per_update", latent_updates=6),
+  "trm_singlez": dict(recursion_type="single_latent"),
+  "trm_hier6": dict(recursion_type="latent_per_update", latent_updates=6),
   "transformers_baseline": DIRECT,
 }
 # Their official code halts by the continue logit, whatever the settings say.

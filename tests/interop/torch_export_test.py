@@ -188,13 +188,13 @@ def test_where_nothing_can_be_exported_to(run, output, kind, text):
 @pytest.mark.parametrize(
   ("model", "text"),
   [
-    ({"recurrence": "single_latent", "separate_networks": True},
+    ({"recursion_type": "single_latent", "separate_networks": True},
      "no network with config.model.recursion_type 'single_latent' and config."),
     ({**HRM, "num_prefix_tokens": 2}, "HRM (as experiments/hrm.py) with"
      " num_prefix_tokens 1, but config.model.num_prefix_tokens is 2"),
     ({**DIRECT, "latent_updates": 2}, "with latent_updates 1, but config."),
     ({**DIRECT, "recursion_cycles": 2}, "with recursion_cycles 1, but config."),
-    ({"recurrence": "direct", "recursion_cycles": 1},
+    ({"recursion_type": "direct", "recursion_cycles": 1},
      "with token_mixing 'attention', but config.model.token_mixing is 'mlp'"),
     ({"mlp_gate": "normed"}, "with mlp_gate 'silu', but config.model.mlp_gate"),
   ],

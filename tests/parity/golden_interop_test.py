@@ -185,9 +185,9 @@ VARIANTS = {
   "hrm": ("hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
           {"separate_networks": True, "gradient_updates": 1}),
   "singlez": ("recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel",
-              {"recurrence": "single_latent"}),
+              {"recursion_type": "single_latent"}),
   "hier6": ("recursive_reasoning.trm_hier6@TinyRecursiveReasoningModel_ACTV1",
-            {"recurrence": "latent_per_update"}),
+            {"recursion_type": "latent_per_update"}),
 }  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_golden_forward_of_direct_prediction_from_a_file(tmp_path):
   weights = torch_names.weights_of(found)
   whole = {"mlp_t": False, "puzzle_emb_len": 0, "L_cycles": 1, **config}
   model = golden.build_model(
-    {**whole, "L_layers": config["H_layers"]}, recurrence="direct"
+    {**whole, "L_layers": config["H_layers"]}, recursion_type="direct"
   )
   _assert_golden_inner_outputs(model, weights, case)
   again = torch_names.state_dict_of(

@@ -14,9 +14,9 @@ from trm_jax.core import halting, losses, puzzle_embedding, train_step, types
 # What sets the official models apart, in our settings.
 MODELS = {
   "hrm": dict(separate_networks=True, gradient_updates=1),
-  "singlez": dict(recurrence="single_latent"),
-  "hier6": dict(recurrence="latent_per_update"),
-  "baseline": dict(recurrence="direct", latent_updates=1),
+  "singlez": dict(recursion_type="single_latent"),
+  "hier6": dict(recursion_type="latent_per_update"),
+  "baseline": dict(recursion_type="direct", latent_updates=1),
 }
 # The official direct predictor halts by its continue logit, too, but has no
 # target for it.
