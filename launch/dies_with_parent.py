@@ -1,9 +1,8 @@
-"""Executes a command that gets SIGTERM when its parent dies.
+"""Executes a program that gets SIGTERM when its parent dies (on Linux).
 
 python -I dies_with_parent.py PARENT PROGRAM ARGUMENT ...
 
-A worker that is killed cannot stop its trainer, so the kernel does: on Linux
-the program gets SIGTERM, saves and ends. On other systems it runs to its end.
+A worker that is killed cannot stop its trainer, so the kernel does.
 """
 
 import ctypes
@@ -14,14 +13,14 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-  """Replaces this process by the program."""
-  parent, *command = sys.argv[1:]
+def die_with(parent: int) -> None:
+  """Makes this process get SIGTERM when its parent dies."""
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-  if os.getppid() == int(parent):  # otherwise the parent died before prctl
-    os.execv(command[0], command)
+  if os.getppid() != parent:  # it died before prctl
+    sys.exit(1)
 
 
 if __name__ == "__main__":
-  main()
+  die_with(int(sys.argv[1]))
+  os.execv(sys.argv[2], sys.argv[2:])

@@ -17,18 +17,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # launch.sweep, quick and with the stand-in.
 PROGRAM = f"""
 import sys
-from launch import sweep, sweep_study, sweep_worker
+from launch import sweep
 from trm_jax.runtime import command_line
-sweep_worker.TRAINER = (sys.executable, {sweep_trainer.__file__!r})
-sweep_worker.POLL_SECONDS = 0.05
-sweep_study.HEARTBEAT_SECONDS = 1
-sweep_study.GRACE_SECONDS = 2
+sweep.TRAINER = (sys.executable, {sweep_trainer.__file__!r})
+sweep.POLL_SECONDS = 0.05
+sweep.HEARTBEAT_SECONDS = 1
+sweep.GRACE_SECONDS = 2
 command_line.run(sweep.main)
 """
 HEADER = """
 from launch import sweep_spec
 from optuna.distributions import *
 from optuna.pruners import *
+from optuna.samplers import *
 
 def Choice(*values):
   return CategoricalDistribution(values)
@@ -62,24 +63,14 @@ class Command:
   def start(self, *flags):
     return Process([*self.flags, *flags])
 
-  def run(self, *flags, status=0, start=None):
+  def run(self, *flags, status=0):
     """Returns what it prints, or its error."""
-    process = (start or self.start)(*flags)
+    process = self.start(*flags)
     output, mistakes = process.communicate()
     assert process.returncode == status, output + mistakes
     assert "Traceback" not in mistakes
     assert self.events("TWO AT ONCE") == []
     return output if status != 1 else mistakes
-
-  def start_with_workers(self, *flags):
-    """Starts a process that can start workers, with this command line."""
-    return subprocess.Popen(
-      [sys.executable, "-c", PROGRAM, *self.flags, *flags],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
 
   def events(self, kind):
     """[(folder of the trial, event)] of a kind, by folder."""
@@ -163,9 +154,7 @@ class Process:
 
 
 def _serve():
-  from launch import sweep, sweep_table, sweep_worker  # noqa: F401
-  from trm_jax.core import train_state  # noqa: F401
-  from trm_jax.runtime import program  # noqa: F401
+  from launch import sweep  # noqa: F401
 
   for line in sys.stdin:
     if not os.fork():

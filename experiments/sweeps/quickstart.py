@@ -20,6 +20,5 @@ def get_sweep() -> sweep_spec.Sweep:
       "optimizer.learning_rate": choices((1e-3, 2e-3, 4e-3, 8e-3)),
       "optimizer.weight_decay": choices((0.1, 1.0)),
     },
-    sampler="grid",
     pruner=pruners.MedianPruner(n_startup_trials=4),
   )

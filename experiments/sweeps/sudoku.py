@@ -12,7 +12,7 @@ optimistic. Train its settings with all steps, and evaluate them on all
 puzzles. Not yet run here.
 """
 
-from optuna import distributions, pruners
+from optuna import distributions, pruners, samplers
 
 from launch import sweep_spec
 
@@ -28,7 +28,7 @@ def get_sweep() -> sweep_spec.Sweep:
       "optimizer.weight_decay": choices((0.1, 0.3, 1.0, 3.0)),
       "optimizer.ema_decay": choices((0.995, 0.999, 0.9995)),
     },
-    sampler="tpe",
+    sampler=samplers.TPESampler(constant_liar=True),
     num_trials=24,
     pruner=pruners.SuccessiveHalvingPruner(
       min_resource=2500, reduction_factor=4

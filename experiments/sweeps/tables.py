@@ -40,7 +40,7 @@ puzzles, which a laptop finishes:
 """
 
 from experiments import ablations, arguments
-from launch import sweep_table
+from launch import sweep_spec
 
 _TITLES = {
   "1": "Table 1 of arXiv 2510.04871: ablations on Sudoku-Extreme",
@@ -50,7 +50,7 @@ _TITLES = {
 }
 
 
-def get_sweep(text: str = "1") -> sweep_table.Table:
+def get_sweep(text: str = "1") -> sweep_spec.Table:
   """Returns the table that `text` names, e.g. "1" or "1,quickstart"."""
   words = arguments.parse(text, (*_TITLES, "smoke", "quickstart"))
   numbers = words & set(_TITLES)
@@ -59,10 +59,13 @@ def get_sweep(text: str = "1") -> sweep_table.Table:
       f"{text!r}: name one table, and smoke or quickstart, e.g. 1,quickstart"
     )
   number = next(iter(numbers), "1")
-  return sweep_table.Table(
+  return sweep_spec.Table(
     title=_TITLES[number],
     experiment="experiments/ablations.py",
     get_config=ablations.get_config,
-    rows={n: ablations.ROWS[n] for n in ablations.TABLES[f"table{number}"]},
+    rows={
+      name: (ablations.ROWS[name].text, ablations.ROWS[name].accuracy)
+      for name in ablations.TABLES[f"table{number}"]
+    },
     variant=",".join(words - numbers),
   )

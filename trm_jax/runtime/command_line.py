@@ -68,6 +68,12 @@ def overridden() -> frozenset[str]:
   return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
+def override_flags() -> list[str]:
+  """Returns the --config.group.knob=value words of the command line."""
+  words = (*sys.argv[1:], *_overrides)
+  return [word for word in words if re.match(r"--?(no)?config\.", word)]
+
+
 def config() -> config_lib.Config:
   """Returns the settings that --config and --config.group.knob name."""
   if CONFIG.value is None:
