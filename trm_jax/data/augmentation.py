@@ -52,8 +52,8 @@ class VariantSampler:
 
   Attributes:
     mode: "none"; "fixed": the original or one of `num_augmentations` symmetries
-      per puzzle, all equally likely (the official data set without its copies on
-      disk); "endless": a new symmetry at every visit.
+      per puzzle, all equally likely (the official data set without its copies
+      on disk); "endless": a new symmetry at every visit.
     num_augmentations: Variants per puzzle in mode "fixed".
     seed: Seed of the draws.
   """

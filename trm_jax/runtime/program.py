@@ -331,8 +331,8 @@ def build(
 
   Raises:
     UserError: a batch size does not divide over devices and accumulation steps,
-      or a setting names a variant that does not exist or that the devices cannot
-      run.
+      or a setting names a variant that does not exist or that the devices
+      cannot run.
   """
   check_names(config)
   _check_batch_sizes(config, mesh)
