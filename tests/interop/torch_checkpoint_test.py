@@ -264,7 +264,7 @@ def test_kinds_are_told_apart_by_their_tensors(tmp_path, kind, wrong, words):
   )
   recurrence = torch_files.of_kind(kind).model.recursion_type
   if recurrence != torch_files.of_kind(wrong).model.recursion_type:
-    assert f"with recurrence {recurrence!r}" in message
+    assert f"with recursion_type {recurrence!r}" in message
     assert f"--config.model.recursion_type={recurrence}" in message
   assert words in message
   for noise in ("is missing", "is unknown here", "has shape"):

@@ -104,7 +104,7 @@ def test_golden_attention(name, rope):
     module = layers.Attention(
       num_heads=config["num_heads"],
       head_size=config["head_dim"],
-      rope_theta=config["rope_theta"] if rope == "rope" else None,
+      rope_theta=config["rope_base"] if rope == "rope" else None,
       dtype=dtype,
     )
     return module.apply({"params": params}, jnp.asarray(case["x"], dtype))

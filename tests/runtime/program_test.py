@@ -38,10 +38,14 @@ def test_an_unknown_variant_is_named_with_the_known_ones(
 
 @pytest.mark.parametrize("count", [flops.network_flops, flops.network_calls])
 def test_flops_of_an_unknown_variant_are_not_guessed(count):
-  name = "token_mixing" if count is flops.network_flops else "recurrence"
+  name, kind = (
+    ("token_mixing", "token_mixing")
+    if count is flops.network_flops
+    else ("recursion_type", "recurrence")
+  )
   config = config_lib.changed(tiny.config(), {f"model.{name}": "other"})
   arguments = (17,) if count is flops.network_flops else ()
-  with pytest.raises(ValueError, match=f"unknown {name} 'other'; choose one"):
+  with pytest.raises(ValueError, match=f"unknown {kind} 'other'; choose one"):
     count(config.model, *arguments)
 
 
