@@ -115,6 +115,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.halt_loss_weight = 0.5
   # Save and end after so long, e.g. before a time limit; 0: no limit.
   config.train.time_limit_minutes = 0.0
+  # True: at the first step, slot i counts as if it had i mod 16 supervision
+  # steps behind it, so that not all slots take new puzzles at the same time.
+  config.train.stagger_slots = False
   config.train.freeze_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()

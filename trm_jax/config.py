@@ -198,6 +198,7 @@ class TrainConfig:
   label_smoothing: float
   halt_loss_weight: float
   gradient_accumulation_steps: int
+  stagger_slots: bool
   freeze_network: bool
   time_limit_minutes: float
 

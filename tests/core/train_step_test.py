@@ -459,3 +459,24 @@ def test_the_initial_latents_are_constants():
   state, _ = _run(_state(), _batch(0))
   _assert_equal(state.initial_latents, old)
   assert np.any(old.y != old.z)
+
+
+def test_staggered_slots_begin_at_all_ages():
+  """Only before the first step, and only where that is asked for."""
+  ages = np.arange(B) % 4
+  step = _step_fn(stagger_slots=True)
+  state, _ = step(_state(), _batch(0))
+  state = jax.device_get(state)
+  np.testing.assert_array_equal(state.carry.steps, 1 + ages)
+  assert state.carry.halted[ages == 3].all()
+
+  plain = _run(_state(), _batch(0))[0]
+  np.testing.assert_array_equal(plain.carry.steps, 1)
+  # What is computed is the same: ages change when puzzles leave, no more.
+  _assert_equal(state.params, plain.params)
+
+  later = np.int32(5)
+  staggered, _ = step(_state(step=later), _batch(0))
+  _assert_equal(
+    jax.device_get(staggered), _run(_state(step=later), _batch(0))[0]
+  )

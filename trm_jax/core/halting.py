@@ -87,6 +87,33 @@ def refill(
   )
 
 
+def stagger(
+  carry: types.Carry, step: jax.Array, *, max_supervision_steps: int
+) -> types.Carry:
+  """Spreads the ages of the slots before the first step of a training.
+
+  Slot i starts as if it had i mod `max_supervision_steps` steps behind it.
+  Otherwise all slots begin together and, while no puzzle halts early, see new
+  puzzles only every `max_supervision_steps` steps, all at the same time.
+
+  Args:
+    carry: after `refill`.
+    step: int32 scalar, optimizer steps so far; nothing changes unless it is 0.
+    max_supervision_steps: the most steps per puzzle.
+
+  Returns:
+    The carry with other `steps`.
+  """
+  ages = jnp.arange(carry.steps.size, dtype=carry.steps.dtype)
+  ages = jnp.where(step == 0, ages % max_supervision_steps, 0)
+  return types.Carry(
+    latents=carry.latents,
+    batch=carry.batch,
+    steps=carry.steps + ages,
+    halted=carry.halted,
+  )
+
+
 def halt(
   steps: jax.Array,
   output: types.Output,

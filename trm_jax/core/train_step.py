@@ -52,6 +52,8 @@ class StepConfig:
     gradient_accumulation_steps: parts of a device's slots, processed one after
       another.
     label_smoothing: in the loss that is minimized.
+    stagger_slots: spreads the ages of the slots at the first step; see
+      `halting.stagger`.
   """
 
   max_supervision_steps: int
@@ -65,6 +67,7 @@ class StepConfig:
   freeze_network: bool
   gradient_accumulation_steps: int = 1
   label_smoothing: float = 0.0
+  stagger_slots: bool = False
 
 
 def make_train_step(
@@ -137,6 +140,10 @@ def supervision_step(
   """
   step = state.step + 1
   carry = halting.refill(state.carry, batch, state.initial_latents)
+  if config.stagger_slots:
+    carry = halting.stagger(
+      carry, state.step, max_supervision_steps=config.max_supervision_steps
+    )
   steps = carry.steps + 1
   num_slots = steps.size
   vectors = puzzle_embedding.lookup(
