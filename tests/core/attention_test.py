@@ -133,6 +133,7 @@ def _step(attend):
   return jax.device_get((state.carry.latents, state.opt_state, sums))
 
 
+@pytest.mark.slow
 def test_a_supervision_step():
   """Inside loops, recomputation and the gradient; on two devices."""
   found = _step(SPLASH)

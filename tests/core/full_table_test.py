@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from experiments import arc
 from tests import collectives
@@ -76,6 +77,7 @@ def test_nothing_but_the_update_makes_an_array_of_its_size():
 # --- on eight devices ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_device_holds_its_share_of_the_table_alone():
   alone = _compiled(ROWS).memory_analysis()
   shared = _compiled(ROWS, NUM_DEVICES).memory_analysis()

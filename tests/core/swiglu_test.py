@@ -144,6 +144,7 @@ def test_dots_keeps_what_the_kernel_makes(axis, remat, more):
   assert shapes.count(made.shape) == more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token_mixing", ["mlp", "attention"])
 def test_a_whole_model(token_mixing):
   """All calls of a supervision step, with the parameters of the plain way."""

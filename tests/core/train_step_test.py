@@ -188,11 +188,12 @@ def _after_five_steps(num_devices, **train):
 @pytest.mark.parametrize(
   ("num_devices", "train"),
   [
-    (2, {}),
-    (4, {}),
+    *(pytest.param(n, {}, marks=pytest.mark.slow) for n in (2, 4)),
     (8, {}),
-    (2, {"freeze_network": True}),
-    (2, {"halt_rule": "halt_over_continue"}),
+    pytest.param(2, {"freeze_network": True}, marks=pytest.mark.slow),
+    pytest.param(
+      2, {"halt_rule": "halt_over_continue"}, marks=pytest.mark.slow
+    ),
   ],
 )
 def test_any_number_of_devices_trains_the_same(num_devices, train):

@@ -250,6 +250,7 @@ def _adapted(tmp_path_factory, files, old):
   return Adapted(config, workdir, report)
 
 
+@pytest.mark.slow
 def test_only_new_rows_are_learned(adapted, old, tmp_path):
   before = _old_state(old)
   after = _state(adapted.config, adapted.workdir, NUM_STEPS)
@@ -266,6 +267,7 @@ def test_only_new_rows_are_learned(adapted, old, tmp_path):
   assert not changed[len(names) :].any()
 
 
+@pytest.mark.slow
 def test_the_loss_on_demonstrations_falls(adapted):
   """Though the network stays as it is."""
   rows = metric_writer.read_metrics(str(adapted.workdir))
@@ -274,6 +276,7 @@ def test_the_loss_on_demonstrations_falls(adapted):
   assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
+@pytest.mark.slow
 def test_what_was_learned_before_is_kept(adapted, old):
   learned = []
   for workdir, step in ((adapted.workdir, NUM_STEPS), (old, 1)):
@@ -283,6 +286,7 @@ def test_what_was_learned_before_is_kept(adapted, old):
   assert "training0" in learned[1]
 
 
+@pytest.mark.slow
 def test_new_tasks_alone_are_answered_and_so_they_are_again(adapted, tmp_path):
   """Also when the old run is gone."""
   submission = _submission(adapted.workdir)
@@ -303,6 +307,7 @@ def test_new_tasks_alone_are_answered_and_so_they_are_again(adapted, tmp_path):
   assert _submission(copy) == submission
 
 
+@pytest.mark.slow
 def test_going_on_needs_no_old_run(adapted, tmp_path, capsys):
   shutil.copytree(adapted.workdir, tmp_path, dirs_exist_ok=True)
   config = dataclasses.replace(

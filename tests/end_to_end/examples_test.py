@@ -86,6 +86,7 @@ def test_the_readme_names_every_example_and_its_command():
     assert f"  python examples/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_learns():
   first, last = _load("own_loop").main(num_steps=30, log_every=15)
   assert last < 0.9 * first

@@ -38,6 +38,7 @@ def tiny_config(num_steps: int) -> config_lib.Config:
   return config_lib.from_config_dict(config)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_twice(tmp_path, monkeypatch, compiled):
   """Not even with several evaluations, and in a run that goes on."""
   # Of arrays that several devices have, Orbax has each save a slice.

@@ -311,6 +311,7 @@ def test_adaptive_halting_that_never_halts_early_votes_the_same(
     )
 
 
+@pytest.mark.slow
 def test_one_rollout_without_noise_votes_the_same(tmp_path, whole):
   settings = {"solver": "rollouts", "rollouts": 1, "noise": 0.0}
   report = _evaluate(tmp_path, **settings)

@@ -62,8 +62,10 @@ def _count_checked_gradients(tree, official, noise):
   "name",
   [
     "att",
-    pytest.param("mlp_t", marks=pytest.mark.slow),
-    "att_learned_pad_continue_fixed",
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ("mlp_t", "att_learned_pad_continue_fixed")
+    ),
   ],
 )
 def test_golden_gradients(name, remat):
