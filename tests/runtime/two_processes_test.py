@@ -135,7 +135,9 @@ def _assert_same(found, expected):
 def test_two_processes_vote_as_one_does(folder, found, alone, name):
   workdir, expected = alone
   assert expected["num_puzzles"] == program.run("arc").task.test.num_examples
-  assert expected["num_puzzles"] % program.run("arc").config.eval.batch_size
+  assert (
+    expected["num_puzzles"] % program.run("arc").program.config.eval.batch_size
+  )
   _assert_same(found[name], expected)
   assert _submission(folder / name) == _submission(workdir)
 
@@ -201,7 +203,7 @@ def _last_state(task, workdir):
   """
   run = program.run(task)
   with checkpoints_lib.Checkpoints(str(workdir)) as checkpoints:
-    state = checkpoints.restore(program.NUM_STEPS, run.abstract_state())
+    state = checkpoints.restore(program.NUM_STEPS, run.program.abstract_state())
   carry = state.carry.replace(latents=None)
   return jax.device_get(state.replace(carry=carry))
 
