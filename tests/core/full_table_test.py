@@ -55,6 +55,7 @@ def _compiled_evaluation():
   )
 
 
+@pytest.mark.slow
 def test_the_table_is_updated_in_place():
   memory = _compiled(ROWS).memory_analysis()
   assert memory.alias_size_in_bytes >= TABLE_BYTES

@@ -214,10 +214,12 @@ def test_any_number_of_devices_trains_the_same(num_devices, train):
   ("num_devices", "gradient_accumulation_steps", "train"),
   [
     (1, 2, {}),
-    (1, 8, {}),
+    pytest.param(1, 8, {}, marks=pytest.mark.slow),
     (2, 4, {}),
-    (1, 4, {"freeze_network": True}),
-    (1, 4, {"halt_rule": "halt_over_continue"}),
+    pytest.param(1, 4, {"freeze_network": True}, marks=pytest.mark.slow),
+    pytest.param(
+      1, 4, {"halt_rule": "halt_over_continue"}, marks=pytest.mark.slow
+    ),
   ],
 )
 def test_microbatches_train_what_the_whole_batch_does(

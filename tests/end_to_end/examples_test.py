@@ -155,6 +155,7 @@ def test_an_equinox_network_has_gradients_of_the_last_cycle():
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(back))
 
 
+@pytest.mark.slow
 def test_parameters_are_plain_dicts_and_answer_alike(tmp_path, capsys):
   run = program.load(tiny.config())
   saved_run.save(run, tmp_path, {3: 0.5})

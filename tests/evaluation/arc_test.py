@@ -283,6 +283,7 @@ def test_unknown_solutions_still_give_a_submission(tmp_path, monkeypatch):
 # --- other solvers ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_adaptive_halting_that_never_halts_early_votes_the_same(
   tmp_path, whole, monkeypatch, capsys
 ):

@@ -111,6 +111,7 @@ def _arc_config():
   return config_lib.from_config_dict(config)
 
 
+@pytest.mark.slow
 def test_arc_answers_are_those_of_an_evaluation(tmp_path):
   """From JSON without answers, in another order, in other batches."""
   config = _arc_config()

@@ -78,6 +78,7 @@ def test_stopped_and_continued_equals_never_stopped(
   assert not np.array_equal(fresh.carry.latents.z, straight.carry.latents.z)
 
 
+@pytest.mark.slow
 def test_metrics_file_has_each_step_once_after_a_restart(tmp_path):
   config = _set(_config(), train=dict(num_steps=4))
   train.train(config, str(tmp_path))
