@@ -87,7 +87,7 @@ def test_a_training_continues_and_its_weights_are_evaluated(trained, tmp_path):
     *arguments, "--config.train.num_steps=2", compiles_fast=True
   )
   assert result.returncode == 0, result.stderr
-  assert "going on from step 1" in result.stdout
+  assert "resuming from step 1" in result.stdout
   assert "step 2/2" in result.stdout
   assert "step 1/2" not in result.stdout
   # The same weights, evaluated on their own, give the same number.
@@ -166,7 +166,7 @@ def test_real_format_trains_and_continues(tmp_path):
       compiles_fast=True,
     )
     assert result.returncode == 0, result.stderr
-  assert "going on from step 2" in result.stdout
+  assert "resuming from step 2" in result.stdout
   assert "step 3/3" in result.stdout
   assert "step 2/3" not in result.stdout
 

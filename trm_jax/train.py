@@ -243,13 +243,13 @@ class _Loop:
     )
     if self._first_step:
       line(
-        f"going on from step {self._first_step}"
+        f"resuming from step {self._first_step}"
         f" ({self._checkpoints.path(self._first_step)})"
       )
     if self._first_step >= program.config.train.num_steps:
       line(
-        f"nothing is left to train: config.train.num_steps is"
-        f" {program.config.train.num_steps}"
+        f"Training is already complete ({self._first_step} of"
+        f" {program.config.train.num_steps} steps)."
       )
 
   def _last_good(self) -> str:
@@ -415,18 +415,18 @@ class TrainLog:
     means = {k: float(v) for k, v in metrics.divide(self._sums).items()}
     for name in train_step.NORMS:
       means[name] = float(self._sums[name]) / self._steps
-    means["examples_per_second"] = self._config.train.batch_size / seconds
+    means["slot_steps_per_second"] = self._config.train.batch_size / seconds
     self._sums, self._steps = {}, 0
     left = (self._config.train.num_steps - step) * seconds
     exact = means["exact_accuracy"]
     halted = (
-      f"exact {exact:6.1%} after {means['steps']:4.1f} steps"
+      f"exact {100 * exact:5.1f} % | mean ACT steps {means['steps']:4.1f}"
       if math.isfinite(exact)
       else "no puzzle halted yet"
     )
     self._writer.line(
       f"step {step}/{self._config.train.num_steps}"
-      f" | {means['examples_per_second']:.0f} examples/s"
+      f" | {means['slot_steps_per_second']:.0f} slot-steps/s"
       f" | {metric_writer.format_seconds(left)} left"
       f" | answer loss {means['answer_loss']:.4f}"
       f" | halt loss {means['halt_loss']:.4f} | {halted}"

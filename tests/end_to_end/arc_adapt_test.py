@@ -320,7 +320,7 @@ def test_going_on_needs_no_old_run(adapted, tmp_path, capsys):
   report = train.train(config, str(tmp_path))
   output = capsys.readouterr().out
   assert f"{tmp_path} has a checkpoint to go on from" in output
-  assert "nothing is left to train" in output
+  assert "Training is already complete" in output
   np.testing.assert_equal(report.final, adapted.report.final)
 
 

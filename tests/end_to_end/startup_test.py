@@ -81,7 +81,7 @@ def test_a_second_start_is_silent_and_equal(tmp_path, monkeypatch):
     assert result.stderr == ""
     metrics.append(
       [
-        line.partition("examples_per_second")[0]
+        line.partition("slot_steps_per_second")[0]
         for line in (tmp_path / name / "metrics.jsonl").read_text().split("\n")
       ]
     )

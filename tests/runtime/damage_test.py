@@ -279,7 +279,7 @@ def test_a_training_goes_on_from_the_one_before(
   _truncate_data(_folder(tmp_path / "run"))
   train.train(config, str(tmp_path / "run"))
   out = capfd.readouterr()
-  assert f"going on from step {OLD} (" in out.out
+  assert f"resuming from step {OLD} (" in out.out
   assert "damaged_ckpt_4; going on from" in out.err
   chex.assert_trees_all_equal(
     _restore(tmp_path / "run", NEW), _restore(tmp_path / "whole", NEW)
@@ -288,7 +288,7 @@ def test_a_training_goes_on_from_the_one_before(
     files = [tmp_path / run / name for run in ("whole", "run")]
     found = [json.loads(line) for p in files for line in p.open()]
     for row in found:  # seconds differ
-      row.pop("examples_per_second", None)
+      row.pop("slot_steps_per_second", None)
     assert found[: len(found) // 2] == found[len(found) // 2 :]
   for step in (OLD, NEW):
     _truncate_data(_folder(tmp_path / "run", step))

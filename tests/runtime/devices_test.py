@@ -62,7 +62,7 @@ def _outcome(tmp_path_factory):
       for row in metric_writer.read_metrics(workdir)
     }
     for row in metrics.values():
-      row.pop("examples_per_second", None)
+      row.pop("slot_steps_per_second", None)
       row |= {name: np.nan for name, value in row.items() if value is None}
     folder = arc_evaluation.folder(workdir, STEPS)
     path = folder / arc_evaluation.SUBMISSION_FILE

@@ -144,7 +144,7 @@ def test_a_frozen_network_only_learns_rows_of_its_puzzles(
   longer = dataclasses.replace(config.train, num_steps=4)
   config = dataclasses.replace(config, train=longer)
   train.train(config, str(tmp_path / "new"))
-  assert "going on from step 2" in capsys.readouterr().out
+  assert "resuming from step 2" in capsys.readouterr().out
 
   run = program.load(config)
   first = saved_run.weights(run, old, LATEST)

@@ -63,7 +63,7 @@ def _state(workdir):
 def _metrics(workdir):
   rows = metric_writer.read_metrics(str(workdir))
   return [
-    {name: row[name] for name in row if name != "examples_per_second"}
+    {name: row[name] for name in row if name != "slot_steps_per_second"}
     for row in rows
   ]
 
@@ -168,7 +168,7 @@ def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
     *flags, "--config.train.time_limit_minutes=0.1", compiles_fast=True
   )
   assert result.returncode == 0, result.stderr
-  assert f"going on from step {step} " in result.stdout
+  assert f"resuming from step {step} " in result.stdout
   last = result.stdout.splitlines()[-1]
   assert last.startswith(
     "config.train.time_limit_minutes ended the run after step"
@@ -206,5 +206,5 @@ def test_sigterm_to_the_second_of_two_processes_ends_both(tmp_path):
   _wait_for_steps(tmp_path, [process], step + 2)
   process.send_signal(signal.SIGTERM)
   output, _ = process.communicate(timeout=120)
-  assert f"going on from step {step} " in output
+  assert f"resuming from step {step} " in output
   assert _step_of(output, tmp_path) > step

@@ -230,7 +230,7 @@ def test_two_processes_train_as_one_does(folder, found, tmp_path, task, name):
     rows = metric_writer.read_metrics(str(workdir))
     assert len(rows) == program.NUM_STEPS + 1
     for row in rows:
-      row.pop("examples_per_second", None)
+      row.pop("slot_steps_per_second", None)
       row.pop("group")
     metrics.append(
       [{k: np.nan if v is None else v for k, v in row.items()} for row in rows]

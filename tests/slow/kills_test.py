@@ -96,7 +96,7 @@ def _differences(states, metrics) -> list[str]:
   ]
   one, other = (
     [
-      {k: v for k, v in row.items() if k != "examples_per_second"}
+      {k: v for k, v in row.items() if k != "slot_steps_per_second"}
       for row in rows
     ]
     for rows in metrics
@@ -129,7 +129,9 @@ def test_killed_at_any_moment_and_continued_is_never_killed(tmp_path):
 
 
 def test_a_difference_would_be_found():
-  rows = [[{"step": 1, "loss": 0.5, "examples_per_second": n}] for n in (1, 2)]
+  rows = [
+    [{"step": 1, "loss": 0.5, "slot_steps_per_second": n}] for n in (1, 2)
+  ]
   zero, minus_zero = {"w": np.zeros(1)}, {"w": np.array([-0.0])}
   assert not _differences([zero, zero], rows)
   assert _differences([zero, minus_zero], rows) == ["['w']"]
