@@ -9,8 +9,8 @@ a PyTorch peer that takes --config sudoku_mlp, sudoku_att or maze_att, --batch,
 --dtype, --device, --steps and --compile. Each row is a process of its own, the
 most telling first.
 
-Results are appended to FOLDER/results.jsonl as they come. The same command
-typed again measures the missing rows; --only=Maze selects rows by name. The
+Results are appended to FOLDER/results.jsonl as they come. Repeating the
+command measures only the missing rows; --only=Maze selects rows by name. The
 last lines are the table, in Markdown. --try measures narrow networks on any
 device, to check that everything works.
 """

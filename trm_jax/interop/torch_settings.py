@@ -2,8 +2,8 @@
 
 all_config.yaml, which the official code writes beside its checkpoints, has what
 weights cannot show: how often the network is applied, its heads, its dtype.
-Which network it is stands in arch.name; weights show it too, by which networks
-("levels") and initial latents there are. What a file does not name has the
+arch.name says which network it is; so do the weights, by the networks
+("levels") and initial latents they have. What a file does not name has the
 official default of its network.
 """
 

@@ -19,6 +19,7 @@ from trm_jax import errors
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
 )
+_SETTING = re.compile(r"--?(no)?config\.")  # a change to one setting
 # The --config.group.name=value of a command without --config: changes to the
 # settings saved with a checkpoint, which are read later.
 _overrides: list[str] = []
@@ -71,7 +72,7 @@ def overridden() -> frozenset[str]:
 def override_flags() -> list[str]:
   """Returns the --config.group.knob=value words of the command line."""
   words = (*sys.argv[1:], *_overrides)
-  return [word for word in words if re.match(r"--?(no)?config\.", word)]
+  return [word for word in words if _SETTING.match(word)]
 
 
 def config() -> config_lib.Config:
@@ -137,7 +138,7 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
   others: list[str] = []
   has_value = True  # whether the word before needs none
   for word in argv[1:]:
-    if re.match(r"--?(no)?config\.", word):
+    if _SETTING.match(word):
       settings.append(word)
       has_value = "=" in word
     elif has_value or word.startswith("-"):
