@@ -4,7 +4,7 @@ r"""Compiles an experiment for TPUs or GPUs without the hardware: does it fit?
   python -m launch.aot --config=experiments/arc.py --topology=h200:1
 
 needs no TPU, no GPU and no data. For TPUs it needs libtpu (pip install
-'.[tpu_compile]'), for NVIDIA GPUs JAX's plugin (pip install '.[cuda]'). It
+'.[aot]'), for NVIDIA GPUs JAX's plugin (pip install '.[cuda]'). It
 compiles the steps that a run on these chips compiles, the training step and
 the evaluation step (--mode=evaluate: only this one), and prints how much of a
 chip's memory each takes, by the compiler's account. The settings are those of

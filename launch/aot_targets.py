@@ -262,7 +262,7 @@ class Target:
     if not _is_installed("libtpu" if self.is_tpu else _CUDA_PLUGIN):
       raise errors.UserError(
         f"compiling for {self.name} needs {compiler}, which runs on any Linux"
-        f" machine; pip install '.[{'tpu_compile' if self.is_tpu else 'cuda'}]'"
+        f" machine; pip install '.[{'aot' if self.is_tpu else 'cuda'}]'"
       )
     try:
       return _topology(self).devices

@@ -151,7 +151,7 @@ def _no_package(name):
 
 @pytest.mark.parametrize("find_spec", [lambda _: None, _no_package])
 @pytest.mark.parametrize(
-  ("name", "extra"), [("h200:2", "cuda"), ("v5e:2x2", "tpu_compile")]
+  ("name", "extra"), [("h200:2", "cuda"), ("v5e:2x2", "aot")]
 )
 def test_a_missing_compiler_is_named(monkeypatch, find_spec, name, extra):
   monkeypatch.setattr("importlib.util.find_spec", find_spec)

@@ -1,4 +1,4 @@
-"""Compiling for TPUs with libtpu, which needs no TPU (extra tpu_compile)."""
+"""Compiling for TPUs with libtpu, which needs no TPU (extra aot)."""
 
 import json
 import os
