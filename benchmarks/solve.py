@@ -44,7 +44,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     ),
     prepare=prepare,
     batch_size=size,
-    flops=flops.evaluate_flops(config, program.sizes.seq_len),
+    flops=flops.evaluate_flops(config, program.model),
     remedy=_REMEDY,
   )
 

@@ -45,7 +45,7 @@ def step_of(program: program_lib.Program) -> compiled_step.Step:
     arguments=(program.abstract_state(), program.abstract_batch(size)),
     prepare=prepare,
     batch_size=size,
-    flops=flops.train_flops(config, program.sizes.seq_len),
+    flops=flops.train_flops(config, program.model),
     remedy=_REMEDY,
   )
 

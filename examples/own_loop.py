@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from trm_jax.core import metrics, train_state, train_step, types
+from trm_jax.core import metrics, network, train_state, train_step, types
 from trm_jax.core import model as model_lib
 
 SLOTS, LENGTH, TOKENS = 64, 6, 5
@@ -22,7 +22,7 @@ MODEL = model_lib.TinyRecursiveModel(
   vocab_size=TOKENS,
   seq_len=LENGTH,
   hidden_size=64,
-  network_config=model_lib.NetworkConfig(
+  network_config=network.NetworkConfig(
     num_layers=2,
     num_heads=4,
     mlp_expansion=4.0,

@@ -25,10 +25,16 @@ def get_config() -> ml_collections.ConfigDict:
   # which keeps its scale when Muon trains the matrices.
   config.model.mlp_gate = "silu"
   config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
-  # 'rope' (attention only), 'learned' or 'none'.
+  # 'rope', 'rope_2d' (both for attention only), 'learned' or 'none'.
   config.model.position_encoding = "none"
   config.model.rope_theta = 10000.0
   config.model.rms_norm_eps = 1e-5
+  # 'mean' or 'attention' over interchangeable symbols (Sudoku's digits): a
+  # network that is equivariant to permuting them; see core/equivariant.py. It
+  # has no prefix tokens. The heads are those of 'attention'.
+  config.model.symbol_mixing = "none"
+  config.model.symbol_heads = 4
+  config.model.symbol_head_size = 32
   config.model.puzzle_embed_dim = 512  # width of a row of the puzzle table
   config.model.num_prefix_tokens = 16  # P, tokens that hold the puzzle vector
   config.model.latent_updates = 6  # n, updates of z per cycle

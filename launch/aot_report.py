@@ -89,7 +89,7 @@ def train(program: program_lib.Program, target: aot_targets.Target) -> Report:
       "batch": batch,
     },
     batch_size=program.config.train.batch_size,
-    model_flops=flops.train_flops(program.config, program.sizes.seq_len),
+    model_flops=flops.train_flops(program.config, program.model),
   )
 
 
@@ -115,7 +115,7 @@ def evaluate(
     },
     beside_it=_num_bytes(state) - _num_bytes(weights),
     batch_size=size,
-    model_flops=flops.evaluate_flops(program.config, program.sizes.seq_len),
+    model_flops=flops.evaluate_flops(program.config, program.model),
   )
 
 

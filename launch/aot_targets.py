@@ -350,19 +350,12 @@ def data_sizes(
       f"--num_puzzle_ids is {num_puzzle_ids}; it must be at least 1"
     )
   if not data.source and data.task in ("sudoku", "maze", "arc"):
-    look = tasks.look(data)
-    return program.DataSpec(
-      vocab_size=len(look.symbols),
-      seq_len=look.rows * look.cols,
-      num_puzzle_ids=num_puzzle_ids
-      or (_arc_rows(data) if data.task == "arc" else 1),
-    )
-  task = tasks.load(data)
-  return program.DataSpec(
-    vocab_size=task.vocab_size,
-    seq_len=task.seq_len,
-    num_puzzle_ids=num_puzzle_ids or task.num_puzzle_ids,
-  )
+    published = _arc_rows if data.task == "arc" else lambda data: 1
+    look, rows = tasks.look(data), num_puzzle_ids or published(data)
+  else:
+    task = tasks.load(data)
+    look, rows = task.look, num_puzzle_ids or task.num_puzzle_ids
+  return program.DataSpec.of_look(look, rows)
 
 
 def _arc_rows(data: config_lib.DataConfig) -> int:

@@ -10,8 +10,8 @@ import re
 import pytest
 
 from trm_jax import config as config_lib
-from trm_jax.core import layers, optim, solve_batch, train_step
 from trm_jax.core import model as model_lib
+from trm_jax.core import network, optim, solve_batch, train_step
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "trm_jax"
@@ -314,7 +314,7 @@ def _reads() -> frozenset[tuple[str, str]]:
 
 # Dataclasses of `core` that `config.fill` fills with the settings of groups.
 FILLED = {
-  "model": (layers.NetworkConfig, model_lib.TinyRecursiveModel),
+  "model": (network.NetworkConfig, model_lib.TinyRecursiveModel),
   "optimizer": (optim.Hyperparameters, train_step.StepConfig),
   "train": (train_step.StepConfig,),
   "eval": (solve_batch.SolverConfig,),

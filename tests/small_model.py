@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trm_jax.core import model as model_lib
+from trm_jax.core import network as network_lib
 from trm_jax.core import train_state, types
 
 L, V, D, NUM_PUZZLES = 6, 5, 8, 11
@@ -15,10 +16,12 @@ L, V, D, NUM_PUZZLES = 6, 5, 8, 11
 
 def build(**fields) -> model_lib.TinyRecursiveModel:
   """A model of its own fields and of those of its network's config."""
-  names = {field.name for field in dataclasses.fields(model_lib.NetworkConfig)}
+  names = {
+    field.name for field in dataclasses.fields(network_lib.NetworkConfig)
+  }
   network = {name: fields.pop(name) for name in names & fields.keys()}
   return model_lib.TinyRecursiveModel(
-    network_config=model_lib.NetworkConfig(**network), **fields
+    network_config=network_lib.NetworkConfig(**network), **fields
   )
 
 

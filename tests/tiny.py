@@ -37,5 +37,5 @@ def config() -> config_lib.Config:
 
 def load_task(config, task, mesh) -> program.Loaded:
   """As `program.load`, with a task and devices of the test's own."""
-  sizes = program.DataSpec.of_task(task)
+  sizes = program.DataSpec.of_look(task.look, task.num_puzzle_ids)
   return program.Loaded(program.build(config, sizes, mesh), task)

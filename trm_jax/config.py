@@ -40,6 +40,9 @@ class ModelConfig:
   position_encoding: str
   rope_theta: float
   rms_norm_eps: float
+  symbol_mixing: str
+  symbol_heads: int
+  symbol_head_size: int
   puzzle_embed_dim: int
   num_prefix_tokens: int
   latent_updates: int
@@ -53,11 +56,8 @@ class ModelConfig:
   gate_kernel: str
 
   def __post_init__(self):
-    one_of(
-      "model.position_encoding",
-      self.position_encoding,
-      ("rope", "learned", "none"),
-    )
+    positions = {"rope": 2, "rope_2d": 4, "learned": 1, "none": 1}
+    one_of("model.position_encoding", self.position_encoding, tuple(positions))
     one_of("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
     one_of("model.remat", self.remat, ("auto", "none", "dots", "full"))
     one_of(
@@ -66,9 +66,11 @@ class ModelConfig:
       ("auto", "xla", "splash", "cudnn"),
     )
     one_of("model.gate_kernel", self.gate_kernel, ("xla", "triton"))
-    for name in ("hidden_size", "num_heads", "num_layers", "mlp_multiple"):
-      at_least(f"model.{name}", getattr(self, name), 1)
-    for name in ("latent_updates", "recursion_cycles"):
+    for name in (
+      *("hidden_size", "num_heads", "num_layers", "mlp_multiple"),
+      *("latent_updates", "recursion_cycles", "symbol_heads"),
+      "symbol_head_size",
+    ):
       at_least(f"model.{name}", getattr(self, name), 1)
     for name in ("puzzle_embed_dim", "num_prefix_tokens"):
       at_least(f"model.{name}", getattr(self, name), 0)
@@ -82,21 +84,22 @@ class ModelConfig:
         f"config.model.hidden_size {self.hidden_size} does not divide into"
         f" config.model.num_heads {self.num_heads}"
       )
-    if (
-      self.position_encoding == "rope"
-      and self.hidden_size // self.num_heads % 2
-    ):
+    pairs = positions[self.position_encoding]  # heads are multiples of this
+    if pairs > 1 and self.token_mixing == "mlp":
       raise errors.UserError(
-        "config.model.position_encoding 'rope' needs heads of even size, not"
+        f"config.model.position_encoding {self.position_encoding!r} rotates"
+        " attention's queries and keys; with token_mixing 'mlp' choose 'none'"
+        " or 'learned'"
+      )
+    if self.hidden_size // self.num_heads % pairs:
+      raise errors.UserError(
+        f"config.model.position_encoding {self.position_encoding!r} needs heads"
+        f" whose size is a multiple of {pairs}, not"
         f" {self.hidden_size // self.num_heads}; change"
         " config.model.num_heads or config.model.hidden_size"
       )
-    if self.token_mixing == "mlp" and self.position_encoding == "rope":
-      raise errors.UserError(
-        "config.model.position_encoding 'rope' rotates attention's queries and"
-        " keys;"
-        " with token_mixing 'mlp' choose 'none' or 'learned'"
-      )
+    if self.symbol_mixing != "none":
+      self._check_symbols()
     if self.puzzle_embed_dim > self.num_prefix_tokens * self.hidden_size:
       raise errors.UserError(
         f"config.model.puzzle_embed_dim {self.puzzle_embed_dim} does not"
@@ -107,6 +110,18 @@ class ModelConfig:
       raise errors.UserError(
         "config.model.num_prefix_tokens needs a puzzle vector: set"
         " config.model.puzzle_embed_dim, or no prefix tokens"
+      )
+
+  def _check_symbols(self):
+    if self.num_prefix_tokens or self.position_encoding == "learned":
+      raise errors.UserError(
+        "config.model.symbol_mixing needs config.model.num_prefix_tokens and"
+        " puzzle_embed_dim 0 and position_encoding 'rope_2d' or 'none'"
+      )
+    if self.hidden_size % self.symbol_heads:
+      raise errors.UserError(
+        f"config.model.hidden_size {self.hidden_size} does not divide into"
+        f" config.model.symbol_heads {self.symbol_heads}"
       )
 
 

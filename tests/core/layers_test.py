@@ -9,7 +9,7 @@ import pytest
 
 from tests import small_model, tiny
 from trm_jax import config as config_lib
-from trm_jax.core import layers
+from trm_jax.core import layers, network
 from trm_jax.core import model as model_lib
 from trm_jax.runtime import model_factory
 
@@ -89,7 +89,7 @@ def test_the_normed_gate_has_a_gradient_where_all_is_zero():
 def test_the_gate_changes_the_output_but_no_parameter(mixing):
   shapes, outputs = [], []
   for gate in ("silu", "normed"):
-    config = layers.NetworkConfig(
+    config = network.NetworkConfig(
       num_layers=1,
       token_mixing=mixing,
       num_heads=2,
@@ -98,7 +98,7 @@ def test_the_gate_changes_the_output_but_no_parameter(mixing):
       rms_norm_eps=EPSILON,
       mlp_gate=gate,
     )
-    block = layers.Block(config)
+    block = network.Block(config)
     x = np.random.default_rng(1).standard_normal((4, 3, 8), np.float32)
     output, variables = jax.jit(block.init_with_output)(jax.random.key(0), x)
     shapes.append(jax.tree.map(jnp.shape, variables))
@@ -141,4 +141,4 @@ def test_an_unknown_variant_is_named_with_the_known_ones(field, known):
   )
   x = jnp.zeros((4, 3, 8))
   with pytest.raises(ValueError, match=f"'convolution'; choose one of {known}"):
-    layers.Block(config).init(jax.random.key(0), x)
+    network.Block(config).init(jax.random.key(0), x)

@@ -16,14 +16,16 @@ import sys
 import jax
 import optax
 
-from lifted import metrics, model, train_state, train_step, types
+from lifted import (
+  metrics, model, network, train_state, train_step, types
+)
 
 SLOTS, LENGTH, TOKENS = 8, 6, 5
-network = model.TinyRecursiveModel(
+trm = model.TinyRecursiveModel(
   vocab_size=TOKENS,
   seq_len=LENGTH,
   hidden_size=16,
-  network_config=model.NetworkConfig(
+  network_config=network.NetworkConfig(
     num_layers=1,
     num_heads=2,
     mlp_expansion=4.0,
@@ -48,7 +50,7 @@ config = train_step.StepConfig(
 )
 init = functools.partial(
   train_state.init_state,
-  network,
+  trm,
   optimizer,
   seed=0,
   batch_size=SLOTS,
@@ -56,7 +58,7 @@ init = functools.partial(
   puzzle_embed_dim=0,
 )
 state = jax.jit(init)()
-step = jax.jit(train_step.make_train_step(network, optimizer, config, seed=0))
+step = jax.jit(train_step.make_train_step(trm, optimizer, config, seed=0))
 tokens = jax.random.randint(jax.random.key(1), (SLOTS, LENGTH), 0, TOKENS)
 batch = types.Batch(
   inputs=tokens, labels=tokens, puzzle_ids=jax.numpy.zeros(SLOTS, int)

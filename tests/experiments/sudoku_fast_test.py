@@ -18,7 +18,7 @@ def test_the_size_and_the_cost_are_those_of_the_lab_note():
   params = jax.eval_shape(built.init).params
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_856_834
   assert sum(flops.network_calls(config.model)) == 60
-  assert round(flops.train_flops(config, 81) / 1e12, 1) == 27.7
+  assert round(flops.train_flops(config, built.model) / 1e12, 1) == 27.7
 
 
 def test_the_recipe_is_off_unless_it_is_asked_for():

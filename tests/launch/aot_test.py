@@ -126,7 +126,7 @@ def test_memory_is_that_of_the_state_and_of_the_compiled_step(
   count = (
     flops.train_flops if step is aot_report.train else flops.evaluate_flops
   )
-  assert report.model_flops == count(built.config, SIZES.seq_len)
+  assert report.model_flops == count(built.config, built.model)
 
 
 # --- advice ------------------------------------------------------------------

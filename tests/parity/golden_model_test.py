@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trm_jax.core import layers, norm, types
+from trm_jax.core import layers, network, norm, types
 from trm_jax.core import model as model_lib
 from trm_jax.core.kernels import matmul
 
@@ -125,8 +125,8 @@ def test_golden_block(name):
     for key, value in golden.under(case, "sd/").items()
   }
   params = golden.params_of(state_dict)["network"]["layers_0"]
-  module = layers.Block(
-    layers.NetworkConfig(
+  module = network.Block(
+    network.NetworkConfig(
       num_layers=1,
       token_mixing="mlp" if config["mlp_t"] else "attention",
       position_encoding="none" if config["mlp_t"] else "rope",

@@ -8,7 +8,16 @@ import pytest
 from experiments import ablations, arc, hrm, maze, sudoku
 from tests import tiny
 from trm_jax import config as config_lib
-from trm_jax.runtime import flops, mesh, program
+from trm_jax.runtime import flops, mesh, model_factory, program
+
+
+def _model(config, seq_len):
+  return model_factory.build_model(config.model, vocab_size=11, seq_len=seq_len)
+
+
+def _train_flops(config, seq_len):
+  built = config_lib.from_config_dict(config)
+  return flops.train_flops(built, _model(built, seq_len))
 
 
 @pytest.mark.parametrize(
@@ -20,42 +29,43 @@ def test_products_of_a_call_and_of_a_step(
   config, seq_len, call_gflop, step_tflop
 ):
   built = config_lib.from_config_dict(config)
-  counted = flops.network_flops(built.model, seq_len + 16) / 1e9
+  counted = flops.network_flops(_model(built, seq_len)) / 1e9
   assert counted == pytest.approx(call_gflop, rel=0.005)
-  counted = flops.train_flops(built, seq_len) / 1e12
+  counted = flops.train_flops(built, _model(built, seq_len)) / 1e12
   assert counted == pytest.approx(step_tflop, rel=0.005)
 
 
 def test_a_frozen_network_has_half_a_backward_pass():
   config = sudoku.get_config()
-  whole = flops.train_flops(config_lib.from_config_dict(config), 81)
+  whole = _train_flops(config, 81)
   config.train.freeze_network = True
-  frozen = flops.train_flops(config_lib.from_config_dict(config), 81)
+  frozen = _train_flops(config, 81)
   # T n+1 calls forward; of the last n+1 also two products back, or one.
   assert frozen / whole == pytest.approx((3 + 1) / (3 + 2))
 
 
 def test_attention_of_a_frozen_network_has_its_whole_backward_pass():
   config = maze.get_config()
-  whole = flops.train_flops(config_lib.from_config_dict(config), 900)
+  whole = _train_flops(config, 900)
   config.train.freeze_network = True
-  frozen = flops.train_flops(config_lib.from_config_dict(config), 900)
+  frozen = _train_flops(config, 900)
   assert (3 + 1) / (3 + 2) < frozen / whole < 1
 
 
 def test_looking_ahead_doubles_the_calls_without_gradient():
   config = sudoku.get_config()
-  whole = flops.train_flops(config_lib.from_config_dict(config), 81)
+  whole = _train_flops(config, 81)
   config.train.halt_rule = "halt_over_continue"
-  ahead = flops.train_flops(config_lib.from_config_dict(config), 81)
+  ahead = _train_flops(config, 81)
   assert ahead / whole == pytest.approx((3 + 2 + 3) / (3 + 2))
 
 
 def test_an_evaluation_has_all_steps_and_no_backward_pass():
   config = sudoku.get_config()
   built = config_lib.from_config_dict(config)
-  per_call = flops.network_flops(built.model, 97) * config.eval.batch_size
-  calls = flops.evaluate_flops(built, 81) / per_call
+  model = _model(built, 81)
+  per_call = flops.network_flops(model) * config.eval.batch_size
+  calls = flops.evaluate_flops(built, model) / per_call
   assert calls == pytest.approx(16 * 3 * (6 + 1))
 
 
@@ -126,9 +136,9 @@ def test_products_are_those_of_the_traced_steps(settings):
   )
   state, batch = built.abstract_state(), built.abstract_batch(8)
   traced = built.train_step().trace(state, batch)
-  counted = flops.train_flops(built.config, 16)
+  counted = flops.train_flops(built.config, built.model)
   assert 1 <= _traced_flops(traced.jaxpr) / counted < 1.01
   rows = jax.ShapeDtypeStruct((8,), bool, sharding=batch.puzzle_ids.sharding)
   traced = built.evaluate_batch().trace(state.ema_weights, batch, rows)
-  counted = flops.evaluate_flops(built.config, 16)
+  counted = flops.evaluate_flops(built.config, built.model)
   assert 1 <= _traced_flops(traced.jaxpr) / counted < 1.01

@@ -1,24 +1,22 @@
-"""Layers of the recursive network (paper, sections 4.4, 4.5).
+"""Layers of the recursive network, without biases (paper, sections 4.4, 4.5).
 
-Post-norm blocks without biases: h = norm(h + mix(h)), norm(h + mlp(h)).
 Parameters are float32; matrix products run in the compute dtype. Norms, gates
 and rotations are computed in float32 and cast back; their inputs are saved for
 the backward pass in the compute dtype, not their float32 intermediates.
 
-To add a way of mixing tokens, add an entry to `TOKEN_MIXERS`.
+`network` puts them together.
 """
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import norm, registry
+from . import registry
 from .kernels import attention, matmul, swiglu
 
 # Truncated normal at two deviations, corrected to std 1/sqrt(fan_in).
@@ -29,51 +27,6 @@ linear_init = nn.initializers.variance_scaling(
 embedding_init = nn.initializers.variance_scaling(
   1.0, "fan_out", "truncated_normal"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-  """Architecture of the recursive network, and how it is computed.
-
-  Attributes:
-    num_layers: number of blocks.
-    num_heads: attention heads, H; the head size is D / H.
-    mlp_expansion: SwiGLU's inner width is 2/3 of this times its input size,
-    mlp_multiple: rounded up to a multiple of this.
-    mlp_gate: name in `swiglu.GATES`.
-    token_mixing: name in `TOKEN_MIXERS`.
-    position_encoding: 'rope' (rotates attention's queries and keys), 'learned'
-      (added to the token embedding) or 'none'.
-    rope_theta: base of RoPE's wavelengths.
-    rms_norm_eps: added to the mean square in RMS norms.
-    compute_dtype: 'float32' or 'bfloat16', of activations and products.
-    token_multiple: kernels whose rows run over the sequence are padded with
-      zeros to a multiple of this when used; changes no result.
-    attend: computes softmax attention.
-    multiply: computes activations times weights.
-    gated_product: computes SwiGLU's gate and up products and their gate at
-      once; None for separate operations.
-  """
-
-  num_layers: int
-  num_heads: int
-  mlp_expansion: float
-  mlp_multiple: int
-  token_mixing: str
-  mlp_gate: str = "silu"
-  position_encoding: str = "none"
-  rope_theta: float = 10000.0
-  rms_norm_eps: float = 1e-5
-  compute_dtype: str = "float32"
-  token_multiple: int = 1
-  attend: attention.AttentionFn = attention.plain
-  multiply: matmul.Matmul = matmul.plain
-  gated_product: swiglu.GatedProduct | None = None
-
-  @property
-  def dtype(self) -> jnp.dtype:
-    """The dtype of activations and products."""
-    return jnp.dtype(self.compute_dtype)
 
 
 class FusedDense(nn.Module):
@@ -163,6 +116,26 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
   return h.astype(x.dtype)
 
 
+def rotate_2d(x: jax.Array, grid: tuple[int, int], *, base: float) -> jax.Array:
+  """Rotates half of each head by the row of a token, half by its column.
+
+  Args:
+    x: [B, S, H, K]; tokens in front of the grid's are not rotated.
+    grid: rows and columns.
+    base: of the wavelengths.
+  """
+  rows, cols = grid
+  prefix = x.shape[1] - rows * cols
+  places = np.indices((rows, cols)).reshape(2, -1)
+  halves = []
+  for half, place in zip(jnp.split(x, 2, axis=-1), places, strict=True):
+    tables = rope_tables(max(grid), half.shape[-1], base=base)
+    # Position 0 turns by no angle.
+    place = np.concatenate([np.zeros(prefix, int), place])
+    halves.append(rotate(half, *(table[place] for table in tables)))
+  return jnp.concatenate(halves, axis=-1)
+
+
 class SwiGLU(nn.Module):
   """down(silu(gate(x)) * up(x)) over one axis (arXiv 2002.05202).
 
@@ -216,6 +189,7 @@ class Attention(nn.Module):
     head_size: K.
     rope_theta: base of RoPE's wavelengths; None for no rotation.
     dtype: of the products.
+    grid: rows and columns for `rotate_2d`; None for positions in a sequence.
     attend: computes softmax attention.
     multiply: computes the products with weights.
   """
@@ -224,6 +198,7 @@ class Attention(nn.Module):
   head_size: int
   rope_theta: float | None
   dtype: jnp.dtype
+  grid: tuple[int, int] | None = None
   attend: attention.AttentionFn = attention.plain
   multiply: matmul.Matmul = matmul.plain
 
@@ -239,139 +214,18 @@ class Attention(nn.Module):
       part.reshape(batch, length, self.num_heads, self.head_size)
       for part in dense(width, number=3, name="qkv")(x)
     )
-    if self.rope_theta is not None:
+    if self.rope_theta is not None and self.grid is not None:
+      query, key = (
+        rotate_2d(part, self.grid, base=self.rope_theta)
+        for part in (query, key)
+      )
+    elif self.rope_theta is not None:
       cos, sin = rope_tables(length, self.head_size, base=self.rope_theta)
       query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     mixed = self.attend(query, key, value)
     mixed = mixed.reshape(batch, length, width)
     (y,) = dense(size, name="out")(mixed)
     return y
-
-
-# Ways to mix tokens. Parameters are named after the module that `make` returns.
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenMixer:
-  """A way to mix the tokens of a puzzle.
-
-  Attributes:
-    make: (config, D) -> the module, which keeps its input's shape.
-    tokens_first: whether the whole network works on [S, B, D] instead of
-      [B, S, D].
-    norm_axis: axis of the norm that follows.
-    weight_flops: (config, S, D) -> FLOPs of the products with weights in one
-      call for one puzzle; a multiply-add counts as 2.
-    token_flops: likewise, of the products of tokens with tokens.
-  """
-
-  make: Callable[[NetworkConfig, int], nn.Module]
-  tokens_first: bool
-  norm_axis: int
-  weight_flops: Callable[[NetworkConfig, int, int], int]
-  token_flops: Callable[[NetworkConfig, int, int], int]
-
-
-def _attention(config: NetworkConfig, size: int) -> Attention:
-  return Attention(
-    num_heads=config.num_heads,
-    head_size=size // config.num_heads,
-    rope_theta=config.rope_theta
-    if config.position_encoding == "rope"
-    else None,
-    dtype=config.dtype,
-    attend=config.attend,
-    multiply=config.multiply,
-    name="attention",
-  )
-
-
-def _mlp(config: NetworkConfig, name: str, *, axis: int = -1) -> SwiGLU:
-  return SwiGLU(
-    expansion=config.mlp_expansion,
-    multiple=config.mlp_multiple,
-    dtype=config.dtype,
-    axis=axis,
-    multiple_of_rows=config.token_multiple,
-    gate=config.mlp_gate,
-    rms_norm_eps=config.rms_norm_eps,
-    multiply=config.multiply,
-    gated_product=config.gated_product,
-    name=name,
-  )
-
-
-def _mlp_flops(config: NetworkConfig, size: int) -> int:
-  """Counts the products of `_mlp` for one vector of `size`."""
-  width = swiglu_width(
-    size, expansion=config.mlp_expansion, multiple=config.mlp_multiple
-  )
-  return 2 * 3 * size * width
-
-
-TOKEN_MIXERS: Mapping[str, TokenMixer] = {
-  "attention": TokenMixer(
-    make=_attention,
-    tokens_first=False,
-    norm_axis=-1,
-    weight_flops=lambda config, length, size: 2 * 4 * size * size * length,
-    token_flops=lambda config, length, size: 2 * 2 * length * length * size,
-  ),
-  # An MLP over the sequence. With tokens first, both MLPs of a block are plain
-  # products of two matrices and nothing is transposed (docs/performance.md).
-  # As in the official code, the norm runs over the sequence, too.
-  "mlp": TokenMixer(
-    make=lambda config, size: _mlp(config, "token_mlp", axis=0),
-    tokens_first=True,
-    norm_axis=0,
-    weight_flops=lambda config, length, size: _mlp_flops(config, length) * size,
-    token_flops=lambda config, length, size: 0,
-  ),
-}
-
-
-def token_mixer(config: NetworkConfig) -> TokenMixer:
-  """Returns the token mixer of a network."""
-  return registry.get(TOKEN_MIXERS, config.token_mixing, kind="token_mixing")
-
-
-def weight_flops(config: NetworkConfig, *, length: int, size: int) -> int:
-  """Counts the products with weights in one network call for one puzzle.
-
-  Args:
-    config: the network.
-    length: S.
-    size: D.
-  """
-  mixing = token_mixer(config).weight_flops(config, length, size)
-  return config.num_layers * (mixing + _mlp_flops(config, size) * length)
-
-
-def token_flops(config: NetworkConfig, *, length: int, size: int) -> int:
-  """Counts the products of tokens with tokens; see `weight_flops`."""
-  mixer = token_mixer(config)
-  return config.num_layers * mixer.token_flops(config, length, size)
-
-
-class Block(nn.Module):
-  """Mixes tokens, then channels.
-
-  Attributes:
-    config: the network.
-  """
-
-  config: NetworkConfig
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, S, D] to the same; or [S, B, D], if tokens come first."""
-    config = self.config
-    mixer = token_mixer(config)
-    rms_norm = functools.partial(norm.rms_norm, epsilon=config.rms_norm_eps)
-    h = x + mixer.make(config, x.shape[-1])(x)
-    h = rms_norm(h, axis=mixer.norm_axis)
-    h = h + _mlp(config, "channel_mlp")(h)
-    return rms_norm(h)
 
 
 class TokenEmbedding(nn.Module):

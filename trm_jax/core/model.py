@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from . import layers, recursion, registry, types
+from . import network as network_lib
 from .kernels import swiglu
-
-NetworkConfig = layers.NetworkConfig
 
 HALT_BIAS = -5.0  # at first, no answer is predicted to be right
 
@@ -22,27 +21,6 @@ REMAT_POLICIES = {
   ),
   "full": None,  # nothing is saved
 }
-
-
-class RecursiveNetwork(nn.Module):
-  """The network that is applied again and again.
-
-  Attributes:
-    config: the network's architecture.
-  """
-
-  config: NetworkConfig
-
-  @nn.compact
-  def __call__(self, state: jax.Array, injection: jax.Array) -> jax.Array:
-    """Maps state and injection to the new state.
-
-    All are [B, S, D], or [S, B, D] if the token mixer has tokens first.
-    """
-    h = state + injection
-    for i in range(self.config.num_layers):
-      h = layers.Block(self.config, name=f"layers_{i}")(h)
-    return h
 
 
 class TinyRecursiveModel(nn.Module):
@@ -72,7 +50,7 @@ class TinyRecursiveModel(nn.Module):
   vocab_size: int
   seq_len: int
   hidden_size: int
-  network_config: NetworkConfig
+  network_config: network_lib.NetworkConfig
   num_prefix_tokens: int
   latent_updates: int
   recursion_cycles: int
@@ -93,6 +71,14 @@ class TinyRecursiveModel(nn.Module):
     return self.num_prefix_tokens + self.seq_len
 
   @nn.nowrap
+  def network_state_shape(self, batch_size: int) -> tuple[int, ...]:
+    """Returns the shape of the states that the network maps."""
+    shape = (batch_size, self.total_len)
+    if network_lib.token_mixer(self.network_config).tokens_first:
+      shape = shape[::-1]
+    return *shape, self.hidden_size
+
+  @nn.nowrap
   def with_network(self, **changes: Any) -> "TinyRecursiveModel":
     """Returns the model with changes to its `network_config`."""
     return self.clone(
@@ -108,9 +94,9 @@ class TinyRecursiveModel(nn.Module):
       self.position_embedding = layers.TokenEmbedding(
         self.total_len, self.hidden_size, self.dtype
       )
-    self.network = RecursiveNetwork(self.network_config)
+    self.network = network_lib.RecursiveNetwork(self.network_config)
     if self.separate_networks:
-      self.answer_network = RecursiveNetwork(self.network_config)
+      self.answer_network = network_lib.RecursiveNetwork(self.network_config)
     self.answer_head = nn.Dense(
       self.vocab_size,
       use_bias=False,
@@ -151,7 +137,7 @@ class TinyRecursiveModel(nn.Module):
     self, x: jax.Array, latents: types.Latents, *, differentiated: bool = True
   ) -> types.Latents:
     """Runs the T cycles on the embedded question x, [B, S, D]."""
-    tokens_first = layers.token_mixer(self.network_config).tokens_first
+    tokens_first = network_lib.token_mixer(self.network_config).tokens_first
     if tokens_first:
       x, latents = _swapped((x, latents))
     modules = [self.network]
@@ -181,7 +167,7 @@ class TinyRecursiveModel(nn.Module):
     return _swapped(latents) if tokens_first else latents
 
   def _functions(
-    self, module: RecursiveNetwork
+    self, module: network_lib.RecursiveNetwork
   ) -> tuple[recursion.Network, recursion.Network]:
     """Returns a network as two pure functions, with and without gradient.
 
@@ -237,14 +223,19 @@ class TinyRecursiveModel(nn.Module):
     """
     x = self.embed(inputs, puzzle_vectors)
     latents = self.recurse(x, latents, differentiated=differentiated)
-    logits = self.answer_head(latents.y)[:, self.num_prefix_tokens :]
-    halting = self.halt_head(latents.y[:, 0]).astype(jnp.float32)
+    logits, halting = self.read_out(latents.y)
+    halting = halting.astype(jnp.float32)
     return types.Output(
       latents=jax.lax.stop_gradient(latents),
       logits=logits,
       halt_logits=halting[:, 0],
       continue_logits=halting[:, 1],
     )
+
+  def read_out(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns answer logits [B, L, V] and halting logits [B, 2] of y."""
+    logits = self.answer_head(y)[:, self.num_prefix_tokens :]
+    return logits, self.halt_head(y[:, 0])
 
 
 def _swapped(tree: Any) -> Any:

@@ -24,6 +24,8 @@ class Look:
     symbols: One character per token, V; the first is the padding token's. A
       network reads only the vocabulary that it was trained on.
     colours: "#rrggbb" per token; empty to draw the symbols instead.
+    interchangeable: Tokens that may be permuted in a puzzle and its answer, if
+      answers consist of these; else empty.
     box_rows: Rows between two horizontal lines; 0 for no lines.
     box_cols: Columns between two vertical lines; 0 for no lines.
     cut: Blanks the cells of an answer that do not count, [L] -> [L], or None.
@@ -33,6 +35,7 @@ class Look:
   cols: int
   symbols: tuple[str, ...]
   colours: tuple[str, ...] = ()
+  interchangeable: tuple[int, ...] = ()
   box_rows: int = 0
   box_cols: int = 0
   cut: Callable[[np.ndarray], np.ndarray] | None = None

@@ -355,11 +355,7 @@ def _read(
   checkpoint_metadata.check_network_fits(saved, used, look.symbols)
   program = program_lib.build(
     used,
-    program_lib.DataSpec(
-      vocab_size=len(saved.vocabulary),
-      seq_len=seq_len,
-      num_puzzle_ids=saved.num_puzzle_ids,
-    ),
+    program_lib.DataSpec.of_look(look, saved.num_puzzle_ids),
     mesh_lib.make_mesh(),
   )
   path = restore.identifiers_path(workdir)

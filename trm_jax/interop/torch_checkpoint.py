@@ -80,11 +80,7 @@ def import_checkpoint(
   state_dict, taken = torch_state_dict.find(tree, where=str(located.weights))
   look = _look(config.data)
   names, names_from = _identifiers(config.data, located)
-  sizes = program.DataSpec(
-    vocab_size=len(look.symbols),
-    seq_len=look.rows * look.cols,
-    num_puzzle_ids=len(names),
-  )
+  sizes = program.DataSpec.of_look(look, len(names))
   arch, arch_from = torch_settings.find(tree), "its own settings"
   if located.config is not None:
     arch, arch_from = torch_settings.read(located.config), torch_settings.FILE

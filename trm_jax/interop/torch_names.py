@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from trm_jax import errors
 from trm_jax.core import types
 
 # The official code compiles its model before it saves or loads weights.
@@ -222,7 +223,15 @@ def state_dict_of(
   Returns:
     Arrays in official layout by official name. The initial latents are
     bfloat16, as official ones are, if that is exact, else float32.
+
+  Raises:
+    UserError: the official code has no such network.
   """
+  if "role_embedding" in weights.params:
+    raise errors.UserError(
+      "the official code has no symbol-equivariant network"
+      " (config.model.symbol_mixing); export --format=stablehlo"
+    )
   state_dict = _initial_latents(weights.initial_latents, recurrence)
   if weights.puzzle_table.shape[1]:
     state_dict[TABLE] = np.asarray(weights.puzzle_table)[:num_puzzle_ids]

@@ -6,32 +6,30 @@ by a chip's peak rate, this is the floor of a step's time (docs/performance.md).
 """
 
 from trm_jax import config as config_lib
-from trm_jax.core import layers, recursion, registry
+from trm_jax.core import model as model_lib
+from trm_jax.core import network, recursion, registry
 
 
-def network_flops(model: config_lib.ModelConfig, length: int) -> float:
-  """Counts one network call for one puzzle of S = `length` tokens."""
-  return _weight_flops(model, length) + _token_flops(model, length)
+def network_flops(model: model_lib.TinyRecursiveModel) -> float:
+  """Counts one network call for one puzzle."""
+  return sum(_products(model))
 
 
-def _weight_flops(model: config_lib.ModelConfig, length: int) -> float:
-  """Counts the products with weights."""
-  network = config_lib.fill(layers.NetworkConfig, model)
-  return layers.weight_flops(network, length=length, size=model.hidden_size)
+def _products(model: model_lib.TinyRecursiveModel) -> tuple[float, float]:
+  """Counts the products with weights, and of tokens with tokens."""
+  config, length = model.network_config, model.total_len
+  return (
+    network.weight_flops(config, length=length, size=model.hidden_size),
+    network.token_flops(config, length=length, size=model.hidden_size),
+  )
 
 
-def _token_flops(model: config_lib.ModelConfig, length: int) -> float:
-  """Counts the products of tokens with tokens."""
-  network = config_lib.fill(layers.NetworkConfig, model)
-  return layers.token_flops(network, length=length, size=model.hidden_size)
-
-
-def train_flops(config: config_lib.Config, seq_len: int) -> float:
-  """Counts a supervision step of training over all slots; L = `seq_len`."""
+def train_flops(
+  config: config_lib.Config, model: model_lib.TinyRecursiveModel
+) -> float:
+  """Counts a supervision step of training over all slots."""
   calls = network_calls(config.model)[1]
-  length = config.model.num_prefix_tokens + seq_len
-  weights = _weight_flops(config.model, length)
-  tokens = _token_flops(config.model, length)
+  weights, tokens = _products(model)
   # Frozen weights need no gradient; both operands of attention's products do.
   backward = (1 if config.train.freeze_network else 2) * weights + 2 * tokens
   return config.train.batch_size * (
@@ -49,13 +47,15 @@ def forward_calls(config: config_lib.Config) -> int:
   return forward_passes(config.train) * sum(network_calls(config.model))
 
 
-def evaluate_flops(config: config_lib.Config, seq_len: int) -> float:
+def evaluate_flops(
+  config: config_lib.Config, model: model_lib.TinyRecursiveModel
+) -> float:
   """Counts the evaluation of a batch, over all supervision steps."""
   return (
     config.eval.batch_size
     * config.eval.supervision_steps
     * sum(network_calls(config.model))
-    * network_flops(config.model, config.model.num_prefix_tokens + seq_len)
+    * network_flops(model)
   )
 
 

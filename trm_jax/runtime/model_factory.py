@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import layers
+from trm_jax.core import equivariant
 from trm_jax.core import model as model_lib
+from trm_jax.core import network as network_lib
 from trm_jax.core.kernels import attention, matmul, swiglu
 from trm_jax.runtime import devices
 
@@ -39,6 +40,8 @@ def build_model(
   *,
   vocab_size: int,
   seq_len: int,
+  grid: tuple[int, int] | None = None,
+  symbols: tuple[int, ...] = (),
   chip: devices.Chip = _CPU,
 ) -> model_lib.TinyRecursiveModel:
   """Returns the module for puzzles of `seq_len` tokens.
@@ -48,14 +51,26 @@ def build_model(
       which always fits (`choose_remat` may know better).
     vocab_size: V.
     seq_len: L.
+    grid: rows and columns; needed for positions in two dimensions.
+    symbols: interchangeable tokens, of which all answers consist.
     chip: that will run it.
 
   Raises:
-    UserError: the chip cannot run the kernels of the settings.
+    UserError: the chip cannot run the kernels of the settings, or the puzzles
+      lack what the settings need.
   """
+  equivariant_model = model.symbol_mixing != "none"
+  if equivariant_model and len(symbols) < 2:
+    raise errors.UserError(
+      f"config.model.symbol_mixing {model.symbol_mixing!r} is for puzzles whose"
+      " symbols are interchangeable and make up all answers, such as Sudoku's"
+      " digits; choose 'none' for this task"
+    )
   network_config = config_lib.fill(
-    layers.NetworkConfig,
+    network_lib.NetworkConfig,
     model,
+    grid=grid or (1, seq_len),
+    num_symbols=len(symbols) if equivariant_model else 1,
     token_multiple=_GPU_TOKEN_MULTIPLE if chip.platform == "gpu" else 1,
     attend=choose_attention(
       model.attention_kernel,
@@ -72,9 +87,14 @@ def build_model(
       chip=chip,
     ),
   )
+  kind, values = model_lib.TinyRecursiveModel, {}
+  if equivariant_model:
+    kind = equivariant.SymbolEquivariantModel
+    values = {"symbols": symbols}
   return config_lib.fill(
-    model_lib.TinyRecursiveModel,
+    kind,
     model,
+    **values,
     vocab_size=vocab_size,
     seq_len=seq_len,
     network_config=network_config,
@@ -210,11 +230,8 @@ def bytes_of_call(model: model_lib.TinyRecursiveModel, slots: int) -> int:
     model: the module.
     slots: processed at once.
   """
-  shape = (slots, model.total_len, model.hidden_size)
-  if layers.token_mixer(model.network_config).tokens_first:
-    shape = (shape[1], shape[0], shape[2])
-  state = jax.ShapeDtypeStruct(shape, model.dtype)
-  network = model_lib.RecursiveNetwork(model.network_config)
+  state = jax.ShapeDtypeStruct(model.network_state_shape(slots), model.dtype)
+  network = network_lib.RecursiveNetwork(model.network_config)
 
   def saved(variables: Any, state: jax.Array, injection: jax.Array) -> Any:
     return jax.vjp(network.apply, variables, state, injection)[1]

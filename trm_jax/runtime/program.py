@@ -20,8 +20,8 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import (
   eval_step,
-  layers,
   losses,
+  network,
   optim,
   recursion,
   solve_batch,
@@ -42,7 +42,7 @@ PUZZLES_PER_SLOT = 16
 
 # Settings that name an entry of a registry of `core`.
 _NAMED: Mapping[str, Mapping[str, Any]] = {
-  "model.token_mixing": layers.TOKEN_MIXERS,
+  "model.token_mixing": network.TOKEN_MIXERS,
   "model.mlp_gate": swiglu.GATES,
   "model.recursion_type": recursion.RECURRENCES,
   "optimizer.name": optim.OPTIMIZERS,
@@ -58,16 +58,26 @@ class DataSpec:
     vocab_size: V.
     seq_len: L, grid tokens.
     num_puzzle_ids: N, rows of the puzzle table.
+    grid: rows and columns, if known.
+    symbols: interchangeable tokens, of which all answers consist.
   """
 
   vocab_size: int
   seq_len: int
   num_puzzle_ids: int
+  grid: tuple[int, int] | None = None
+  symbols: tuple[int, ...] = ()
 
   @classmethod
-  def of_task(cls, task: task_lib.Task) -> "DataSpec":
-    """Returns the sizes of a task."""
-    return config_lib.fill(cls, task)
+  def of_look(cls, look: task_lib.Look, num_puzzle_ids: int) -> "DataSpec":
+    """Returns the sizes of puzzles that look like this."""
+    return cls(
+      vocab_size=len(look.symbols),
+      seq_len=look.rows * look.cols,
+      num_puzzle_ids=num_puzzle_ids,
+      grid=(look.rows, look.cols),
+      symbols=look.interchangeable,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +258,10 @@ def check_names(config: config_lib.Config) -> None:
   values = config_lib.flatten(config)
   for name, entries in _NAMED.items():
     config_lib.one_of(name, values[name], tuple(entries))
+  symbol_mixers = ("none", *network.SYMBOL_MIXERS)
+  config_lib.one_of(
+    "model.symbol_mixing", config.model.symbol_mixing, symbol_mixers
+  )
   name = config.model.recursion_type
   recurrence = recursion.RECURRENCES[name]
   if config.model.separate_networks and not recurrence.answer_calls:
@@ -294,7 +308,9 @@ def load(config: config_lib.Config) -> Loaded:
   check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
-  return Loaded(_build(config, DataSpec.of_task(task), mesh), task)
+  return Loaded(
+    _build(config, DataSpec.of_look(task.look, task.num_puzzle_ids), mesh), task
+  )
 
 
 def _load_task(data: config_lib.DataConfig) -> task_lib.Task:
@@ -355,6 +371,8 @@ def _build(
       config.model,
       vocab_size=sizes.vocab_size,
       seq_len=sizes.seq_len,
+      grid=sizes.grid,
+      symbols=sizes.symbols,
       chip=chip,
     ),
     optimizer=optim.make_optimizer(

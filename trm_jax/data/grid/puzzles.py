@@ -4,6 +4,7 @@ A grid is written row by row, one character (Unicode code point) per cell. The
 characters of a data set, in order, are its tokens 1 to n; 0 is padding.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -23,11 +24,19 @@ def _look(
   data: config_lib.DataConfig, vocabulary: Sequence[str], seq_len: int
 ) -> task_lib.Look:
   rows = data.grid_rows or round(seq_len**0.5)
-  return _look_of(rows, seq_len // rows, vocabulary[1:])
+  return _look_of(rows, seq_len // rows, vocabulary[1:], data.relabel)
 
 
-def _look_of(rows: int, cols: int, charset: Sequence[str]) -> task_lib.Look:
-  return task_lib.Look(rows=rows, cols=cols, symbols=("?", *charset))
+def _look_of(
+  rows: int, cols: int, charset: Sequence[str], relabel: str
+) -> task_lib.Look:
+  symbols = ("?", *charset)
+  return task_lib.Look(
+    rows=rows,
+    cols=cols,
+    symbols=symbols,
+    interchangeable=tuple(symbols.index(character) for character in relabel),
+  )
 
 
 def _parse_questions(
@@ -88,11 +97,15 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     for split, pairs in read.items()
   )
   rows, cols = reader.alphabet.rows, reader.alphabet.cols
+  symmetries = _augmentation(data, rows, cols, charset)
+  look = _look_of(rows, cols, charset, data.relabel)
+  if not np.isin(train.labels, look.interchangeable).all():
+    look = dataclasses.replace(look, interchangeable=())
   return task_lib.Task(
     train=train,
     test=test,
-    look=_look_of(rows, cols, charset),
-    augmentation=_augmentation(data, rows, cols, charset),
+    look=look,
+    augmentation=symmetries,
     notes=(
       f"grids of {rows} x {cols} cells over {len(charset)} characters:"
       f" {charset!r}",

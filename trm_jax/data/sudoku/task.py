@@ -30,6 +30,7 @@ def _look(data: config_lib.DataConfig, *_) -> task_lib.Look:
     rows=side,
     cols=side,
     symbols=(" ", ".", *(str(digit) for digit in range(1, side + 1))),
+    interchangeable=tuple(range(2, side + 2)),
     box_rows=data.box_rows,
     box_cols=data.box_cols,
   )
