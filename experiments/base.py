@@ -169,4 +169,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.log = ml_collections.ConfigDict()
   config.log.every_steps = 50  # supervision steps
+  # 'tensorboard', 'wandb' (Weights & Biases; pip install '.[wandb]'), 'mlflow'
+  # (pip install '.[mlflow]'); metrics.jsonl is always written.
+  config.log.trackers = ("tensorboard",)
   return config.lock()

@@ -285,6 +285,7 @@ class LogConfig:
   """Logging."""
 
   every_steps: int
+  trackers: tuple[str, ...]
 
   def __post_init__(self):
     at_least("log.every_steps", self.every_steps, 1)

@@ -28,6 +28,7 @@ from trm_jax.runtime import (
   preemption,
   processes,
   restore,
+  trackers,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import program as program_lib
@@ -148,6 +149,7 @@ class _Loop:
       first_step=self._first_step,
       is_finished=self._first_step >= program.config.train.num_steps,
       active=processes.is_first(),
+      config=program.config,
     )
     self._has_first_row = processes.from_first(
       lambda: metric_writer.has_row(workdir, self._first_step, "eval")
@@ -304,10 +306,11 @@ class _Loop:
       if best != latest and best is not None:
         line(f"best evaluation: {self._checkpoints.path(best)}")
     line(f"metrics: {folder / metric_writer.METRICS_FILE}")
-    line(
-      f"TensorBoard: tensorboard --logdir"
-      f" {folder / metric_writer.TENSORBOARD_FOLDER}"
-    )
+    events = folder / trackers.TENSORBOARD_FOLDER
+    if events.exists():
+      line(
+        f"TensorBoard: pip install tensorboard; tensorboard --logdir {events}"
+      )
     if processes.is_first():
       self._draw(report)
     self._writer.close()

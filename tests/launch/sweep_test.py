@@ -9,6 +9,7 @@ import optuna
 import pytest
 import sweep_command
 import sweep_trainer
+import tiny
 
 from trm_jax.runtime import metric_writer
 
@@ -247,6 +248,7 @@ def test_a_result_that_is_there_is_read(tmp_path):
       first_step=0,
       is_finished=False,
       active=True,
+      config=tiny.config(),
     )
     run.scalars(1, "train", {"exact_accuracy": 0.9})
     run.scalars(2, "eval", {"exact_accuracy": 0.2, "loss": math.nan})

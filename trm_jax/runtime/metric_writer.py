@@ -1,5 +1,6 @@
-"""What a run leaves to read: terminal lines, metrics.jsonl, TensorBoard."""
+"""What a run leaves to read: terminal lines, metrics.jsonl, trackers."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -7,12 +8,13 @@ from typing import Any
 
 from etils import epath
 
+from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import files
+from trm_jax.runtime import trackers
 
 METRICS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
-TENSORBOARD_FOLDER = "tensorboard"
 
 
 class Writer:
@@ -25,6 +27,7 @@ class Writer:
     first_step: int,
     is_finished: bool,
     active: bool,
+    config: config_lib.Config,
   ):
     """Opens the files.
 
@@ -35,11 +38,10 @@ class Writer:
       is_finished: whether nothing is left to train; otherwise a result that is
         there is dropped, too.
       active: False on all processes but the first.
+      config: of the run.
     """
     self._active = active
-    self._first_step = first_step
-    self._events_folder: epath.Path | None = None  # where there shall be some
-    self._events: Any = None  # of `tensorboard_events`
+    self._trackers: dict[str, trackers.Tracker] | None = None
     if not active:
       return
     folder = files.folder(workdir)
@@ -50,11 +52,18 @@ class Writer:
       if not is_finished:
         self._result_path.unlink(missing_ok=True)
       self._drop_later_rows(first_step)
-      if files.is_remote(folder):
-        self.line(f"no TensorBoard files in a bucket; see {self._path}")
-      else:
-        self._events_folder = folder / TENSORBOARD_FOLDER
-        self._events_folder.mkdir(exist_ok=True)
+    names = config.log.trackers
+    if files.is_remote(folder) and "tensorboard" in names:
+      self.line(f"no TensorBoard files in a bucket; see {self._path}")
+      names = tuple(name for name in names if name != "tensorboard")
+    run = trackers.Run(
+      folder=folder,
+      name=config.name,
+      first_step=first_step,
+      settings=config_lib.flatten(config),
+    )
+    # Started with the first metrics, while the device has a step to do.
+    self._start_trackers = functools.partial(trackers.start, names, run)
 
   def _drop_later_rows(self, first_step: int) -> None:
     """Leaves out unreadable lines and steps that will be made again."""
@@ -84,26 +93,23 @@ class Writer:
     row = {"step": step, "group": group, **_finite(values)}
     with errors.user_error_context(f"cannot write {self._path}"):
       self._append(json.dumps(row) + "\n")
-    if self._events_folder:
-      with errors.user_error_context(
-        f"cannot write {TENSORBOARD_FOLDER} files"
-      ):
-        self._events = self._events or self._open_events(self._events_folder)
-        self._events.scalars(
-          step,
-          {
-            f"{group}/{name}": float(value)
-            for name, value in values.items()
-            if math.isfinite(value)
-          },
-        )
-
-  def _open_events(self, folder: epath.Path) -> Any:
-    # Imported late: it imports PyTorch, where there is one, which takes
-    # seconds. When there are metrics, the device has a step to do meanwhile.
-    from trm_jax.runtime import tensorboard_events
-
-    return tensorboard_events.Events(folder, first_step=self._first_step)
+    if self._trackers is None:
+      self._trackers = self._start_trackers()
+    finite = {
+      f"{group}/{name}": float(value)
+      for name, value in values.items()
+      if math.isfinite(value)
+    }
+    for name, tracker in list(self._trackers.items()):
+      try:
+        tracker.scalars(step, finite)
+      # Whatever a service's package raises.
+      except Exception as error:
+        failed = f"cannot log metrics to {name} ({errors.reason(error)})"
+        if tracker.is_local:
+          raise errors.UserError(failed) from error
+        self.line(f"WARNING: {failed}; it gets no more metrics of this run")
+        del self._trackers[name]
 
   def _append(self, line: str) -> None:
     if files.is_remote(self._path):
@@ -126,9 +132,9 @@ class Writer:
       print(text, flush=True)
 
   def close(self) -> None:
-    """Closes the event file."""
-    if self._events:
-      self._events.close()
+    """Ends the run in its trackers."""
+    for tracker in (self._trackers or {}).values():
+      tracker.close()
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -33,7 +33,13 @@ from trm_jax.core import train_step as train_step_lib
 from trm_jax.core.kernels import swiglu
 from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
-from trm_jax.runtime import devices, flops, model_factory, processes
+from trm_jax.runtime import (
+  devices,
+  flops,
+  model_factory,
+  processes,
+  trackers,
+)
 from trm_jax.runtime import mesh as mesh_lib
 
 # With adaptive halting, puzzles given to the devices at a time, per slot: few
@@ -258,6 +264,8 @@ def check_names(config: config_lib.Config) -> None:
   values = config_lib.flatten(config)
   for name, entries in _NAMED.items():
     config_lib.one_of(name, values[name], tuple(entries))
+  for name in config.log.trackers:
+    config_lib.one_of("log.trackers", name, tuple(trackers.TRACKERS))
   symbol_mixers = ("none", *network.SYMBOL_MIXERS)
   config_lib.one_of(
     "model.symbol_mixing", config.model.symbol_mixing, symbol_mixers
