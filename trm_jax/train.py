@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -158,6 +158,9 @@ class _Loop:
       program, task, workdir, self._learned_before, stop=stop
     )
     self._log = TrainLog(program.config, self._writer, self._last_good)
+    tested = metric_writer.last_row(workdir, "eval")
+    if tested is not None:
+      self._log.note_test(tested["step"], tested)
 
   def run(self) -> report_lib.EvalResult:
     config = self._program.config
@@ -275,6 +278,7 @@ class _Loop:
       if step > 0:
         self._checkpoints.note_score(step, report.score)
       self._writer.scalars(step, "eval", report.final)
+    self._log.note_test(step, report.final)
     self._writer.line(
       f"step {step}: evaluation of {report_lib.format_head(report)}\n"
       + report_lib.format_report(report, self._program.config.eval.report_steps)
@@ -345,6 +349,12 @@ def _is_due(step: int, every: int) -> bool:
 
 # Metrics of the training steps, read one step late and written in lines.
 
+# Accuracies of puzzles that halt, which the weights have been trained on in up
+# to max_supervision_steps consecutive steps: no measure of generalization.
+_IN_SLOT = ("exact_accuracy", "cell_accuracy", "halt_accuracy")
+# Scores of an evaluation, the first that it has is shown: name -> text.
+_TEST = {"pass@2": "pass@2", "exact_accuracy": "exact"}
+
 
 class TrainLog:
   """Reads metrics one step late, so that the device never waits."""
@@ -370,6 +380,7 @@ class TrainLog:
     self._steps = 0  # summed since the last line
     self._read_step = 0
     self._compiled = False  # the first call compiles before it returns
+    self._test = ""  # the newest score on test puzzles
     self.restart_clock()
 
   def restart_clock(self) -> None:
@@ -385,6 +396,20 @@ class TrainLog:
     elif not self._compiled:
       self.restart_clock()
       self._compiled = True
+
+  def note_test(self, step: int, values: Mapping[str, float | None]) -> None:
+    """Shows the score of an evaluation in all later lines.
+
+    Args:
+      step: of the weights.
+      values: metrics of the evaluation, as in metrics.jsonl; None and NaN are
+        unknown.
+    """
+    for name, text in _TEST.items():
+      score = values.get(name)
+      if score is not None and math.isfinite(score):
+        self._test = f" | test {text} {100 * score:.1f} % (step {step})"
+        return
 
   def flush(self) -> None:
     """Waits for the step in flight and reads it."""
@@ -421,18 +446,29 @@ class TrainLog:
     means["slot_steps_per_second"] = self._config.train.batch_size / seconds
     self._sums, self._steps = {}, 0
     left = (self._config.train.num_steps - step) * seconds
-    exact = means["exact_accuracy"]
+    for name in _IN_SLOT:
+      means[f"in_slot_{name}"] = means.pop(name)
+    exact, cells = (
+      means["in_slot_exact_accuracy"],
+      means["first_step_cell_accuracy"],
+    )
     halted = (
-      f"exact {100 * exact:5.1f} % | mean ACT steps {means['steps']:4.1f}"
+      f"in-slot exact {100 * exact:5.1f} %"
+      f" | mean ACT steps {means['steps']:4.1f}"
       if math.isfinite(exact)
       else "no puzzle halted yet"
+    )
+    first = (
+      f" | first-step cells {100 * cells:5.1f} %"
+      if math.isfinite(cells)
+      else ""
     )
     self._writer.line(
       f"step {step}/{self._config.train.num_steps}"
       f" | {means['slot_steps_per_second']:.0f} slot-steps/s"
       f" | {metric_writer.format_seconds(left)} left"
       f" | answer loss {means['answer_loss']:.4f}"
-      f" | halt loss {means['halt_loss']:.4f} | {halted}"
+      f" | halt loss {means['halt_loss']:.4f} | {halted}{first}{self._test}"
     )
     self._writer.scalars(step, "train", means)
     self.restart_clock()

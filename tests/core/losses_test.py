@@ -402,6 +402,22 @@ def test_metrics_by_hand():
   np.testing.assert_allclose(means["loss"], np.mean(rows.total), rtol=1e-6)
 
 
+def test_the_first_steps_are_counted_apart():
+  labels = np.array([[0, 1], [0, 1], [0, 1], [IGNORED, IGNORED]], np.int32)
+  answers = np.array([[0, 1], [0, 0], [0, 1], [0, 1]])
+  output = _output(0, length=2).replace(logits=jax.nn.one_hot(answers, 5))
+  steps = np.array([1, 1, 2, 1], np.int32)
+  means = metrics.divide(
+    _sums(output, labels, counted=np.zeros(4, bool), steps=steps)
+  )
+  assert means["first_step_count"] == 2
+  assert means["first_step_exact_accuracy"] == 0.5
+  assert means["first_step_cell_accuracy"] == 0.75
+  later = metrics.divide(_sums(output, labels, steps=steps + 1))
+  assert later["first_step_count"] == 0
+  assert np.isnan(later["first_step_exact_accuracy"])
+
+
 def test_a_row_without_labels_is_never_counted():
   output, labels = _output(1), _labels()
   labels[0] = IGNORED

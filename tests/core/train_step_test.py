@@ -388,6 +388,12 @@ def test_the_last_step_halts_and_its_slot_alone_is_counted():
 # --- randomness ------------------------------------------------------------
 
 
+def test_the_first_steps_are_those_of_the_slots_that_were_refilled():
+  state, sums = _run(_state(carry=_mixed_carry()), _batch(1))
+  np.testing.assert_array_equal(state.carry.steps == 1, HALTED)
+  assert sums["first_step_count"] == HALTED.sum()
+
+
 def test_exploration_depends_on_the_step_and_on_the_slot():
   params = _first_state_on_host().params
   confident = params | {

@@ -105,7 +105,7 @@ def test_stopped_and_continued_is_never_stopped(
   assert results[0]["step"] == 4
 
 
-def test_a_result_is_there_only_when_nothing_is_left_to_train(whole):
+def test_a_result_is_there_only_when_nothing_is_left_to_train(whole, capsys):
   path = whole / metric_writer.RESULT_FILE
   config = _config()
   train.train(config, str(whole))
@@ -114,6 +114,10 @@ def test_a_result_is_there_only_when_nothing_is_left_to_train(whole):
   with pytest.raises(preemption.Preempted):
     train.train(longer, str(whole), _StopAt(2))
   assert not path.exists()
+  # The newest score is shown again, though another process measured it.
+  (line,) = re.findall("^step 5/6 .*", capsys.readouterr().out, re.M)
+  score = metric_writer.last_row(str(whole), "eval")["exact_accuracy"]
+  assert line.endswith(f" | test exact {100 * score:.1f} % (step 4)")
 
 
 def _flags(workdir):

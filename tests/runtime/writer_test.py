@@ -117,7 +117,12 @@ def test_format_seconds(seconds, text):
 
 def test_curves_leave_out_what_was_not_measured(tmp_path):
   rows = [
-    {"step": 1, "group": "train", "answer_loss": 2.0, "exact_accuracy": None},
+    {
+      "step": 1,
+      "group": "train",
+      "answer_loss": 2.0,
+      "in_slot_exact_accuracy": None,
+    },
     {"step": 2, "group": "eval", "answer_loss": 1.0, "exact_accuracy": 0.5},
   ]
   path = tmp_path / "curves.png"

@@ -35,8 +35,18 @@ SUDOKU = task_lib.Look(
   rows=4, cols=4, symbols=tuple(" .1234"), box_rows=2, box_cols=2
 )
 ROWS = [
-  {"step": 1, "group": "train", "answer_loss": 2.0, "exact_accuracy": None},
-  {"step": 2, "group": "train", "answer_loss": 1.0, "exact_accuracy": 0.5},
+  {
+    "step": 1,
+    "group": "train",
+    "answer_loss": 2.0,
+    "in_slot_exact_accuracy": None,
+  },
+  {
+    "step": 2,
+    "group": "train",
+    "answer_loss": 1.0,
+    "in_slot_exact_accuracy": 0.5,
+  },
 ]
 
 

@@ -18,6 +18,10 @@ Sums = dict[str, jax.Array]
 _PER_ROW = ("answer_loss", "halt_loss", "continue_loss", "loss")
 # Summed over the counted rows only, and divided by `count`.
 _PER_COUNT = ("exact_accuracy", "cell_accuracy", "halt_accuracy", "steps")
+# Of training only: summed over the puzzles in their first supervision step, and
+# divided by `first_step_count`.
+_PER_FIRST_STEP = ("exact_accuracy", "cell_accuracy")
+_FIRST_STEP = "first_step_"
 
 
 def row_values(
@@ -83,6 +87,32 @@ def sum_rows(
   return sums
 
 
+def first_step_sums(
+  values: Mapping[str, jax.Array], labels: jax.Array, *, steps: jax.Array
+) -> Sums:
+  """Sums the accuracy of puzzles in their first supervision step.
+
+  Their answers are of weights that have not been trained on them since they
+  took their slot. The accuracy of puzzles that halt is of weights that have
+  been, in up to as many consecutive steps as a puzzle may take.
+
+  Args:
+    values: of `row_values`, [B] each.
+    labels: [B, L] int32 or IGNORED_LABEL.
+    steps: [B] int32, supervision steps including this one.
+
+  Returns:
+    float32 scalars: `first_step_count` and the sums.
+  """
+  first = (steps == 1) & jnp.any(labels != types.IGNORED_LABEL, axis=-1)
+  sums = {
+    _FIRST_STEP + name: jnp.sum(jnp.where(first, values[name], 0.0))
+    for name in _PER_FIRST_STEP
+  }
+  sums[_FIRST_STEP + "count"] = jnp.sum(first.astype(jnp.float32))
+  return sums
+
+
 def row_sums(
   output: types.Output,
   labels: jax.Array,
@@ -92,14 +122,10 @@ def row_sums(
   counted: jax.Array,
   rows: jax.Array,
 ) -> Sums:
-  """Sums one supervision step's metrics: `sum_rows` of `row_values`."""
-  return sum_rows(
-    row_values(output, labels, row_losses),
-    labels,
-    steps=steps,
-    counted=counted,
-    rows=rows,
-  )
+  """Sums one training step's metrics: `sum_rows` and `first_step_sums`."""
+  values = row_values(output, labels, row_losses)
+  sums = sum_rows(values, labels, steps=steps, counted=counted, rows=rows)
+  return sums | first_step_sums(values, labels, steps=steps)
 
 
 def add(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict:
@@ -119,8 +145,8 @@ def divide(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       step).
 
   Returns:
-    The means, and `count` unchanged. A mean over no rows is NaN: there is no
-    accuracy before a puzzle has halted.
+    The means, and the counts unchanged. A mean over no rows is NaN: there is
+    no accuracy before a puzzle has halted.
   """
   with np.errstate(invalid="ignore", divide="ignore"):
     means = {
@@ -133,5 +159,9 @@ def divide(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name in _PER_COUNT
       }
     )
-  means["count"] = np.asarray(sums["count"])
-  return means
+    for name in _PER_FIRST_STEP if _FIRST_STEP + "count" in sums else ():
+      means[_FIRST_STEP + name] = np.asarray(
+        sums[_FIRST_STEP + name], np.float64
+      ) / np.asarray(sums[_FIRST_STEP + "count"])
+  counts = (name for name in ("count", _FIRST_STEP + "count") if name in sums)
+  return means | {name: np.asarray(sums[name]) for name in counts}

@@ -161,6 +161,12 @@ def has_row(workdir: str, step: int, group: str) -> bool:
   )
 
 
+def last_row(workdir: str, group: str) -> dict[str, Any] | None:
+  """Returns the newest metrics of a group; None if there are none."""
+  rows = [row for row in read_metrics(workdir) if row.get("group") == group]
+  return rows[-1] if rows else None
+
+
 def _lines(path: epath.Path) -> list[str]:
   return path.read_bytes().decode(errors="replace").splitlines()
 

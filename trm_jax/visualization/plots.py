@@ -45,6 +45,15 @@ _CURVES = {
   "loss": ("answer_loss", "halt_loss"),
   "accuracy": ("exact_accuracy", "cell_accuracy", "pass@2"),
 }
+# Group, prefix and line style. Accuracy in training is of two kinds.
+_STYLES = {
+  "loss": (("train", "", "-"), ("eval", "", "o--")),
+  "accuracy": (
+    ("train", "in_slot_", "-"),
+    ("train", "first_step_", ":"),
+    ("eval", "", "o--"),
+  ),
+}
 
 
 def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
@@ -87,8 +96,21 @@ def training(
 def has_curves(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
   """Returns whether `training` has anything to plot."""
   return any(
-    row.get(name) is not None for row in rows for name in _CURVES[what]
+    _points(rows, group, prefix + name)
+    for name in _CURVES[what]
+    for group, prefix, _ in _STYLES[what]
   )
+
+
+def _points(
+  rows: Sequence[Mapping[str, Any]], group: str, name: str
+) -> list[tuple[int, float]]:
+  """Returns the steps and values of a metric, where it is known."""
+  return [
+    (row["step"], row[name])
+    for row in rows
+    if row.get("group") == group and row.get(name) is not None
+  ]
 
 
 def _draw_training(
@@ -98,14 +120,9 @@ def _draw_training(
   theme: Theme,
 ) -> None:
   for name, color in zip(_CURVES[what], theme.series, strict=False):
-    for group, style in (("train", "-"), ("eval", "o--")):
-      points = [
-        (row["step"], row[name])
-        for row in rows
-        if row.get("group") == group and row.get(name) is not None
-      ]
-      if points:
-        label = f"{name.replace('_', ' ')}, {group}"
+    for group, prefix, style in _STYLES[what]:
+      if points := _points(rows, group, prefix + name):
+        label = f"{(prefix + name).replace('_', ' ')}, {group}"
         axes.plot(*zip(*points, strict=True), style, color=color, label=label)
   axes.set_xlabel("training step")
   axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True))
