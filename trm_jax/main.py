@@ -30,8 +30,9 @@ _MODE = flags.DEFINE_enum(
   "mode",
   "train",
   ["train", "evaluate", "predict", "report", "import", "export"],
-  "What to do. All modes but train and import read the checkpoint in --workdir,"
-  " with the settings saved beside it unless --config is given.",
+  "What to do. All modes but train and import read the weights in --workdir, a"
+  " run or an exported folder, with the settings saved beside them unless"
+  " --config is given.",
 )
 _INPUT = flags.DEFINE_string(
   "input",
@@ -42,8 +43,9 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
   "output",
   "",
-  "File to write. predict: CSV or JSON, '-' for standard output; report: HTML,"
-  " by default report.html in the workdir; export: the exported model.",
+  "File to write. predict: CSV or JSON, by default '-', standard output;"
+  " report: HTML, by default report.html in the workdir; export: the exported"
+  " model.",
 )
 _PICTURES = flags.DEFINE_string(
   "pictures", "", "Folder for pictures of the answers (only with predict)."
@@ -58,8 +60,9 @@ _SOURCE = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
   "format",
   "stablehlo",
-  ["stablehlo", "torch", "safetensors"],
-  "Export format (only with --mode=export).",
+  ["stablehlo", "torch", "safetensors", "folder"],
+  "Export format (only with --mode=export): a program, weights for the official"
+  " code, or a folder to publish, which works as a --workdir.",
 )
 # Only for several processes that train together; TPU pods and SLURM jobs set
 # them up by themselves.
@@ -113,12 +116,16 @@ def main(argv: Sequence[str]) -> None:
     from trm_jax.inference import predict
 
     predict.predict_file(
-      solver, _INPUT.value, _OUTPUT.value, pictures=_PICTURES.value
+      solver, _INPUT.value, _OUTPUT.value or "-", pictures=_PICTURES.value
     )
   elif _FORMAT.value == "stablehlo":
     from trm_jax.interop import stablehlo
 
     stablehlo.export_solver(solver, _OUTPUT.value)
+  elif _FORMAT.value == "folder":
+    from trm_jax.interop import publish
+
+    publish.export_folder(solver, _workdir(config.name), _OUTPUT.value)
   else:
     from trm_jax.interop import torch_checkpoint
 
@@ -140,7 +147,7 @@ def _print_config() -> None:
 def _check_flags(mode: str) -> None:
   """Raises UserError if a flag is missing, or means nothing in this mode."""
   needed, possible = {
-    "predict": (("input", "output"), ("pictures",)),
+    "predict": (("input",), ("output", "pictures")),
     "report": ((), ("output",)),
     "import": (("source",), ()),
     "export": (("output",), ("format",)),

@@ -29,6 +29,7 @@ from trm_jax.runtime import (
   processes,
   restore,
   trackers,
+  weights_folder,
 )
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import program as program_lib
@@ -55,6 +56,7 @@ def train(
       longer finite.
     Stopped: it is to end early, and everything is saved.
   """
+  weights_folder.refuse(workdir)
   program, task = program_lib.load(config)
   program_lib.announce_task(task)
   start = _start(program, task, workdir)

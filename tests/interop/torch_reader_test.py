@@ -22,7 +22,6 @@ import os
 import pathlib
 import pickle
 import struct
-import sys
 import zipfile
 import zlib
 
@@ -440,14 +439,6 @@ def test_a_damaged_file_of_safetensors(tmp_path):
   for content in (b"", b"x", b"\xff" * 64, bytes(8)):
     path.write_bytes(content)
     assert "cannot read" in _error(path)
-
-
-def test_a_missing_package_of_safetensors_is_named(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "safetensors", None)
-  path = tmp_path / "x.safetensors"
-  path.write_bytes(b"x")
-  with pytest.raises(errors.UserError, match="pip install safetensors"):
-    torch_reader.read(path)
 
 
 def test_a_dtype_that_no_weights_have(tmp_path):

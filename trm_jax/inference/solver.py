@@ -28,8 +28,6 @@ from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import program as program_lib
 
-_TOKENS = "carry/batch/inputs"  # the checkpoint's array of shape [slots, L]
-
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -316,7 +314,7 @@ def load(
   """Loads a trained network on all devices.
 
   Args:
-    workdir: Folder of a training run or an import.
+    workdir: Folder of a training run, an import or published weights.
     config: Settings to use: `eval` says how puzzles are solved and which
       checkpoint is read; `model` must be the checkpoint's. By default those
       saved with the checkpoint.
@@ -332,7 +330,7 @@ def load(
       {f"eval.{name}": value for name, value in settings.items()},
     )
   which = config.eval.checkpoint if config else "latest"
-  with checkpoints_lib.Checkpoints(workdir) as checkpoints:
+  with restore.open_weights(workdir) as checkpoints:
     return restore.chosen(
       checkpoints,
       functools.partial(_read, checkpoints, workdir, config),
@@ -350,8 +348,7 @@ def _read(
   """Reads the checkpoint of a step."""
   saved = checkpoints.metadata(step)
   used = config or restore.settings_of(saved, workdir)
-  seq_len = saved.arrays[_TOKENS].shape[1]
-  look = tasks.look(used.data, saved.vocabulary, seq_len)
+  look = tasks.look(used.data, saved.vocabulary, saved.seq_len)
   checkpoint_metadata.check_network_fits(saved, used, look.symbols)
   program = program_lib.build(
     used,

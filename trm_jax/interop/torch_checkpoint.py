@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import safetensors.numpy
 from etils import epath
 
 import trm_jax
@@ -34,7 +35,13 @@ from trm_jax.interop import (
   torch_source,
   torch_state_dict,
 )
-from trm_jax.runtime import checkpoint_metadata, processes, program, restore
+from trm_jax.runtime import (
+  checkpoint_metadata,
+  processes,
+  program,
+  restore,
+  weights_folder,
+)
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 
@@ -70,6 +77,7 @@ def import_checkpoint(
   """
   if jax.process_count() > 1:
     raise errors.UserError("import runs in a single process; start only one")
+  weights_folder.refuse(workdir)
   if checkpoints_lib.has_checkpoint(workdir):
     raise errors.UserError(
       f"{workdir} has a checkpoint already, which is not overwritten; choose"
@@ -317,11 +325,10 @@ def _torch_writer() -> _Writer:
 
 
 def _safetensors_writer() -> _Writer:
-  package = torch_reader.safetensors_package()
-
   def write(file: IO, tensors: Mapping[str, np.ndarray]) -> None:
     # Readers of PyTorch's weights ask for this format.
-    file.write(package.numpy.save(dict(tensors), metadata={"format": "pt"}))
+    content = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
+    file.write(content)
 
   return write
 

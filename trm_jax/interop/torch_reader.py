@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
+import safetensors
 from etils import epath
 
 from trm_jax import errors
@@ -84,8 +85,8 @@ def read(path: epath.PathLike) -> Any:
     plain values, and dicts, lists and tuples of them.
 
   Raises:
-    UserError: the file is unreadable, damaged or of another kind, holds
-      anything but tensors and plain values, or a package is missing.
+    UserError: the file is unreadable, damaged or of another kind, or holds
+      anything but tensors and plain values.
   """
   path = epath.Path(path)
   if path.name.endswith(SAFETENSORS):
@@ -123,23 +124,9 @@ def is_short(value: Any) -> bool:
   return value is None or isinstance(value, float)
 
 
-def safetensors_package() -> Any:
-  """Imports the optional package; raises UserError if it is missing."""
-  try:
-    import safetensors
-    import safetensors.numpy
-  except ImportError as error:
-    raise errors.UserError(
-      f"{SAFETENSORS} files need the package safetensors, which is not"
-      " installed: pip install safetensors"
-    ) from error
-  return safetensors
-
-
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
-  package = safetensors_package()
   with errors.user_error_context(f"cannot read {path}"):
-    parts = package.deserialize(path.read_bytes())
+    parts = safetensors.deserialize(path.read_bytes())
     # The package's own reader for NumPy has no bfloat16.
     unknown = sorted(
       {part["dtype"] for _, part in parts}.difference(_SAFETENSORS_DTYPES)

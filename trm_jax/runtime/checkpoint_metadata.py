@@ -16,6 +16,7 @@ from typing import Any
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.core import types
 from trm_jax.data import task as task_lib
 from trm_jax.runtime import array_digest
 
@@ -37,6 +38,7 @@ _FREE_IN_TRAINING = frozenset(
   )
 )
 TABLE = "puzzle_table"  # path of the one array that may have more rows
+_TOKENS = "carry/batch/inputs"  # path of the slots' puzzles, [slots, L]
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
 # Evaluation needs the same network only, and not its way to be computed.
 _FREE_IN_EVALUATION = (
@@ -62,6 +64,7 @@ class Metadata:
     next_batch: Number of the first batch not yet seen.
     versions: Of trm_jax, the libraries and Python.
     arrays: Info of each array of the state, by its path.
+    seq_len: L, grid tokens.
   """
 
   settings: Mapping[str, Any]
@@ -75,6 +78,7 @@ class Metadata:
   arrays: Mapping[str, array_digest.ArrayInfo] = dataclasses.field(
     default_factory=dict
   )
+  seq_len: int = 0
 
   def to_json(self) -> dict[str, Any]:
     """Returns what JSON can hold."""
@@ -83,7 +87,10 @@ class Metadata:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> "Metadata":
-    """Reads what `to_json` returned.
+    """Reads what `to_json` returned, also of an older version.
+
+    Settings that were added since then have the values that mean what that
+    version did.
 
     Raises:
       KeyError, TypeError, ValueError: it is damaged.
@@ -91,11 +98,40 @@ class Metadata:
     rest = dict(values)
     if rest.pop("checksum") != _checksum(rest):
       raise ValueError("its metadata has another checksum")
+    rest["settings"] = {**config_lib.ADDED, **rest["settings"]}
+    if "seq_len" not in rest:
+      rest["seq_len"] = rest["arrays"][_TOKENS]["shape"][1]
     arrays = {
       name: array_digest.ArrayInfo(**{**info, "shape": tuple(info["shape"])})
       for name, info in rest.pop("arrays").items()
     }
     return cls(**rest, arrays=arrays)
+
+
+def weights_tree(weights: types.Weights) -> dict[str, Any]:
+  """Returns averaged weights under the names that a saved state has them by.
+
+  Args:
+    weights: arrays or ShapeDtypeStructs.
+  """
+  return {
+    "ema_params": weights.params,
+    TABLE: weights.puzzle_table,
+    "initial_latents": {
+      name: leaf
+      for name, leaf in vars(weights.initial_latents).items()
+      if leaf is not None  # a recurrence without z
+    },
+  }
+
+
+def weights_of_tree(tree: Mapping[str, Any]) -> types.Weights:
+  """Inverts `weights_tree`."""
+  return types.Weights(
+    params=tree["ema_params"],
+    puzzle_table=tree[TABLE],
+    initial_latents=types.Latents(**tree["initial_latents"]),
+  )
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

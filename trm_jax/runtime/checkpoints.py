@@ -234,7 +234,9 @@ class Checkpoints:
       UserError: this one or the one before it could not be written.
     """
     metadata = dataclasses.replace(
-      metadata, arrays=array_digest.array_infos(state)
+      metadata,
+      arrays=array_digest.array_infos(state),
+      seq_len=state.carry.batch.inputs.shape[1],
     )
     self._metadata[step] = metadata
     with self._writing():
@@ -319,20 +321,9 @@ class Checkpoints:
     self, step: int, abstract: types.Weights
   ) -> types.Weights:
     """Reads only what solving needs; arguments as for `restore`."""
-    wanted = {
-      "ema_params": abstract.params,
-      checkpoint_metadata.TABLE: abstract.puzzle_table,
-      "initial_latents": {
-        name: leaf
-        for name, leaf in vars(abstract.initial_latents).items()
-        if leaf is not None  # a recurrence without z
-      },
-    }
-    restored = self._restore(step, wanted, partly=True)
-    return types.Weights(
-      params=restored["ema_params"],
-      puzzle_table=restored[checkpoint_metadata.TABLE],
-      initial_latents=types.Latents(**restored["initial_latents"]),
+    wanted = checkpoint_metadata.weights_tree(abstract)
+    return checkpoint_metadata.weights_of_tree(
+      self._restore(step, wanted, partly=True)
     )
 
   def _restore(self, step: int, wanted: Any, *, partly: bool) -> Any:

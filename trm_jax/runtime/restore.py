@@ -1,4 +1,4 @@
-"""Trained weights from a run's workdir, checked to fit this experiment."""
+"""Trained weights of a run or a weights folder, checked to fit a program."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from trm_jax.data import files, official
 from trm_jax.data import identifiers as identifiers_lib
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
-from trm_jax.runtime import checkpoint_metadata, processes
+from trm_jax.runtime import checkpoint_metadata, processes, weights_folder
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import program as program_lib
 
@@ -31,6 +31,17 @@ class RestoredWeights:
   learned: tuple[str, ...]  # marks of the answers that were seen; data/leaks
 
 
+def open_weights(workdir: str) -> checkpoints_lib.Checkpoints:
+  """Opens a workdir's checkpoints, or published weights, for reading.
+
+  Raises:
+    UserError: there are none.
+  """
+  if weights_folder.is_one(workdir):
+    return weights_folder.WeightsFolder(workdir)
+  return checkpoints_lib.Checkpoints(workdir)
+
+
 def ema_weights(
   program: program_lib.Program,
   task: task_lib.Task,
@@ -44,7 +55,7 @@ def ema_weights(
     program: of the run; `eval.checkpoint` says whether to read the newest
       checkpoint or the best.
     task: of the run.
-    workdir: of a training.
+    workdir: of a training, or a weights folder.
     may_grow: whether the run's puzzle table may have more rows, at its end;
       they are zero.
 
@@ -56,7 +67,7 @@ def ema_weights(
       tokens or other puzzles.
   """
   config = program.config
-  with checkpoints_lib.Checkpoints(workdir) as checkpoints:
+  with open_weights(workdir) as checkpoints:
 
     def read(step):
       saved = checkpoints.metadata(step)
@@ -197,7 +208,7 @@ def saved_config(workdir: str, which: str = "latest") -> config_lib.Config:
     UserError: there is no such checkpoint, or it has other settings than this
       version knows.
   """
-  with checkpoints_lib.Checkpoints(workdir) as checkpoints:
+  with open_weights(workdir) as checkpoints:
     saved = chosen(checkpoints, checkpoints.metadata, which, workdir)
   return settings_of(saved, workdir)
 
