@@ -380,6 +380,7 @@ class _Training:
   ):
     self._trial = trial
     self._metric = plan.sweep.metric
+    self._shown = plan.sweep.shown
     self._last_step = int(point.get("train.num_steps", plan.num_steps))
     self._workdir = folder / plan.folder(point)
     self._command = [*plan.flags(point), f"--workdir={self._workdir}"]
@@ -446,6 +447,11 @@ class _Training:
       value = self._value(evaluations[step])
       self._trial.report(value, step)
       self._say(f"step {step}: {self._metric}={value:.4f}")
+    if new and self._shown:
+      last = evaluations[new[-1]]
+      self._trial.set_user_attr(
+        "shown", {name: last.get(name) for name in self._shown}
+      )
     self._reported.update(new)
     # At the last step pruning would save nothing and cost the result.
     if new and new[-1] < self._last_step and not self._is_pruned:

@@ -39,6 +39,9 @@ class Sweep:
     direction: "maximize" or "minimize".
     pruner: Optuna pruner that sees every evaluation but the last.
     fixed: Settings of all trials that differ from the experiment's.
+    one_at_a_time: Without a sampler, vary one setting at a time instead of a
+      grid: the first choices together, then each other choice among them.
+    shown: Further metrics for the table of results.
   """
 
   space: Mapping[str, distributions.BaseDistribution]
@@ -48,6 +51,8 @@ class Sweep:
   direction: Literal["maximize", "minimize"] = "maximize"
   pruner: pruners.BasePruner | None = None
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  one_at_a_time: bool = False
+  shown: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +139,26 @@ def plan_search(
       samples[knob] = (vars(drawn)["low"], vars(drawn)["high"])
   if is_grid == (sweep.num_trials > 0):
     raise errors.UserError("num_trials is needed with a sampler, and only then")
-  combinations = itertools.product(*samples.values())
-  grid = [dict(zip(samples, values, strict=True)) for values in combinations]
+  if sweep.one_at_a_time and not is_grid:
+    raise errors.UserError("one_at_a_time has no use for a sampler")
+  if sweep.one_at_a_time:
+    first = {knob: values[0] for knob, values in samples.items()}
+    grid = [first] + [
+      {**first, knob: value}
+      for knob, values in samples.items()
+      for value in values[1:]
+    ]
+  else:
+    combinations = itertools.product(*samples.values())
+    grid = [dict(zip(samples, values, strict=True)) for values in combinations]
   for point in grid:
     _configured(config, {**shared, **point})
   base = _configured(config, shared)
   pruner = sweep.pruner and (type(sweep.pruner), vars(sweep.pruner))
-  asked = (sweep.space, sweep.metric, sweep.direction, type(sweep.sampler))
+  asked: tuple[Any, ...] = (
+    *(sweep.space, sweep.metric, sweep.direction, type(sweep.sampler)),
+    *([sweep.one_at_a_time] if sweep.one_at_a_time else []),
+  )
   return Plan(
     sweep,
     points={

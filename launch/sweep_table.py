@@ -40,12 +40,21 @@ def write(
   """
   trials = _trials(study, plan)
   knobs, metric = list(plan.sweep.space), plan.sweep.metric
-  rows: list[list[Any]] = [["trial", *knobs, "step", metric, "state", "folder"]]
+  shown = plan.sweep.shown
+  head = ["trial", *knobs, "step", metric, *shown, "state", "folder"]
+  rows: list[list[Any]] = [head]
   for trial in trials:
     point = _point(trial)
     name = plan.folder(point) if len(point) == len(knobs) else ""
-    end = (trial.user_attrs.get("step", 0), _value(trial), _state(trial), name)
-    rows.append([trial.number, *map(point.get, knobs), *end])
+    more = trial.user_attrs.get("shown", {})
+    rows.append(
+      [
+        *(trial.number, *map(point.get, knobs)),
+        *(trial.user_attrs.get("step", 0), _value(trial)),
+        *map(more.get, shown),
+        *(_state(trial), name),
+      ]
+    )
   with (folder / "results.csv").open("w", newline="") as file:
     csv.writer(file).writerows(rows)
   text = _markdown(rows) if plan.table is None else _table(plan.table, trials)

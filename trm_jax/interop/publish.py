@@ -101,7 +101,7 @@ def export_folder(solver: solver_lib.Solver, workdir: str, output: str) -> None:
   )
   size = sum(path.stat().length for path in folder.iterdir())
   processes.print_once(
-    f"wrote {folder}, {size / 1e6:.1f} MB; complete its model card,"
+    f"wrote {folder}, {size / 1e3:,.0f} kB; complete its model card,"
     f" {folder / weights_folder.CARD}"
   )
 
@@ -120,7 +120,10 @@ def _card(
 ) -> str:
   is_arc = tasks.get(config.data).is_arc
   template = jinja2.Environment(
-    trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
   ).from_string(_CARD)
   return template.render(
     name=name,
