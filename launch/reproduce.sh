@@ -100,6 +100,8 @@ train() {
     return
   fi
   run "${words[@]}" | tee "$OUT/$name/score.part"
+  [[ $(tail -n 1 "$OUT/$name/score.part") == *=* ]] ||
+    fail "the evaluation of $name was stopped; the same command begins it anew"
   mv "$OUT/$name/score.part" "$OUT/$name/score.txt"
   count
 }

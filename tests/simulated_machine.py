@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 TPU_VM = LAUNCH / "tpu_vm.sh"
 SLURM = LAUNCH / "slurm.sbatch"
+REPRODUCE = LAUNCH / "reproduce.sh"
 
 # Of tpu_vm.sh.
 SETTINGS = {

@@ -65,7 +65,8 @@ def train(workdir, flags, kind, first, best):
     log(workdir, {"step": step, "group": "train"})
     if step % int(flags["config.eval.every_steps"]) == 0 or step == num_steps:
       accuracy = best * step / num_steps
-      log(workdir, {"step": step, "group": "eval", "exact_accuracy": accuracy})
+      metrics = {"exact_accuracy": accuracy, "cell_accuracy": 0.75}
+      log(workdir, {"step": step, "group": "eval", **metrics})
     (workdir / "saved").write_text(str(step))
     if kind == DIES_ONCE and step == 2:
       os.kill(os.getpid(), signal.SIGKILL)

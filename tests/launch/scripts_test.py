@@ -188,6 +188,7 @@ def test_shellcheck_has_nothing_to_say(tmp_path):
   scripts = [
     simulated_machine.TPU_VM,
     simulated_machine.SLURM,
+    simulated_machine.REPRODUCE,
     simulated_machine.ROOT / ".ci/run",
   ]
   for name in SKY_TASKS:

@@ -94,6 +94,10 @@ MISTAKES = {
   ),
   "count": (CHOICES + ", sampler=RandomSampler()", "num_trials is needed"),
   "count of a grid": (CHOICES + ", num_trials=2", "and only then"),
+  "one at a time": (
+    CHOICES + ", sampler=RandomSampler(), num_trials=1, one_at_a_time=True",
+    "one_at_a_time has no use for a sampler",
+  ),
   "argument": (CHOICES + ", rows=2", "unexpected keyword argument 'rows'"),
   "not Python": ("1 +", "SyntaxError"),
 }

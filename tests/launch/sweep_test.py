@@ -64,6 +64,21 @@ def test_a_grid_is_trained_once_and_reported(tmp_path):
   assert len(command.events("start")) == 3
 
 
+def test_one_setting_at_a_time_with_further_metrics(tmp_path):
+  rate, decay = "optimizer.learning_rate", "optimizer.weight_decay"
+  command = sweep_command.Command.of_search(
+    tmp_path,
+    f'space={{"{rate}": Choice(1e-3, 1e-4), "{decay}": Choice(0.5, 1.0)}},'
+    ' one_at_a_time=True, shown=("cell_accuracy", "halt_accuracy")',
+  )
+  command.run()
+  rows = command.rows().values()
+  found = {(float(row[rate]), float(row[decay])) for row in rows}
+  assert found == {(1e-3, 0.5), (1e-4, 0.5), (1e-3, 1.0)}
+  assert {row["cell_accuracy"] for row in rows} == {"0.75"}
+  assert {row["halt_accuracy"] for row in rows} == {""}  # not measured
+
+
 def test_failures_are_reported_and_retried_by_the_same_command(tmp_path):
   kinds = (
     *(sweep_trainer.FAILS, sweep_trainer.RESULT_IS_NAN),
