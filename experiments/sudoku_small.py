@@ -31,9 +31,9 @@ hours) instead of the whole run, with a cosine of its own:
 
   --config.train.num_steps=9000
 
-Evaluate all test puzzles, not 500, by --mode=evaluate --config.eval.max_tasks=0.
-Add `smoke` for a few steps of a narrow network on generated 9x9 puzzles, which
-need no files.
+Evaluate all test puzzles instead of 500 with --mode=evaluate
+--config.eval.max_tasks=0. Add `smoke` for a few steps of a narrow network on
+generated 9x9 puzzles, which need no files.
 """
 
 import ml_collections
