@@ -57,8 +57,8 @@ python -m trm_jax.main --config=EXPERIMENT --workdir=RUN \\
 
 ## Training
 
-`python -m trm_jax.main --mode=evaluate --workdir=FOLDER --print_config` prints
-all settings. A training with the same settings and data repeats it.
+`python -m trm_jax.main --workdir=FOLDER --print_config` prints all settings. A
+training with the same settings and data repeats it.
 
 ## Scores
 
