@@ -263,6 +263,10 @@ def test_another_network_is_named(folder):
     restore.ema_weights(*loaded, str(folder))
 
 
+def test_first_values_are_of_settings_that_exist():
+  config_lib.changed(tiny.config(), config_lib.ADDED)
+
+
 def test_settings_of_later_versions_have_their_first_value(folder, monkeypatch):
   values = json.loads((folder / "config.json").read_text())
   values.pop("checksum")
