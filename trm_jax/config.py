@@ -339,7 +339,11 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 # Settings that checkpoints and published weights of this version's beginnings
 # do not have: name -> the value that means what the code did without them. A
 # setting that is added to `Config` must be added here, too.
-ADDED: Mapping[str, Any] = {}
+ADDED: Mapping[str, Any] = {
+  "model.symbol_head_size": 32,
+  "model.symbol_heads": 4,
+  "model.symbol_mixing": "none",
+}
 
 
 def flatten(config: Config) -> dict[str, Any]:
