@@ -336,16 +336,6 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
-# Settings that checkpoints and published weights of this version's beginnings
-# do not have: name -> the value that means what the code did without them. A
-# setting that is added to `Config` must be added here, too.
-ADDED: Mapping[str, Any] = {
-  "model.symbol_head_size": 32,
-  "model.symbol_heads": 4,
-  "model.symbol_mixing": "none",
-}
-
-
 def flatten(config: Config) -> dict[str, Any]:
   """Returns {"model.hidden_size": 512, ...}."""
   return flatten_settings(config)

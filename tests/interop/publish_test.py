@@ -264,7 +264,7 @@ def test_another_network_is_named(folder):
 
 
 def test_first_values_are_of_settings_that_exist():
-  config_lib.changed(tiny.config(), config_lib.ADDED)
+  config_lib.changed(tiny.config(), checkpoint_metadata.ADDED)
 
 
 def test_settings_of_later_versions_have_their_first_value(folder, monkeypatch):
@@ -277,7 +277,9 @@ def test_settings_of_later_versions_have_their_first_value(folder, monkeypatch):
     "dtype": "int32", "shape": shape, "digest": 0
   }  # fmt: skip
   values["checksum"] = checkpoint_metadata._checksum(values)
-  monkeypatch.setattr(config_lib, "ADDED", {"train.stagger_slots": removed})
+  monkeypatch.setattr(
+    checkpoint_metadata, "ADDED", {"train.stagger_slots": removed}
+  )
   old = checkpoint_metadata.Metadata.from_json(values)
   assert old.seq_len == length
   assert restore.settings_of(old, "") == restore.saved_config(str(folder))

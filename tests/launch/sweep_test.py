@@ -110,7 +110,7 @@ def test_failures_are_reported_and_retried_by_the_same_command(tmp_path):
   ("arguments", "said"),
   [
     (KINDS % sweep_trainer.FAILS, "no trial has a result yet"),
-    (CHOICES + ', metric="exact_acuracy"', "they have exact_accuracy"),
+    (CHOICES + ', metric="exact_acuracy"', "they have cell_accuracy, exact_"),
   ],
 )
 def test_without_any_result_the_end_is_an_error(tmp_path, arguments, said):

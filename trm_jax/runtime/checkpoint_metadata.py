@@ -37,6 +37,14 @@ _FREE_IN_TRAINING = frozenset(
     "data.num_test",
   )
 )
+# Settings that checkpoints and published weights of this version's beginnings
+# do not have: name -> the value that means what the code did without them. A
+# setting that is added to `config.Config` must be added here, too.
+ADDED: Mapping[str, Any] = {
+  "model.symbol_head_size": 32,
+  "model.symbol_heads": 4,
+  "model.symbol_mixing": "none",
+}
 TABLE = "puzzle_table"  # path of the one array that may have more rows
 _TOKENS = "carry/batch/inputs"  # path of the slots' puzzles, [slots, L]
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
@@ -98,7 +106,7 @@ class Metadata:
     rest = dict(values)
     if rest.pop("checksum") != _checksum(rest):
       raise ValueError("its metadata has another checksum")
-    rest["settings"] = {**config_lib.ADDED, **rest["settings"]}
+    rest["settings"] = {**ADDED, **rest["settings"]}
     if "seq_len" not in rest:
       rest["seq_len"] = rest["arrays"][_TOKENS]["shape"][1]
     arrays = {
