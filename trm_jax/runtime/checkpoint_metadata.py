@@ -41,6 +41,7 @@ _FREE_IN_TRAINING = frozenset(
 # do not have: name -> the value that means what the code did without them. A
 # setting that is added to `config.Config` must be added here, too.
 ADDED: Mapping[str, Any] = {
+  "log.trackers": ("tensorboard",),
   "model.symbol_head_size": 32,
   "model.symbol_heads": 4,
   "model.symbol_mixing": "none",
