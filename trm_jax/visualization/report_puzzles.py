@@ -109,14 +109,8 @@ class Collector:
   @property
   def stats(self) -> calibration.AnswerStats:
     """The statistics of all puzzles so far."""
-    return calibration.AnswerStats(
-      **{
-        field.name: np.concatenate(
-          [getattr(part, field.name) for part in self._stats]
-        )
-        for field in dataclasses.fields(calibration.AnswerStats)
-      }
-    )
+    columns = zip(*self._stats, strict=True)
+    return calibration.AnswerStats(*map(np.concatenate, columns))
 
   @property
   def puzzles(self) -> dict[str, list[Puzzle]]:
