@@ -233,34 +233,30 @@ def from_identifiers(
   """
   _check_names(tasks)
   identifiers_lib.check(names, where=where)
-  variants = [(identifiers_lib.BLANK, 0, "0" * arc_grids.NUM_COLOURS)]
-  variants += [
-    arc_grids.parse_name(name, where=f"{where} entry {row}")
-    for row, name in enumerate(names[1:], 1)
-  ]
+  # Of row 0, the blank, too.
+  task_of, transforms, colours = arc_grids.parse_names(
+    names, range(len(names)), where=where
+  )
   members: dict[str, list[int]] = collections.defaultdict(list)
-  for row, (task, _, _) in enumerate(variants[1:], 1):
+  for row, task in enumerate(task_of[1:], 1):
     if names[row] == task:
       members[task].insert(0, row)
     else:
       members[task].append(row)
   groups = _groups_in(names, members, tasks, where)
   rows = np.concatenate([members[name] for _, name in groups])
-  digits = "".join(digits for _, _, digits in variants).encode("ascii")
-  all_colours = np.frombuffer(digits, np.uint8).reshape(len(names), -1)
-  all_transforms = np.array([transform for _, transform, _ in variants])
   used = {name for _, name in groups}
   return VariantTable(
     groups=groups,
     group_indices=_indices([members[name] for _, name in groups]),
     rows=rows.astype(np.int32),
-    transforms=all_transforms[rows].astype(np.uint8),
-    colours=all_colours[rows] - np.uint8(ord("0")),
+    transforms=transforms[rows],
+    colours=colours[rows],
     num_rows=len(names),
     unused=tuple(
       (row, names[row])
       for row in range(1, len(names))
-      if variants[row][0] not in used
+      if task_of[row] not in used
     ),
   )
 

@@ -192,7 +192,7 @@ def _solved(
       f"{where}: has {len(test)} test inputs, but there are {len(solutions)} "
       "solutions"
     )
-  solved = []
+  solved: list[Pair] = []
   for pair, solution in zip(test, solutions, strict=True):
     if solution is None:
       solution = pair.output
