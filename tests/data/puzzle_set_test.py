@@ -118,7 +118,7 @@ def test_every_choice(whole):
     flat = list(itertools.chain(*examples))
     places = np.repeat(np.arange(len(examples)), [len(e) for e in examples])
     inputs, labels = chosen.fetch(np.arange(len(flat)), places)
-    # A set of its own checks types and indices.
+    # A set of its own checks types.
     own = puzzle_set.PuzzleSet(
       inputs=inputs,
       labels=labels,

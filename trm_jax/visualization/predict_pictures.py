@@ -51,13 +51,9 @@ def draw(
         confidence=trace.confidence[:, i],
         solution=None,
       )
-      steps = answers.key_steps(_MOST_STEPS)
-      for suffix, content in (
-        ("png", animation.png(animation.draw_steps(answers, steps))),
-        ("gif", animation.gif(answers)),
-      ):
-        with files.writing(path / f"{name}.{suffix}") as file:
-          file.write(content)
+      for ending, draw_file in (("png", _png), ("gif", animation.gif)):
+        with files.writing(path / f"{name}.{ending}") as file:
+          file.write(draw_file(answers))
         num_written += 1
   finally:
     # After an interruption, too: the user should know of every file.
@@ -65,6 +61,11 @@ def draw(
       f"{num_written} pictures of the first {len(puzzles)} puzzles (at most"
       f" {outputs.MOST_DRAWN}): {path}"
     )
+
+
+def _png(trace: animation.AnswerTrace) -> bytes:
+  steps = trace.key_steps(_MOST_STEPS)
+  return animation.png(animation.draw_steps(trace, steps))
 
 
 def _file_names(names: Sequence[str]) -> list[str]:
