@@ -37,7 +37,7 @@ def load(data: config_lib.DataConfig, look: task_lib.Look) -> task_lib.Task:
   names = {name.split(arc_grids.SEPARATOR)[0] for name in task.identifiers[1:]}
   tested = {member.name for member in table.tasks}
   pairs = _learned_pairs(task.train)
-  marks = [*sorted(names - tested), *leakage.pair_marks(pairs)]
+  marks = [*sorted(names - tested), *map(leakage.mark, pairs)]
   return dataclasses.replace(
     task,
     augmentation_table=table,
