@@ -32,10 +32,6 @@ RANKS = {
   "train": 7,
   "main": 8,
 }
-# Imports against that order: (room, imported module).
-KNOWN_EXCEPTIONS = frozenset(
-  (("inference", "trm_jax.visualization.animation"),)
-)
 # `core` can be copied into other projects and touches neither files nor
 # processes: all that it imports beside itself.
 CORE_PACKAGES = frozenset(
@@ -144,8 +140,7 @@ def test_rooms_import_in_one_direction():
         continue  # the package itself imports lazily
       if RANKS[other_room] >= RANKS[room]:
         found.add((room, other))
-  assert found <= KNOWN_EXCEPTIONS
-  assert found >= KNOWN_EXCEPTIONS, "an exception is no longer needed"
+  assert not found
 
 
 def test_core_imports_itself_relatively_and_few_packages():

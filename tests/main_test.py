@@ -1,6 +1,7 @@
 """The command line, as a person types it: what it prints and how it ends."""
 
 import gzip
+import json
 import re
 import shutil
 
@@ -81,8 +82,11 @@ def test_a_training_names_what_it_wrote(trained):
 
 
 def test_a_training_continues_and_its_weights_are_evaluated(trained, tmp_path):
-  shutil.copytree(trained[0], tmp_path / "run")
-  arguments = [*TINY, f"--workdir={tmp_path / 'run'}"]
+  run = tmp_path / "run"
+  shutil.copytree(trained[0], run)
+  (run / "curves.png").unlink()
+  (run / "curves.png").mkdir()  # a picture that fails costs nothing else
+  arguments = [*TINY, f"--workdir={run}"]
   result = command_line.run(
     *arguments, "--config.train.num_steps=2", compiles_fast=True
   )
@@ -90,6 +94,8 @@ def test_a_training_continues_and_its_weights_are_evaluated(trained, tmp_path):
   assert "resuming from step 1" in result.stdout
   assert "step 2/2" in result.stdout
   assert "step 1/2" not in result.stdout
+  assert f"WARNING: cannot draw {run / 'curves.png'}: " in result.stdout
+  assert json.loads((run / "result.json").read_text())["step"] == 2
   # The same weights, evaluated on their own, give the same number.
   again = command_line.run(*arguments, "--mode=evaluate", compiles_fast=True)
   assert again.returncode == 0, again.stderr

@@ -6,6 +6,7 @@ Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
 values, add --print_config; experiments/base.py documents each.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -115,9 +116,12 @@ def main(argv: Sequence[str]) -> None:
   if mode == "predict":
     from trm_jax.inference import predict
 
-    predict.predict_file(
-      solver, _INPUT.value, _OUTPUT.value or "-", pictures=_PICTURES.value
-    )
+    draw = None
+    if _PICTURES.value:
+      from trm_jax.visualization import predict_pictures
+
+      draw = functools.partial(predict_pictures.draw, solver, _PICTURES.value)
+    predict.predict_file(solver, _INPUT.value, _OUTPUT.value or "-", draw)
   elif _FORMAT.value == "stablehlo":
     from trm_jax.interop import stablehlo
 

@@ -1,12 +1,15 @@
 """The training loop: restore, evaluate, save, next batch, step, log."""
 
 import dataclasses
+import functools
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from etils import epath
 
 from trm_jax import config as config_lib
 from trm_jax import errors
@@ -317,22 +320,39 @@ class _Loop:
       line(
         f"TensorBoard: pip install tensorboard; tensorboard --logdir {events}"
       )
-    if processes.is_first():
-      self._draw(report)
     self._writer.close()
     self._writer.result(step, report.final)
+    if processes.is_first():
+      self._draw(report)
 
   def _draw(self, report: report_lib.EvalResult) -> None:
-    # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
-    from trm_jax.visualization import animation, plots
-
-    line = self._writer.line
+    """Draws curves and an example; the run is finished if that fails, too."""
     folder = files.folder(self._workdir)
-    plots.save_curves(
-      metric_writer.read_metrics(self._workdir), folder / "curves.png"
-    )
-    line(f"curves: {folder / 'curves.png'}")
-    shown = animation.pick(
+    for name, save in (
+      ("curves", self._save_curves),
+      ("example", functools.partial(self._save_example, report)),
+    ):
+      path = folder / f"{name}.png"
+      try:
+        save(path)
+      except Exception as error:  # Matplotlib raises many kinds
+        why = errors.reason(error)
+        self._writer.line(f"WARNING: cannot draw {path}: {why}")
+      else:
+        self._writer.line(f"{name}: {path}")
+
+  def _save_curves(self, path: epath.Path) -> None:
+    # Imported late: Matplotlib is a fifth of all imports, and no step needs it.
+    from trm_jax.visualization import plots
+
+    plots.save_curves(metric_writer.read_metrics(self._workdir), path)
+
+  def _save_example(
+    self, report: report_lib.EvalResult, path: epath.Path
+  ) -> None:
+    from trm_jax.visualization import animation
+
+    example = animation.pick(
       self._task.look,
       report.first_batch,
       mesh.local_rows(report.first_answers, axis=1),
@@ -340,9 +360,11 @@ class _Loop:
       axis=report.axis,
       numbers=report.numbers,
     )
-    shown.save_picture(folder / "example.png")
-    line(f"example: {folder / 'example.png'}")
-    line(shown.text())
+    text = example.text(shutil.get_terminal_size().columns)
+    if text:
+      self._writer.line(text)
+    with files.writing(path) as file:
+      file.write(example.picture())
 
 
 def _is_due(step: int, every: int) -> bool:

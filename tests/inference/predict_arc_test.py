@@ -94,7 +94,7 @@ def _write(tmp_path, value, name="tasks.json"):
 
 def _predict(solver, source, tmp_path):
   output = tmp_path / "answers.json"
-  predict.predict_file(solver, source, str(output), "")
+  predict.predict_file(solver, source, str(output))
   return (
     json.loads(output.read_text()),
     json.loads((tmp_path / "answers_details.json").read_text()),
@@ -103,7 +103,7 @@ def _predict(solver, source, tmp_path):
 
 def _error(solver, source, output) -> str:
   with pytest.raises(errors.UserError) as caught:
-    predict.predict_file(solver, str(source), str(output), "")
+    predict.predict_file(solver, str(source), str(output))
   assert "\n" not in str(caught.value)
   return str(caught.value)
 
@@ -233,7 +233,7 @@ def test_a_pipe_that_breaks(monkeypatch):
 def test_from_pipe_to_pipe(monkeypatch, capfdbinary, tmp_path):
   monkeypatch.chdir(tmp_path)
   _pipe(monkeypatch, folders.as_json(TASKS[0]) | {"name": NAMES[0]})
-  predict.predict_file(_solver(), "-", "-", "")
+  predict.predict_file(_solver(), "-", "-")
   submission = json.loads(capfdbinary.readouterr().out)
   assert submission[NAMES[0]][0]["attempt_1"] == (
     TASKS[0].test[0].output.tolist()
@@ -303,15 +303,15 @@ def test_inputs_that_are_not_there(tmp_path):
 def test_pictures_of_test_inputs(tmp_path):
   task = dataclasses.replace(TASKS[1], name="../away")
   source = _write(tmp_path, {task.name: json.loads(arc_tasks.to_json(task))})
-  folder = tmp_path / "pictures"
-  predict.predict_file(
-    _solver(), source, str(tmp_path / "answers.json"), str(folder)
-  )
-  assert sorted(path.name for path in folder.iterdir()) == [
-    f"___away_test_{number}.{ending}"
-    for number in (1, 2)
-    for ending in ("gif", "png")
+  drawn = []
+  output = str(tmp_path / "answers.json")
+  predict.predict_file(_solver(), source, output, drawn.extend)
+  assert [puzzle.name for puzzle in drawn] == [
+    "../away_test_1",
+    "../away_test_2",
   ]
+  for puzzle, pair in zip(drawn, task.test, strict=True):
+    np.testing.assert_array_equal(puzzle.tokens, arc_grids.encode(pair.input))
 
 
 # --- what stands beside the answers -------------------------------------------

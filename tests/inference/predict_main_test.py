@@ -134,7 +134,7 @@ def test_arc_answers_are_those_of_an_evaluation(tmp_path):
   folders.write_json(tmp_path / "tasks.json", challenges)
   output = tmp_path / "answers.json"
   loaded = solver.load(str(workdir))
-  predict.predict_file(loaded, str(tmp_path / "tasks.json"), str(output), "")
+  predict.predict_file(loaded, str(tmp_path / "tasks.json"), str(output))
   assert list(json.loads(output.read_text())) == list(challenges)
   assert json.loads(output.read_text()) == expected
   details = json.loads((tmp_path / "answers_details.json").read_text())
@@ -146,7 +146,7 @@ def test_arc_answers_are_those_of_an_evaluation(tmp_path):
 
 def test_a_puzzle_itself(sudoku, capsys):
   _, loaded, puzzles = sudoku
-  predict.predict_file(loaded, puzzles[0], "-", "")
+  predict.predict_file(loaded, puzzles[0], "-")
   _check(capsys.readouterr().out, loaded, puzzles[:1])
 
 

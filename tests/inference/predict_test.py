@@ -14,10 +14,8 @@ import tiny
 from trm_jax import errors
 from trm_jax.data import tasks
 from trm_jax.data.sudoku import generator as sudoku_generator
-from trm_jax.inference import pictures as prediction_pictures
-from trm_jax.inference import predict
+from trm_jax.inference import outputs, predict
 from trm_jax.runtime import program
-from trm_jax.visualization import animation
 
 HEADER = "question,answer,confidence,steps,valid,error"
 QUESTION = "1..4..1..1.34..."
@@ -47,9 +45,9 @@ def _read(path):
   return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
-def _error(solver, source, output, pictures="") -> str:
+def _error(solver, source, output) -> str:
   with pytest.raises(errors.UserError) as caught:
-    predict.predict_file(solver, str(source), str(output), pictures)
+    predict.predict_file(solver, str(source), str(output))
   assert "\n" not in str(caught.value)
   return str(caught.value)
 
@@ -105,7 +103,7 @@ def test_the_size_of_a_batch_makes_no_difference(
 
 
 def test_a_puzzle_in_and_its_answer_printed(capfdbinary):
-  predict.predict_file(_solver(), QUESTION, "-", "")
+  predict.predict_file(_solver(), QUESTION, "-")
   told = capfdbinary.readouterr()
   assert told.out.decode() == f"{HEADER}\n{ROW}\n"
   assert b"1 puzzle answered by" in told.err
@@ -125,7 +123,7 @@ def test_from_pipe_to_pipe(monkeypatch, capfdbinary):
 
 def test_a_zipped_answer(tmp_path):
   path = tmp_path / "answers.csv.gz"
-  predict.predict_file(_solver(), QUESTION, str(path), "")
+  predict.predict_file(_solver(), QUESTION, str(path))
   assert gzip.decompress(path.read_bytes()).decode() == f"{HEADER}\n{ROW}\n"
 
 
@@ -139,7 +137,7 @@ def test_the_answer_is_the_networks_even_against_a_clue(tmp_path):
 
   solver = solver_stand_in.of(Wrong, tiny.config())
   path = tmp_path / "answers.csv"
-  predict.predict_file(solver, QUESTION, str(path), "")
+  predict.predict_file(solver, QUESTION, str(path))
   assert path.read_text().splitlines()[1] == (
     f"{QUESTION}, {('4321' * 4)[1:]},0.2500,3,no,"
   )
@@ -152,7 +150,7 @@ def test_own_grids_have_no_rules(tmp_path, capfd):
   look = tasks.look(config.data, ("?", *'",'), 2)
   solver = solver_stand_in.of(solver_stand_in.Echo, config, look=look)
   path = tmp_path / "answers.csv"
-  predict.predict_file(solver, '",', str(path), "")
+  predict.predict_file(solver, '",', str(path))
   (row,) = _read(path)
   assert row == {
     "question": '",',
@@ -209,7 +207,7 @@ def test_a_failure_on_the_way_leaves_what_was_there(
 
     solver.answer = fails
     with pytest.raises(error):
-      predict.predict_file(solver, source, str(place), "")
+      predict.predict_file(solver, source, str(place))
   _assert_untouched(output)
   told = capfdbinary.readouterr()
   assert not told.out + told.err
@@ -286,60 +284,16 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
 # --- pictures ----------------------------------------------------------------
 
 
-def test_pictures_of_the_first_puzzles(tmp_path, monkeypatch, capfd):
-  monkeypatch.setattr(prediction_pictures, "MOST", 2)
+def test_the_first_puzzles_are_drawn_after_the_answers(tmp_path, monkeypatch):
+  monkeypatch.setattr(outputs, "MOST_DRAWN", 2)
   source = _write(tmp_path, ["12", QUESTION, "34", QUESTION, QUESTION])
-  folder = tmp_path / "pictures"
   output = tmp_path / "answers.csv"
-  message = _error(_solver(batch_size=2), source, output, str(folder))
-  assert "2 of 5 rows" in message
-  assert sorted(path.name for path in folder.iterdir()) == [
-    "puzzle_2.gif",
-    "puzzle_2.png",
-    "puzzle_4.gif",
-    "puzzle_4.png",
-  ]
-  told = capfd.readouterr().err
-  assert "4 pictures of the first 2 puzzles (at most 2)" in told
 
+  def draw(puzzles):
+    assert len(_read(output)) == 5
+    assert [puzzle.name for puzzle in puzzles] == ["puzzle_2", "puzzle_4"]
+    np.testing.assert_array_equal(puzzles[0].tokens, puzzles[1].tokens)
+    raise KeyboardInterrupt
 
-def test_names_of_pictures_are_distinct(tmp_path, capfd):
-  tokens = np.array([[1] * 16] * 7, np.uint8)
-  names = ["a/b", "a_b", "A?b", "a_b_2", "x" * 300, "x" * 301, "日" * 99]
-  puzzles = [
-    prediction_pictures.Puzzle(name=name, tokens=question)
-    for name, question in zip(names, tokens, strict=True)
-  ]
-  solver = solver_stand_in.of(solver_stand_in.Echo, tiny.config())
-  prediction_pictures.draw(solver, puzzles, str(tmp_path))
-  assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(
-    ["a_b", "a_b_2", "A_b_3", "a_b_2_2", "x" * 50, "x" * 50 + "_2", "日" * 50]
-  )
-  assert len(list(tmp_path.iterdir())) == 14
-  assert "14 pictures of the first 7 puzzles" in capfd.readouterr().err
-
-
-def test_what_is_there_after_an_interruption_was_told(
-  tmp_path, monkeypatch, capfd
-):
-  """Answers come first; and pictures that are drawn are told of."""
-  num_drawn = 0
-
-  def save_gif(thinking, path):
-    nonlocal num_drawn
-    num_drawn += 1
-    if num_drawn == 2:
-      raise KeyboardInterrupt
-
-  monkeypatch.setattr(animation, "save_gif", save_gif)
-  source = _write(tmp_path, [QUESTION] * 3)
-  output = tmp_path / "answers.csv"
-  folder = tmp_path / "pictures"
   with pytest.raises(KeyboardInterrupt):
-    predict.predict_file(_solver(), source, str(output), str(folder))
-  assert len(_read(output)) == 3
-  answers_told, pictures_told = capfd.readouterr().err.splitlines()
-  assert answers_told.endswith(str(output))
-  assert pictures_told == (
-    f"3 pictures of the first 3 puzzles (at most 20): {folder}"
-  )
+    predict.predict_file(_solver(batch_size=2), source, str(output), draw)

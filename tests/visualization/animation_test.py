@@ -3,10 +3,8 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from trm_jax import errors
 from trm_jax.core import types
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
@@ -140,35 +138,23 @@ def test_the_legend_names_only_what_there_is():
   assert "crossed" in words(_arc([[1]], [[[1]]], [[1]]))
 
 
-# --- files -----------------------------------------------------------------
+# --- images ----------------------------------------------------------------
 
 
-def test_steps_are_written_as_a_picture_of_what_was_asked_for(tmp_path):
+def test_a_picture_has_the_steps_that_were_asked_for():
   trace = _sudoku([_but({1: 5}), _but({2: 5}), _but({})])
-  sizes = []
-  for steps in ((1,), (1, 3)):
-    animation.save_steps(trace, tmp_path / "a/steps.png", steps=steps)
-    with Image.open(tmp_path / "a/steps.png") as image:
-      image.load()
-      assert image.format == "PNG"
-      sizes.append(image.size)
-  assert sizes[0][0] < sizes[1][0]
+  few, many = (animation.draw_steps(trace, steps) for steps in ((1,), (1, 3)))
+  assert few.width < many.width
+  with Image.open(io.BytesIO(animation.png(few))) as image:
+    assert (image.format, image.size) == ("PNG", few.size)
 
 
-def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
-  (tmp_path / "file").write_text("")
-  with pytest.raises(errors.UserError, match=r"cannot write .*steps\.png"):
-    animation.save_steps(
-      _sudoku([_but({})]), tmp_path / "file/steps.png", steps=(1,)
-    )
-
-
-def test_the_gif_has_a_frame_for_each_step_and_rests_at_the_end(tmp_path):
-  answers = [_but({1: 5}), _but({1: 5}), _but({2: 5}), _but({}), _but({})]
-  animation.save_gif(_sudoku(answers), tmp_path / "puzzle.gif")
-  with Image.open(tmp_path / "puzzle.gif") as image:
+def test_the_gif_has_a_frame_for_each_step_up_to_the_last_change():
+  answers = [_but({1: 5}), _but({1: 5}), _but({2: 5}), *[_but({})] * 3]
+  content = animation.gif(_sudoku(answers))
+  with Image.open(io.BytesIO(content)) as image:
     assert image.format == "GIF"
-    assert image.n_frames == len(answers)
+    assert image.n_frames == 4
     assert image.info["loop"] == 0  # for ever
     times, filled = [], []
     for number in range(image.n_frames):
@@ -178,7 +164,7 @@ def test_the_gif_has_a_frame_for_each_step_and_rests_at_the_end(tmp_path):
       bar = (top[..., 2] > top[..., 0] + 80).sum()
       filled.append(int(bar))
   change, pause, end = times[0], times[1], times[-1]
-  assert times == [change, pause, change, change, end]
+  assert times == [change, pause, change, end]
   assert pause < change < end
   assert filled == sorted(set(filled))  # it becomes surer with each step
 
@@ -216,19 +202,23 @@ def test_the_example_is_the_solved_puzzle_that_took_longest():
   assert picked.titles == ("step 1", "step 3")
   np.testing.assert_array_equal(picked.trace.solution, [2, 2])
   np.testing.assert_array_equal(picked.trace.answers, [[9, 9], [2, 2]])
-  assert picked.text().splitlines() == [
+  assert picked.text(width=37).splitlines() == [
     "question   step 1   step 3   solution",
     "22         99       22       22",
   ]
+  assert picked.text(width=36).splitlines() == [  # what comes first is left out
+    "question   step 3   solution",
+    "22         22       22",
+  ]
+  assert picked.text(width=27) == ""
 
 
-def test_titles_of_the_examples_answers_say_what_is_counted(tmp_path):
+def test_titles_of_the_examples_answers_say_what_is_counted():
   picked = _picked("rollouts", numbers=(1, 2, 4), shown=(1, 4))
   assert picked.titles == ("best of 1", "best of 4")
   np.testing.assert_array_equal(picked.trace.answers[1], [2, 2])
   assert _picked("adaptive", (1, 2, 16), (16,)).titles == ("answer",)
-  picked.save_picture(tmp_path / "example.png")
-  with Image.open(tmp_path / "example.png") as image:
+  with Image.open(io.BytesIO(picked.picture())) as image:
     image.load()
 
 
@@ -243,4 +233,4 @@ def test_an_example_without_a_known_solution_shows_none():
     np.array([[[4, 5]]]),
     (1,),
   )
-  assert picked.text().splitlines() == ["question   step 1", "23         45"]
+  assert picked.text(80).splitlines() == ["question   step 1", "23         45"]

@@ -32,9 +32,11 @@ def _drawn(shown, tokens, *, given=(), wrong=(), changed=(), cell=40):
   image = grid_image.draw_grid(
     shown,
     tokens,
-    grid_image.Marks(given=at(given), wrong=at(wrong), changed=at(changed)),
-    extent=extent,
-    cell=cell,
+    extent,
+    cell,
+    given=at(given),
+    wrong=at(wrong),
+    changed=at(changed),
   )
   border = (image.width - cell * extent.cols) // 2
   pixels = np.asarray(image, int)

@@ -6,7 +6,7 @@ The file is the official `identifiers.json`, a JSON list of strings whose entry
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -17,14 +17,7 @@ BLANK = "<blank>"
 FILE = "identifiers.json"  # the official file name
 
 
-def _encoded(identifiers: Sequence[str]) -> Iterator[bytes]:
-  """Yields the bytes of the file in pieces, formatted as by `json.dump`."""
-  for index, identifier in enumerate(identifiers):
-    yield (", " if index else "[").encode() + json.dumps(identifier).encode()
-  yield b"]" if identifiers else b"[]"
-
-
-def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
+def write(path: epath.PathLike, identifiers: list[str]) -> None:
   """Writes identifiers atomically.
 
   Args:
@@ -35,15 +28,12 @@ def write(path: epath.PathLike, identifiers: Sequence[str]) -> None:
     UserError: if the file cannot be written.
   """
   with files.writing(path) as file:
-    file.writelines(_encoded(identifiers))
+    file.write(json.dumps(identifiers).encode())
 
 
-def digest(identifiers: Sequence[str]) -> str:
+def digest(identifiers: list[str]) -> str:
   """Returns the hex SHA-256 of the file that `write` would write."""
-  result = hashlib.sha256()
-  for piece in _encoded(identifiers):
-    result.update(piece)
-  return result.hexdigest()
+  return hashlib.sha256(json.dumps(identifiers).encode()).hexdigest()
 
 
 def read(path: epath.PathLike) -> list[str]:

@@ -16,7 +16,6 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import identifiers, puzzle_set
 from trm_jax.data import task as task_lib
-from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
 
 _METADATA = "dataset.json"
@@ -47,8 +46,8 @@ def is_official(source: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class OfficialSet(puzzle_set.Grouped):
-  """One split of such a folder; satisfies `puzzle_set.Puzzles`.
+class OfficialSet(puzzle_set.Puzzles):
+  """One split of such a folder.
 
   Attributes:
     folder: Folder of the split.
@@ -202,7 +201,7 @@ def _array_path(folder: pathlib.Path, field: str) -> pathlib.Path:
 def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
   """Reads a split's dataset.json and validates what is used of it."""
   path = folder / _METADATA
-  metadata = _read_object(path, "config.data.source must have train/ and test/")
+  metadata = read_object(path, "config.data.source must have train/ and test/")
   for key in _COUNTS:
     value = metadata.get(key)
     if type(value) is not int or value < 1:  # type(), as True is an int
@@ -223,7 +222,16 @@ def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
   return metadata
 
 
-def _read_object(path: pathlib.Path, advice: str) -> dict[str, Any]:
+def read_object(path: pathlib.Path, advice: str) -> dict[str, Any]:
+  """Reads a JSON object.
+
+  Args:
+    path: The file.
+    advice: What is needed, should it be missing.
+
+  Raises:
+    UserError: if the file cannot be read or is not an object.
+  """
   try:
     content = path.read_bytes()
   except OSError as error:
@@ -297,8 +305,6 @@ def _check_indices(
 
 # --- tasks -------------------------------------------------------------------
 
-_TEST_PUZZLES = "test_puzzles.json"
-
 
 def load(
   data: config_lib.DataConfig,
@@ -370,114 +376,3 @@ def _check_size(
       f"{source} has {found[0]} tokens and {found[1]} cells, expected"
       f" {expected[0]} and {expected[1]}: is config.data.task the right one?"
     )
-
-
-def augmentation_table(
-  source: str, test: puzzle_set.Puzzles, names: list[str]
-) -> task_lib.AugmentationTable:
-  """Reads the augmentations of an official ARC data set.
-
-  Args:
-    source: The folder.
-    test: Its test split.
-    names: Its identifiers.
-
-  Returns:
-    The augmentations of the test split.
-
-  Raises:
-    UserError: if test_puzzles.json is missing, damaged or of other puzzles.
-  """
-  folder = pathlib.Path(source).expanduser()
-  path = folder / _TEST_PUZZLES
-  values = _read_object(path, f"{source} must have {_TEST_PUZZLES}")
-  tasks = {
-    name: arc_tasks.parse_task(name, value, solutions=None, where=str(path))
-    for name, value in values.items()
-  }
-  variants = [
-    arc_grids.parse_name(
-      names[row], where=f"{folder}/identifiers.json entry {row}"
-    )
-    for row in test.puzzle_ids.tolist()
-  ]
-  chosen = []
-  for group in range(test.num_groups):
-    first, end = test.group_indices[group : group + 2].tolist()
-    members = sorted({variants[p][0] for p in range(first, end)})
-    name = members[0]
-    if len(members) > 1:
-      raise errors.UserError(
-        f"{source} is inconsistent: by its identifiers.json, group {group} of"
-        f" its test set has variants of {name!r} and of {members[1]!r}"
-      )
-    if name not in tasks:
-      raise errors.UserError(
-        f"{path} has no task {name!r}, which is in the test set by"
-        " identifiers.json: they belong to two data sets"
-      )
-    sizes = np.diff(test.puzzle_indices[first : end + 1])
-    wrong = sizes[sizes != len(tasks[name].test)]
-    if wrong.size:
-      raise errors.UserError(
-        f"{path} does not match the test set: the task {name!r} has"
-        f" {len(tasks[name].test)} test inputs there, {wrong[0]} here"
-      )
-    chosen.append(tasks[name])
-  digits = "".join(colours for _, _, colours in variants).encode("ascii")
-  result = task_lib.AugmentationTable(
-    tasks=tuple(chosen),
-    transforms=np.array([transform for _, transform, _ in variants], np.uint8),
-    colours=np.frombuffer(digits, np.uint8).reshape(len(variants), -1)
-    - np.uint8(ord("0")),
-  )
-  _check_variants(source, test, result)
-  return result
-
-
-def _check_variants(
-  source: str, test: puzzle_set.Puzzles, made: task_lib.AugmentationTable
-) -> None:
-  """Raises UserError unless variants match their identifiers.
-
-  Only the first and the last variant of each task are checked, which is enough
-  to find mixed-up files. The evaluation checks each of them.
-  """
-  ends = np.stack([test.group_indices[:-1], test.group_indices[1:] - 1], axis=1)
-  for group, puzzles in enumerate(ends.tolist()):
-    task = made.tasks[group]
-    for puzzle in puzzles:
-      first, end = test.puzzle_indices[puzzle : puzzle + 2].tolist()
-      examples = np.arange(first, end)
-      inputs, _ = test.fetch(examples, np.full(len(examples), puzzle))
-      for grid, pair in zip(arc_grids.crop(inputs), task.test, strict=True):
-        original = arc_grids.invert(
-          grid,
-          transform=int(made.transforms[puzzle]),
-          colours=made.colours[puzzle],
-        )
-        if not np.array_equal(original, pair.input):
-          raise errors.UserError(
-            f"{source} is inconsistent: puzzle {puzzle} of its test set"
-            f" is not the variant of {task.name!r} by identifiers.json and"
-            " test_puzzles.json"
-          )
-
-
-def learned_pairs(train: puzzle_set.Puzzles) -> list[arc_tasks.Pair]:
-  """Returns the pairs of all originals, the first puzzle of each group."""
-  originals = train.group_indices[:-1]
-  sizes = np.diff(train.puzzle_indices)[originals]
-  examples = np.concatenate(
-    [
-      np.arange(
-        train.puzzle_indices[puzzle], train.puzzle_indices[puzzle] + size
-      )
-      for puzzle, size in zip(originals.tolist(), sizes.tolist(), strict=True)
-    ]
-  )
-  inputs, labels = train.fetch(examples, np.repeat(originals, sizes))
-  return [
-    arc_tasks.Pair(input=arc_grids.find(x), output=arc_grids.find(y))
-    for x, y in zip(inputs, labels, strict=True)
-  ]

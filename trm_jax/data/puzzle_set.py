@@ -1,16 +1,24 @@
 """Sets of puzzles: the common form of every task's data."""
 
+import abc
 import dataclasses
 import hashlib
-from typing import Protocol
 
 import numpy as np
 
 NO_LABEL = 0  # token of a cell without a label, in every task
 
 
-class Grouped:
-  """Sizes of a set of puzzles, from its index arrays; see `Puzzles`."""
+class Puzzles(abc.ABC):
+  """A set of puzzles, as the sampler and the loader need it.
+
+  `PuzzleSet` keeps its examples in memory; others build them on access.
+
+  Attributes:
+    puzzle_ids: Row of the puzzle table for each puzzle, int32 [N].
+    puzzle_indices: Puzzle p has the examples [p] to [p + 1] - 1, int64 [N + 1].
+    group_indices: Group g has the puzzles [g] to [g + 1] - 1, int64 [G + 1].
+  """
 
   puzzle_ids: np.ndarray
   puzzle_indices: np.ndarray
@@ -31,41 +39,12 @@ class Grouped:
     """G."""
     return len(self.group_indices) - 1
 
-
-class Puzzles(Protocol):
-  """A set of puzzles, as the sampler and the loader need it.
-
-  `PuzzleSet` keeps its examples in memory; others build them on access.
-  """
-
   @property
-  def puzzle_ids(self) -> np.ndarray:
-    """Row of the puzzle table for each puzzle, int32 [N]."""
-
-  @property
-  def puzzle_indices(self) -> np.ndarray:
-    """Puzzle p has the examples [p] to [p + 1] - 1, int64 [N + 1]."""
-
-  @property
-  def group_indices(self) -> np.ndarray:
-    """Group g has the puzzles [g] to [g + 1] - 1, int64 [G + 1]."""
-
-  @property
-  def num_examples(self) -> int:
-    """E."""
-
-  @property
-  def num_puzzles(self) -> int:
-    """N."""
-
-  @property
-  def num_groups(self) -> int:
-    """G."""
-
-  @property
+  @abc.abstractmethod
   def seq_len(self) -> int:
     """L."""
 
+  @abc.abstractmethod
   def fetch(
     self, examples: np.ndarray, puzzles: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +58,7 @@ class Puzzles(Protocol):
       Inputs and labels, uint8 [b, L] each; label 0 for none.
     """
 
+  @abc.abstractmethod
   def fingerprint(self) -> str:
     """Returns a hex digest of the contents."""
 
@@ -94,7 +74,7 @@ def puzzles_of(examples: np.ndarray, puzzle_indices: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class PuzzleSet(Grouped):
+class PuzzleSet(Puzzles):
   """Un-augmented puzzles in memory: groups of puzzles of examples.
 
   An example is a pair of input and label. For ARC, a puzzle has the examples of
@@ -133,15 +113,6 @@ class PuzzleSet(Grouped):
       raise ValueError(
         f"inputs are {self.inputs.shape}, labels {self.labels.shape}"
       )
-    _check_indices("puzzle_indices", self.puzzle_indices, len(self.inputs))
-    _check_indices("group_indices", self.group_indices, self.num_puzzles)
-    if len(self.puzzle_indices) != self.num_puzzles + 1:
-      raise ValueError(
-        f"{self.num_puzzles} puzzle_ids but "
-        f"{len(self.puzzle_indices)} puzzle_indices"
-      )
-    if self.puzzle_ids.min() < 0:
-      raise ValueError("puzzle_ids has negative numbers")
 
   @classmethod
   def single(cls, inputs: np.ndarray, labels: np.ndarray) -> "PuzzleSet":
@@ -204,20 +175,12 @@ class PuzzleSet(Grouped):
     return digest.hexdigest()
 
 
-def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
-  """Raises ValueError unless indices split 0..count into non-empty parts."""
-  if len(indices) < 2 or indices[0] != 0 or indices[-1] != count:
-    raise ValueError(f"{name} does not go from 0 to {count}, at least one part")
-  if (np.diff(indices) < 1).any():
-    raise ValueError(f"{name} has an empty or negative part")
-
-
 # --- subsets -----------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Subset(Grouped):
-  """The first puzzles of the first groups of a set; satisfies `Puzzles`.
+class Subset(Puzzles):
+  """The first puzzles of the first groups of a set.
 
   Attributes:
     whole: The set.

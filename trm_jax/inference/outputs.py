@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from typing import IO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -22,6 +22,25 @@ from trm_jax.inference import inputs
 Writable = IO[bytes] | gzip.GzipFile
 
 HEADER = ("question", "answer", "confidence", "steps", "valid", "error")
+MOST_DRAWN = 20  # puzzles
+
+
+class DrawnPuzzle(NamedTuple):
+  """A puzzle to be drawn.
+
+  Attributes:
+    name: Name of the files, without ending.
+    tokens: The question, uint8 [L].
+    row: Row of the puzzle table.
+  """
+
+  name: str
+  tokens: np.ndarray
+  row: int = 0
+
+
+# Draws the first `MOST_DRAWN` puzzles of an input.
+Draw = Callable[[Sequence[DrawnPuzzle]], None]
 
 
 @contextlib.contextmanager

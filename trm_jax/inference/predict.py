@@ -13,14 +13,16 @@ from trm_jax import errors
 from trm_jax.data import tasks
 from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs, outputs, predict_arc
-from trm_jax.inference import pictures as pictures_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
 from trm_jax.runtime import program as program_lib
 
 
 def predict_file(
-  solver: solver_lib.Solver, input_path: str, output_path: str, pictures: str
+  solver: solver_lib.Solver,
+  input_path: str,
+  output_path: str,
+  draw: outputs.Draw | None = None,
 ) -> None:
   """Answers the puzzles of a file, a pipe or the command line.
 
@@ -39,15 +41,14 @@ def predict_file(
     solver: The trained network.
     input_path: As `inputs.read_blocks` or `inputs.read_tasks` takes it.
     output_path: As for `outputs.writing`.
-    pictures: Folder for pictures of the first puzzles (see `pictures.draw`), or
-      "".
+    draw: Draws the first puzzles, after the answers have been written.
 
   Raises:
     UserError: nothing can be read or written; or, after the answers have been
       written, some rows were invalid.
   """
   if tasks.get(solver.config.data).is_arc:
-    predict_arc.predict_tasks(solver, input_path, output_path, pictures)
+    predict_arc.predict_tasks(solver, input_path, output_path, draw)
     return
   summary = _Summary()
   progress = evaluate.Progress("puzzles")
@@ -67,8 +68,8 @@ def predict_file(
     summary.check_any_answered()
   place = outputs.place(output_path)
   processes.log_once(summary.text(solver, place))
-  if pictures:
-    pictures_lib.draw(solver, summary.first_puzzles, pictures)
+  if draw:
+    draw(summary.first_puzzles)
   summary.check_all_answered(place)
 
 
@@ -108,7 +109,7 @@ class _Summary:
     num_valid: Answers that are valid by the rules; None without rules.
     confidence: Sum over the answers.
     steps: Sum over the answers.
-    first_puzzles: Puzzles to be drawn, at most `pictures.MOST`.
+    first_puzzles: Puzzles to be drawn, at most `outputs.MOST_DRAWN`.
   """
 
   num_rows: int = 0
@@ -117,7 +118,7 @@ class _Summary:
   num_valid: int | None = None
   confidence: float = 0.0
   steps: int = 0
-  first_puzzles: list[pictures_lib.Puzzle] = dataclasses.field(
+  first_puzzles: list[outputs.DrawnPuzzle] = dataclasses.field(
     default_factory=list
   )
 
@@ -133,9 +134,9 @@ class _Summary:
       if fault:
         self.num_invalid += 1
         self.first_fault = self.first_fault or fault
-      elif len(self.first_puzzles) < pictures_lib.MOST:
+      elif len(self.first_puzzles) < outputs.MOST_DRAWN:
         self.first_puzzles.append(
-          pictures_lib.Puzzle(name=f"puzzle_{number}", tokens=next(tokens))
+          outputs.DrawnPuzzle(name=f"puzzle_{number}", tokens=next(tokens))
         )
     self.num_rows += len(block.faults)
     self.confidence += float(predictions.confidence.sum(dtype=np.float64))

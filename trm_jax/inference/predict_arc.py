@@ -22,7 +22,6 @@ from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
 from trm_jax.evaluation import evaluate, voting
 from trm_jax.inference import inputs, outputs
-from trm_jax.inference import pictures as pictures_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
 
@@ -36,7 +35,10 @@ _DIGITS = 6  # of fractions in the details; no more are exact
 
 
 def predict_tasks(
-  solver: solver_lib.Solver, input_path: str, output_path: str, pictures: str
+  solver: solver_lib.Solver,
+  input_path: str,
+  output_path: str,
+  draw: outputs.Draw | None = None,
 ) -> None:
   """Answers the test inputs of ARC tasks with two attempts each.
 
@@ -55,8 +57,7 @@ def predict_tasks(
     solver: The trained network.
     input_path: As for `inputs.read_tasks`.
     output_path: As for `outputs.writing`; only the submission is printed.
-    pictures: As for `predict.predict_file`; the test inputs of the first
-      original tasks are drawn.
+    draw: Draws the test inputs of the first original tasks.
 
   Raises:
     UserError: nothing can be read or written; or, after the answers have been
@@ -91,8 +92,8 @@ def predict_tasks(
     f" {solver.path}: {place}"
     f"{f'; details: {details_path}' if details_path else ''}"
   )
-  if pictures:
-    pictures_lib.draw(solver, variants.originals(), pictures)
+  if draw:
+    draw(variants.originals())
   if given.faults:
     raise errors.UserError(
       f"{_faults(given)}; the answers to the others are in {place}"
@@ -153,10 +154,10 @@ class _Variants:
       dataclasses.replace(puzzles, puzzle_ids=rows[puzzles.puzzle_ids]),
     )
 
-  def originals(self) -> list[pictures_lib.Puzzle]:
+  def originals(self) -> list[outputs.DrawnPuzzle]:
     """Returns the test inputs of the original tasks, to be drawn."""
     return [
-      pictures_lib.Puzzle(
+      outputs.DrawnPuzzle(
         name=f"{task.name}_test_{number}",
         tokens=arc_grids.encode(pair.input),
         row=self.rows[task.name],

@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from etils import epath
 from PIL import Image
 
 from trm_jax.core import types
-from trm_jax.data import files, puzzle_set
+from trm_jax.data import puzzle_set
 from trm_jax.data import task as task_lib
 from trm_jax.visualization import grid_image
 
@@ -72,6 +71,14 @@ class AnswerTrace:
     answer = self.answer(step)
     return answer != (answer if before is None else self.answer(before))
 
+  def changes(self) -> list[int]:
+    """Returns the steps that changed the answer, the first among them."""
+    return [
+      step
+      for step in range(1, self.num_steps + 1)
+      if step == 1 or self.changed(step, step - 1).any()
+    ]
+
   def key_steps(self, max_steps: int) -> tuple[int, ...]:
     """Returns the steps to show: those that changed the answer, and the last.
 
@@ -79,12 +86,7 @@ class AnswerTrace:
       max_steps: Maximum number of them, at least 2; the rest are left out
         evenly.
     """
-    changes = [
-      step
-      for step in range(1, self.num_steps + 1)
-      if step == 1 or self.changed(step, step - 1).any()
-    ]
-    steps = sorted({*changes, self.num_steps})
+    steps = sorted({*self.changes(), self.num_steps})
     if len(steps) > max_steps:
       chosen = np.linspace(0, len(steps) - 1, max_steps).round().astype(int)
       steps = [steps[place] for place in chosen]
@@ -115,24 +117,23 @@ def draw_panels(
   question_extent = grid_image.extent(look, [trace.question])
   answer_extent = grid_image.extent(look, [*answers, *known])
   common = min(question_extent.cell, answer_extent.cell)
-  nowhere = np.full(trace.question.shape, False)
 
   def unmarked(tokens):
-    given = trace.question == tokens
-    marks = grid_image.Marks(given=given, wrong=nowhere, changed=nowhere)
     extent = grid_image.extent(look, [tokens])
     # Next to a large answer, a small question would be unreadable.
     cell = max(common, min(extent.cell, _SMALLEST))
-    return grid_image.draw_grid(look, tokens, marks, extent=extent, cell=cell)
+    given = trace.question == tokens
+    return grid_image.draw_grid(look, tokens, extent, cell, given=given)
 
   def marked(step, title, answer, before):
-    marks = grid_image.Marks(
+    image = grid_image.draw_grid(
+      look,
+      answer,
+      answer_extent,
+      common,
       given=trace.question == answer,
       wrong=trace.wrong(step),
       changed=trace.changed(step, before),
-    )
-    image = grid_image.draw_grid(
-      look, answer, marks, extent=answer_extent, cell=common
     )
     return grid_image.Panel(title, image, trace.confidence_after(step))
 
@@ -170,40 +171,13 @@ def draw_steps(
   return grid_image.draw_sheet(panels, list(legend(trace)))
 
 
-def save_steps(
-  trace: AnswerTrace, path: epath.PathLike, *, steps: Sequence[int]
-) -> None:
-  """Writes a picture of some steps.
-
-  Args:
-    trace: The puzzle.
-    path: PNG file to write.
-    steps: As for `draw_panels`.
-
-  Raises:
-    UserError: if it cannot be written.
-  """
-  with files.writing(path) as file:
-    file.write(png(draw_steps(trace, steps)))
-
-
-def save_gif(trace: AnswerTrace, path: epath.PathLike) -> None:
-  """Writes an animation with a frame per step.
-
-  Args:
-    trace: The puzzle.
-    path: GIF file to write.
-
-  Raises:
-    UserError: if it cannot be written.
-  """
-  with files.writing(path) as file:
-    file.write(gif(trace))
-
-
 def gif(trace: AnswerTrace) -> bytes:
-  """Returns an animated GIF with a frame per step, which loops forever."""
-  steps = range(1, trace.num_steps + 1)
+  """Returns an animated GIF with a frame per step, which loops forever.
+
+  It ends with the last step that changed the answer.
+  """
+  changes = trace.changes()
+  steps = range(1, changes[-1] + 1)
   question, answers, _ = draw_panels(
     trace, steps, titles=[f"step {step} of {trace.num_steps}" for step in steps]
   )
@@ -214,8 +188,7 @@ def gif(trace: AnswerTrace) -> bytes:
     frames.append(
       sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX)
     )
-    has_change = step == 1 or trace.changed(step, step - 1).any()
-    milliseconds.append(_CHANGE if has_change else _PAUSE)
+    milliseconds.append(_CHANGE if step in changes else _PAUSE)
   milliseconds[-1] = _END
   content = io.BytesIO()
   frames[0].save(
@@ -298,14 +271,18 @@ class Example:
   trace: AnswerTrace
   titles: tuple[str, ...]
 
-  def save_picture(self, path: epath.PathLike) -> None:
-    """Writes the example as a PNG."""
+  def picture(self) -> bytes:
+    """Returns the example as a PNG."""
     steps = range(1, self.trace.num_steps + 1)
-    with files.writing(path) as file:
-      file.write(png(draw_steps(self.trace, steps, titles=self.titles)))
+    return png(draw_steps(self.trace, steps, titles=self.titles))
 
-  def text(self) -> str:
-    """Returns question, answers and solution side by side, for a terminal."""
+  def text(self, width: int) -> str:
+    """Returns question, answers and solution side by side, for a terminal.
+
+    Args:
+      width: Characters of a line; the first answers are left out where it is
+        too small for all, and everything where it is too small for the last.
+    """
     trace = self.trace
     panels = {"question": trace.question}
     for step, title in enumerate(self.titles, 1):
@@ -316,13 +293,15 @@ class Example:
       [title, *trace.look.text(tokens).splitlines()]
       for title, tokens in panels.items()
     ]
-    widths = [max(len(line) for line in column) for column in columns]
-    return "\n".join(
-      "   ".join(
-        cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-      ).rstrip()
-      for line in itertools.zip_longest(*columns, fillvalue="")
-    )
+    for _ in self.titles:
+      widths = [max(map(len, column)) for column in columns]
+      if sum(widths) + 3 * (len(widths) - 1) <= width:
+        return "\n".join(
+          "   ".join(map(str.ljust, line, widths)).rstrip()
+          for line in itertools.zip_longest(*columns, fillvalue="")
+        )
+      del columns[1]
+    return ""
 
 
 def pick(

@@ -1,14 +1,13 @@
 """Statistics of confidence: how often it agrees with correctness."""
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 THRESHOLD = 0.5  # confidence from which an answer counts as predicted correct
 
 
-@dataclasses.dataclass(frozen=True)
-class AnswerStats:
+class AnswerStats(NamedTuple):
   """Results of N puzzles.
 
   Attributes:
@@ -28,16 +27,10 @@ class AnswerStats:
   def rated(self) -> "AnswerStats":
     """The puzzles with a known solution and a confidence that is not NaN."""
     rows = self.known & ~np.isnan(self.confidence)
-    return AnswerStats(
-      confidence=self.confidence[rows],
-      steps=self.steps[rows],
-      known=self.known[rows],
-      exact=self.exact[rows],
-    )
+    return AnswerStats(*(values[rows] for values in self))
 
 
-@dataclasses.dataclass(frozen=True)
-class Bins:
+class Bins(NamedTuple):
   """Answers binned by confidence, in B bins of equal width.
 
   Attributes:

@@ -4,13 +4,14 @@ No mark relies on color alone: an incorrect symbol is underlined as well, an
 incorrect color is crossed, and a changed cell is shaded or framed.
 """
 
-import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from trm_jax.data import task as task_lib
@@ -31,23 +32,7 @@ _NARROWEST = 250  # column: a title must fit
 _MAX_IN_ROW = 4  # panels
 
 
-@dataclasses.dataclass(frozen=True)
-class Marks:
-  """Marks of a grid's cells.
-
-  Attributes:
-    given: Cells equal to the question's, bool [L].
-    wrong: Cells that differ from the solution, bool [L].
-    changed: Cells that differ from the previous answer, bool [L].
-  """
-
-  given: np.ndarray
-  wrong: np.ndarray
-  changed: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
   """The part of a grid that is drawn: its first rows and columns."""
 
   rows: int
@@ -59,8 +44,7 @@ class Extent:
     return min(_LARGEST_CELL, _LARGEST_SIDE // max(self.rows, self.cols))
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
   """A grid's image with its title.
 
   Attributes:
@@ -74,8 +58,7 @@ class Panel:
   confidence: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class LegendEntry:
+class LegendEntry(NamedTuple):
   """What a mark means.
 
   Attributes:
@@ -90,10 +73,9 @@ class LegendEntry:
 @functools.cache
 def _load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
   """Loads Matplotlib's own font, available on every machine."""
-  properties = font_manager.FontProperties(
-    family="DejaVu Sans", weight="bold" if bold else "normal"
-  )
-  return ImageFont.truetype(font_manager.findfont(properties), size)
+  name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+  folder = pathlib.Path(matplotlib.get_data_path()) / "fonts/ttf"
+  return ImageFont.truetype(folder / name, size)
 
 
 def percent(share: float) -> str:
@@ -131,19 +113,20 @@ def is_cell(look: task_lib.Look, tokens: np.ndarray) -> np.ndarray:
 def draw_grid(
   look: task_lib.Look,
   tokens: np.ndarray,
-  marks: Marks,
-  *,
   extent: Extent,
   cell: int,
+  **marks: np.ndarray,
 ) -> Image.Image:
   """Draws a grid.
 
   Args:
     look: Look of the grid.
     tokens: Its tokens, [L].
-    marks: Marks of its cells.
     extent: The part of it to draw.
     cell: Side of a cell in pixels.
+    **marks: Cells that are `given` (equal to the question's), `wrong` (differ
+      from the solution) or `changed` (differ from the previous answer), bool
+      [L] each; by default none.
 
   Returns:
     An RGB image of the cells with a border.
@@ -153,15 +136,14 @@ def draw_grid(
   image = Image.new("RGB", size, _PAPER)
   for row, col in np.ndindex(extent.rows, extent.cols):
     place = row * look.cols + col
-    token, wrong = int(tokens[place]), bool(marks.wrong[place])
+    token = int(tokens[place])
+    marked = {name: bool(cells[place]) for name, cells in marks.items()}
     drawn = _draw_cell(
       cell,
-      symbol=_symbol(look, token, wrong=wrong),
+      symbol=_symbol(look, token, wrong=marked.get("wrong", False)),
       fill=_fill(look, token) if look.colours else None,
       outline=_LINE if cell >= _FINE_CELL or look.cut else "",
-      given=bool(marks.given[place]),
-      wrong=wrong,
-      changed=bool(marks.changed[place]),
+      **marked,
     )
     image.paste(drawn, (border + col * cell, border + row * cell))
   _draw_lines(ImageDraw.Draw(image), look, extent, cell, border)
@@ -255,9 +237,9 @@ def _draw_cell(
     symbol: Character in it.
     fill: Its color, "" for an absent cell; None where symbols are drawn.
     outline: Color of its edge; "" for `fill`.
-    given: As in `Marks`.
-    wrong: As in `Marks`.
-    changed: As in `Marks`.
+    given: As in `draw_grid`; so are `wrong` and `changed`.
+    wrong: Underlined or crossed.
+    changed: Shaded or framed.
   """
   image = Image.new("RGB", (side, side), _PAPER)
   pen = ImageDraw.Draw(image)

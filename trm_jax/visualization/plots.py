@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 from etils import epath
 from matplotlib import axes as axes_lib
@@ -37,6 +38,8 @@ class Theme:
 LIGHT = Theme("#1b1b1b", "#c9c9c9", ("#0060a0", "#c05000", "#007a5a"))
 DARK = Theme("#e6e6e6", "#4a4a4a", ("#6cb8f0", "#f0a050", "#4ccfa8"))
 _LINES, _MARKERS = ("-", "--", "-."), ("o", "s", "^")
+# Whatever the user's own settings are, e.g. LaTeX for all text.
+_our_style = matplotlib.style.context("default")
 _SIZE = (4.4, 2.9)  # inches; readable on a phone
 _MAX_MARKERS = 20  # per line
 _MAX_LABELS = 8  # above bars
@@ -56,6 +59,7 @@ _STYLES = {
 }
 
 
+@_our_style
 def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
   """Plots losses and accuracies over supervision steps.
 
@@ -74,6 +78,7 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
     picture.savefig(file, format="png", dpi=110)
 
 
+@_our_style
 def training(
   rows: Sequence[Mapping[str, Any]], what: str, theme: Theme
 ) -> bytes:
@@ -131,6 +136,7 @@ def _draw_training(
   axes.grid(color=theme.grid, linewidth=0.6)
 
 
+@_our_style
 def accuracy(report: report_lib.EvalResult, theme: Theme) -> bytes:
   """Plots accuracy by number of supervision steps or rollouts; an SVG."""
   picture, axes = _chart(theme)
@@ -162,6 +168,7 @@ def accuracy(report: report_lib.EvalResult, theme: Theme) -> bytes:
   return _svg(picture, axes, theme)
 
 
+@_our_style
 def reliability(bins: calibration.Bins, theme: Theme) -> bytes:
   """Plots accuracy by confidence; an SVG."""
   picture, axes = _chart(theme)
@@ -191,6 +198,7 @@ def reliability(bins: calibration.Bins, theme: Theme) -> bytes:
   return _svg(picture, axes, theme)
 
 
+@_our_style
 def steps_used(steps: np.ndarray, theme: Theme) -> bytes:
   """Plots a histogram of the supervision steps used, [N]; an SVG."""
   picture, axes = _chart(theme)

@@ -109,14 +109,8 @@ class Collector:
   @property
   def stats(self) -> calibration.AnswerStats:
     """The statistics of all puzzles so far."""
-    return calibration.AnswerStats(
-      **{
-        field.name: np.concatenate(
-          [getattr(part, field.name) for part in self._stats]
-        )
-        for field in dataclasses.fields(calibration.AnswerStats)
-      }
-    )
+    columns = zip(*self._stats, strict=True)
+    return calibration.AnswerStats(*map(np.concatenate, columns))
 
   @property
   def puzzles(self) -> dict[str, list[Puzzle]]:
@@ -299,17 +293,11 @@ def most_interesting(puzzles: Iterable[ShownPuzzle]) -> ShownPuzzle | None:
   Args:
     puzzles: To choose from; those without steps are passed over.
   """
-
-  def interest(shown: ShownPuzzle) -> tuple[bool, int]:
-    trace = shown.trace
-    num_changes = sum(
-      bool(trace.changed(step, step - 1).any())
-      for step in range(2, trace.num_steps + 1)
-    )
-    return shown.verdict == "correct", num_changes
-
-  moving = (one for one in puzzles if one.has_steps and one.trace.num_steps > 1)
-  return max(moving, key=interest, default=None)
+  return max(
+    (one for one in puzzles if one.has_steps and one.trace.num_steps > 1),
+    key=lambda one: (one.verdict == "correct", len(one.trace.changes())),
+    default=None,
+  )
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -75,6 +75,15 @@ def test_outputs_of_test_pairs_may_be_anywhere():
     assert _grids(task)[4:] == [[[5, 6]], [[6], [5]], [[8]], [[0]]]
 
 
+def test_null_is_an_unknown_output():
+  null = _changed("test", 0, "output", to=None)
+  assert _grids(_parse(null)) == _grids(_parse(TASK))
+  own = _changed("test", 0, "output", to=SOLUTIONS[0])
+  grid = np.array(SOLUTIONS[1], np.uint8)
+  assert _grids(_parse(own, solutions=[None, None])) == _grids(_parse(own))
+  assert _grids(_parse(own, solutions=[None, grid]))[-1] == SOLUTIONS[1]
+
+
 @pytest.mark.parametrize("side", [1, 30])
 def test_largest_and_smallest_grid(side):
   grid = np.arange(side * side).reshape(side, side) % 10
@@ -98,9 +107,10 @@ def test_largest_and_smallest_grid(side):
     (_lacking("train", 1, "input"), "train pair 2: has no input"),
     (_lacking("train", 1, "output"), "train pair 2: has no output"),
     (_lacking("test", 1, "input"), "test pair 2: has no input"),
+    (_changed("train", 0, "output", to=None), "train pair 1: has no output"),
     (
-      _changed("test", 0, "output", to=None),
-      "test pair 1: output is null, expected a list of rows",
+      {"examples": [[[[1]], [[2]]]]},  # as in BARC
+      'has ["examples"], expected an object with train and test, two lists',
     ),
     (
       _changed("train", 0, "input", to="12"),
@@ -267,6 +277,30 @@ def test_separate_files(tmp_path, above):
   (tasks,) = _read(tmp_path, "concept").values()
   assert [task.name for task in tasks] == ["a", "a10", "b"]
   assert _grids(tasks[1]) == [[[1, 2]], [[3]], [[5, 6]], None, [[8]], None]
+
+
+def test_folders_of_folders_and_capital_endings(tmp_path):
+  for path in ("Above/b.json", "Above/a1.json", "Below/a.JSON"):
+    _write(tmp_path / "concept" / path, FILE_TASK)
+  (tasks,) = _read(tmp_path, "concept").values()
+  assert [task.name for task in tasks] == ["a", "a1", "b"]
+  _write(tmp_path / "concept/Below/b.json", FILE_TASK)
+  with pytest.raises(errors.UserError, match=r"Below/b.json: a second task"):
+    _read(tmp_path, "concept")
+
+
+def test_misspelt_files_are_named(tmp_path):
+  _write(tmp_path / "arc-agi_x_challenge.json", {"a": FILE_TASK})
+  _write(tmp_path / "arc-agi_x2_solutions.json", {"a": SOLUTIONS})  # another's
+  with pytest.raises(
+    errors.UserError, match=r"; rename arc-agi_x_challenge\.j"
+  ):
+    _read(tmp_path, "x")
+  _write(tmp_path / "arc-agi_x_challenges.json", {"a": FILE_TASK})
+  assert _grids(_read(tmp_path, "x")["x"][0])[3] is None
+  _write(tmp_path / "arc-agi-x_solutions.json", {"a": SOLUTIONS})
+  with pytest.raises(errors.UserError, match=r"but arc-agi-x_\w+.json: rename"):
+    _read(tmp_path, "x")
 
 
 def test_missing_or_ambiguous_files_are_named(tmp_path):

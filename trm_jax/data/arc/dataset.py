@@ -21,8 +21,8 @@ _TRANSLATION_STREAM = 4
 _UNMOVED_STREAM = 5
 
 
-class AugmentedDataset(puzzle_set.Grouped):
-  """A `puzzle_set.Puzzles` whose groups are the variants of one task each.
+class AugmentedDataset(puzzle_set.Puzzles):
+  """Puzzles whose groups are the variants of one task each.
 
   Attributes:
     tasks: The task of each group, G.

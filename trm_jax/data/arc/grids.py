@@ -7,6 +7,7 @@ its grids and permutes the colours 1..9; 0, the background, is kept.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -114,6 +115,36 @@ def parse_name(name: str, *, where: str) -> tuple[str, int, str]:
       "'task|||t0|||0123456789' with t0 to t7 and each digit once, 0 first"
     )
   return match[1], int(match[2]), match[3]
+
+
+def parse_names(
+  names: Sequence[str], rows: Iterable[int], *, where: str
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+  """Parses some identifiers of a list.
+
+  Args:
+    names: Identifiers.
+    rows: Which of them, n.
+    where: File of the identifiers; begins an error message.
+
+  Returns:
+    The task of each, n, transforms, uint8 [n], and colours, uint8 [n, 10].
+
+  Raises:
+    UserError: as `parse_name`.
+  """
+  parsed = [
+    parse_name(names[row], where=f"{where} entry {row}") for row in rows
+  ]
+  tasks, transforms, digits = zip(*parsed, strict=True)
+  colours = np.frombuffer("".join(digits).encode(), np.uint8) - np.uint8(
+    ord("0")
+  )
+  return (
+    list(tasks),
+    np.array(transforms, np.uint8),
+    colours.reshape(-1, NUM_COLOURS),
+  )
 
 
 def encode(grid: np.ndarray, *, row: int = 0, column: int = 0) -> np.ndarray:

@@ -12,8 +12,8 @@ from trm_jax.data.arc import tasks as arc_tasks
 _NUM_NAMED = 3  # leaked tasks that a warning names
 
 
-def _mark(pair: arc_tasks.Pair) -> str:
-  """Returns a digest of a pair's grids."""
+def mark(pair: arc_tasks.Pair) -> str:
+  """Returns the mark of a pair, a digest of its grids."""
   digest = hashlib.blake2b(digest_size=8)
   for grid in (pair.input, pair.output):
     if grid is not None:
@@ -23,23 +23,14 @@ def _mark(pair: arc_tasks.Pair) -> str:
 
 def marks(tasks: Iterable[arc_tasks.ArcTask]) -> list[str]:
   """Returns the marks of tasks trained on with their test answers."""
-  return [
-    mark
-    for task in tasks
-    for mark in (
-      task.name,
-      *(_mark(pair) for pair in (*task.train, *task.test) if _known(pair)),
-    )
-  ]
+  result = []
+  for task in tasks:
+    result += [task.name, *_marks((*task.train, *task.test))]
+  return result
 
 
-def pair_marks(pairs: Iterable[arc_tasks.Pair]) -> list[str]:
-  """Returns the marks of pairs whose task is unknown."""
-  return [_mark(pair) for pair in pairs]
-
-
-def _known(pair: arc_tasks.Pair) -> bool:
-  return pair.output is not None
+def _marks(pairs: Iterable[arc_tasks.Pair]) -> list[str]:
+  return [mark(pair) for pair in pairs if pair.output is not None]
 
 
 def warning(
@@ -55,8 +46,7 @@ def warning(
   leaked = [
     task.name
     for task in tested
-    if task.name in known
-    or any(_mark(pair) in known for pair in task.test if _known(pair))
+    if task.name in known or not known.isdisjoint(_marks(task.test))
   ]
   if not leaked:
     return ""

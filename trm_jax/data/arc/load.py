@@ -11,6 +11,7 @@ from trm_jax.data import task as task_lib
 from trm_jax.data.arc import dataset as arc_dataset
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import leakage
+from trm_jax.data.arc import official as arc_official
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
 
@@ -49,7 +50,7 @@ LOOK = task_lib.Look(
 
 def _load(data: config_lib.DataConfig) -> task_lib.Task:
   if official.is_official(data.source):
-    return _load_official(data)
+    return arc_official.load(data, LOOK)
   _check(data)
   if data.num_train or data.num_test:
     raise errors.UserError(
@@ -101,7 +102,7 @@ def _task(data: config_lib.DataConfig, tasks: arc_plan.Tasks) -> task_lib.Task:
     ),
     learned=tuple(marks),
     notes=_notes(table, learned, _num_variants(data)),
-    warnings=_warnings(test.tasks, marks),
+    warnings=tuple(filter(None, [leakage.warning(test.tasks, marks)])),
   )
 
 
@@ -177,13 +178,6 @@ def _draw(
   )
 
 
-def _warnings(
-  tested: tuple[arc_tasks.ArcTask, ...], learned: list[str]
-) -> tuple[str, ...]:
-  warning = leakage.warning(tested, learned)
-  return (warning,) if warning else ()
-
-
 def _notes(
   table: arc_plan.VariantTable,
   learned: list[arc_tasks.ArcTask],
@@ -212,32 +206,6 @@ def _notes(
       " left out"
     )
   return tuple(notes)
-
-
-def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
-  """Loads a folder of the official builder, which has all variants."""
-  if data.new_rows:
-    raise errors.UserError(
-      f"config.data.new_rows: {data.source} is a data set of the official"
-      " builder, whose rows are fixed; use a folder of ARC's JSON files"
-    )
-  task = official.load(data, LOOK, rules=None)
-  table = official.augmentation_table(data.source, task.test, task.identifiers)
-  names = {name.split(arc_grids.SEPARATOR)[0] for name in task.identifiers[1:]}
-  tested = {member.name for member in table.tasks}
-  pairs = official.learned_pairs(task.train)
-  marks = [*sorted(names - tested), *leakage.pair_marks(pairs)]
-  return task_lib.Task(
-    train=task.train,
-    test=task.test,
-    look=task.look,
-    augmentation=None,
-    identifiers=task.identifiers,
-    augmentation_table=table,
-    learned=tuple(marks),
-    notes=task.notes,
-    warnings=_warnings(table.tasks, marks),
-  )
 
 
 # --- generated tasks ---------------------------------------------------------

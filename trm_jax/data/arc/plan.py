@@ -48,26 +48,6 @@ class VariantTable:
   num_rows: int
   unused: tuple[tuple[int, str], ...] = ()
 
-  def __post_init__(self):
-    count = len(self.rows)
-    for name, dtype, shape in (
-      ("group_indices", np.int64, (len(self.groups) + 1,)),
-      ("rows", np.int32, (count,)),
-      ("transforms", np.uint8, (count,)),
-      ("colours", np.uint8, (count, arc_grids.NUM_COLOURS)),
-    ):
-      array = getattr(self, name)
-      if array.dtype != dtype or array.shape != shape:
-        raise ValueError(
-          f"{name} is {array.dtype} {array.shape}, "
-          f"expected {np.dtype(dtype)} {shape}"
-        )
-    ends = self.group_indices
-    if ends[0] != 0 or ends[-1] != count or (np.diff(ends) < 1).any():
-      raise ValueError(f"group_indices do not cut 0..{count} into parts")
-    if self.rows.min() < 1 or self.rows.max() >= self.num_rows:
-      raise ValueError(f"rows are not between 1 and {self.num_rows - 1}")
-
   def identifiers(self) -> list[str]:
     """Returns the name of every row, as in the official identifiers.json."""
     result = [identifiers_lib.BLANK] * self.num_rows
@@ -233,34 +213,30 @@ def from_identifiers(
   """
   _check_names(tasks)
   identifiers_lib.check(names, where=where)
-  variants = [(identifiers_lib.BLANK, 0, "0" * arc_grids.NUM_COLOURS)]
-  variants += [
-    arc_grids.parse_name(name, where=f"{where} entry {row}")
-    for row, name in enumerate(names[1:], 1)
-  ]
+  # Of row 0, the blank, too.
+  task_of, transforms, colours = arc_grids.parse_names(
+    names, range(len(names)), where=where
+  )
   members: dict[str, list[int]] = collections.defaultdict(list)
-  for row, (task, _, _) in enumerate(variants[1:], 1):
+  for row, task in enumerate(task_of[1:], 1):
     if names[row] == task:
       members[task].insert(0, row)
     else:
       members[task].append(row)
   groups = _groups_in(names, members, tasks, where)
   rows = np.concatenate([members[name] for _, name in groups])
-  digits = "".join(digits for _, _, digits in variants).encode("ascii")
-  all_colours = np.frombuffer(digits, np.uint8).reshape(len(names), -1)
-  all_transforms = np.array([transform for _, transform, _ in variants])
   used = {name for _, name in groups}
   return VariantTable(
     groups=groups,
     group_indices=_indices([members[name] for _, name in groups]),
     rows=rows.astype(np.int32),
-    transforms=all_transforms[rows].astype(np.uint8),
-    colours=all_colours[rows] - np.uint8(ord("0")),
+    transforms=transforms[rows],
+    colours=colours[rows],
     num_rows=len(names),
     unused=tuple(
       (row, names[row])
       for row in range(1, len(names))
-      if variants[row][0] not in used
+      if task_of[row] not in used
     ),
   )
 

@@ -1,6 +1,7 @@
 """ARC tasks: pairs of grids of colours, and the JSON files they come in."""
 
 import dataclasses
+import difflib
 import gzip
 import json
 import pathlib
@@ -17,6 +18,10 @@ from trm_jax.data.arc import grids as arc_grids
 
 # JSON and file names may contain lone surrogates, which UTF-8 cannot encode.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_FORM = "an object with train and test, two lists of pairs of input and output"
+# Of the names of two files, from which one is taken for a misspelt other.
+_ALIKE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,7 @@ def parse_task(
   name: str,
   value: Any,
   *,
-  solutions: Sequence[np.ndarray] | None,
+  solutions: Sequence[np.ndarray | None] | None,
   where: str,
 ) -> ArcTask:
   """Validates one task of a JSON file.
@@ -62,8 +67,9 @@ def parse_task(
   Args:
     name: Identifier of the task.
     value: JSON value: an object with `train` and `test`, lists of objects with
-      `input` and `output`. The output of a test pair may be missing.
-    solutions: Outputs of the test pairs from another file, if there is one.
+      `input` and `output`. The output of a test pair may be missing or null.
+    solutions: Outputs of the test pairs from another file, if there is one;
+      None where unknown.
     where: Begins an error message, usually the file name.
 
   Returns:
@@ -80,8 +86,10 @@ def parse_task(
     )
   where = f"{where} task {name!r}"
   if not isinstance(value, dict):
+    raise errors.UserError(f"{where}: is {_kind(value)}, expected {_FORM}")
+  if value and not {"train", "test"} & value.keys():
     raise errors.UserError(
-      f"{where}: is {_kind(value)}, expected an object with train and test"
+      f"{where}: has {_shown(list(value))}, expected {_FORM}"
     )
   train = _parse_pairs(value, "train", where)
   test = _parse_pairs(value, "test", where)
@@ -96,33 +104,6 @@ def parse_task(
     train=train,
     test=test,
     test_first=keys.index("test") < keys.index("train"),
-  )
-
-
-def parse_solutions(
-  name: str, value: Any, *, where: str
-) -> tuple[np.ndarray, ...]:
-  """Validates one task's entry in a solutions file.
-
-  Args:
-    name: Identifier of the task.
-    value: JSON value: a list of grids.
-    where: Begins an error message, usually the file name.
-
-  Returns:
-    Outputs of the test pairs in their order, each uint8 [h, w].
-
-  Raises:
-    UserError: with file, task and solution, if the entry is malformed.
-  """
-  where = f"{where} task {name!r}"
-  if not isinstance(value, list):
-    raise errors.UserError(
-      f"{where}: is {_kind(value)}, expected a list of grids"
-    )
-  return tuple(
-    _parse_grid(grid, f"{where} solution {number}:")
-    for number, grid in enumerate(value, 1)
   )
 
 
@@ -149,11 +130,10 @@ def _parse_pair(pair: Any, where: str) -> Pair:
     )
   if "input" not in pair:
     raise errors.UserError(f"{where} has no input")
+  output = pair.get("output")
   return Pair(
     input=_parse_grid(pair["input"], f"{where} input"),
-    output=_parse_grid(pair["output"], f"{where} output")
-    if "output" in pair
-    else None,
+    output=None if output is None else _parse_grid(output, f"{where} output"),
   )
 
 
@@ -191,36 +171,45 @@ def _parse_grid(value: Any, where: str) -> np.ndarray:
   return np.array(value, np.uint8)
 
 
+def _parse_solutions(value: Any, where: str) -> list[np.ndarray | None]:
+  """Returns the outputs of one task in a solutions file, uint8 [h, w] each."""
+  if not isinstance(value, list):
+    raise errors.UserError(
+      f"{where}: is {_kind(value)}, expected a list of grids"
+    )
+  return [
+    None if grid is None else _parse_grid(grid, f"{where} solution {number}:")
+    for number, grid in enumerate(value, 1)
+  ]
+
+
 def _solved(
-  test: tuple[Pair, ...], solutions: Sequence[np.ndarray], where: str
+  test: tuple[Pair, ...], solutions: Sequence[np.ndarray | None], where: str
 ) -> tuple[Pair, ...]:
-  """Returns the test pairs with their outputs."""
+  """Returns the test pairs with the outputs that are known."""
   if len(solutions) != len(test):
     raise errors.UserError(
       f"{where}: has {len(test)} test inputs, but there are {len(solutions)} "
       "solutions"
     )
-  for number, (pair, solution) in enumerate(
-    zip(test, solutions, strict=True), 1
-  ):
-    if pair.output is not None and not np.array_equal(pair.output, solution):
+  solved: list[Pair] = []
+  for pair, solution in zip(test, solutions, strict=True):
+    if solution is None:
+      solution = pair.output
+    elif pair.output is not None and not np.array_equal(pair.output, solution):
       raise errors.UserError(
-        f"{where} test pair {number}: its output differs from the solutions"
-        " file"
+        f"{where} test pair {len(solved) + 1}: its output differs from the"
+        " solutions file"
       )
-  return tuple(
-    Pair(input=pair.input, output=solution)
-    for pair, solution in zip(test, solutions, strict=True)
-  )
+    solved.append(Pair(input=pair.input, output=solution))
+  return tuple(solved)
 
 
 def _kind(value: Any) -> str:
   """Describes a JSON value."""
   if isinstance(value, dict):
     return "an object"
-  if isinstance(value, list):
-    return "a list"
-  return _shown(value)
+  return "a list" if isinstance(value, list) else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -299,75 +288,6 @@ def from_json(text: str | bytes) -> ArcTask:
 # --- files -------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class CombinedFiles:
-  """A subset in the layout of the Kaggle contests: all tasks in one file.
-
-  Attributes:
-    challenges: Tasks by name, `.json` or `.json.gz`.
-    solutions: Outputs of the test pairs by name; None if unknown.
-  """
-
-  challenges: pathlib.Path
-  solutions: pathlib.Path | None
-
-  def read(self) -> list[ArcTask]:
-    """Reads the tasks in the order of the file; see `read_folder`."""
-    where = self.challenges.name
-    values = _load_object(self.challenges)
-    if not values:
-      raise errors.UserError(f"{where} has no tasks")
-    solutions = self._read_solutions(values)
-    return [
-      parse_task(name, value, solutions=solutions.get(name), where=where)
-      for name, value in values.items()
-    ]
-
-  def _read_solutions(self, tasks: dict[str, Any]) -> dict[str, Any]:
-    if self.solutions is None:
-      return {}
-    where = self.solutions.name
-    values = _load_object(self.solutions)
-    for name in values:
-      if name not in tasks:
-        raise errors.UserError(
-          f"{where} task {name!r}: is not in {self.challenges.name}"
-        )
-    for name in tasks:
-      if name not in values:
-        raise errors.UserError(
-          f"{where}: has no solutions for task {name!r} of "
-          f"{self.challenges.name}"
-        )
-    return {
-      name: parse_solutions(name, value, where=where)
-      for name, value in values.items()
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class SeparateFiles:
-  """A subset in the layout of the public repositories: one task per file.
-
-  Attributes:
-    paths: The files, sorted by name; the file name is the task's name.
-  """
-
-  paths: tuple[pathlib.Path, ...]
-
-  def read(self) -> list[ArcTask]:
-    """Reads the tasks, sorted by name; see `read_folder`."""
-    tasks = []
-    for path in self.paths:
-      where = f"{path.parent.name}/{path.name}"
-      value = load_json(_read_bytes(path), where=where)
-      tasks.append(parse_task(path.stem, value, solutions=None, where=where))
-    return tasks
-
-
-SubsetFiles = CombinedFiles | SeparateFiles
-
-
 def read_folder(
   source: str, subsets: Sequence[str]
 ) -> dict[str, list[ArcTask]]:
@@ -376,7 +296,8 @@ def read_folder(
   Args:
     source: A folder. A subset is either `arc-agi_<subset>_challenges.json` with
       or without an `arc-agi_<subset>_solutions.json` (or .json.gz), or a folder
-      `<subset>` or `data/<subset>` of `.json` files.
+      `<subset>` or `data/<subset>` of `.json` files or, as ConceptARC, of
+      folders of them.
     subsets: Names, e.g. ("training", "evaluation").
 
   Returns:
@@ -394,27 +315,34 @@ def read_folder(
       "with ARC tasks"
     )
   found = {subset: _find_subset(folder, subset) for subset in subsets}
-  return {subset: files_of.read() for subset, files_of in found.items()}
+  return {
+    subset: _read_separate(path)
+    if path.is_dir()
+    else _read_combined(path, _find_solutions(folder, subset))
+    for subset, path in found.items()
+  }
 
 
-def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
+def _find_subset(folder: pathlib.Path, subset: str) -> pathlib.Path:
+  """Returns the challenges file or the folder of a subset."""
   if subset in ("", "..") or pathlib.PurePath(subset).name != subset:
     raise errors.UserError(
       f"{subset!r} cannot be the name of a subset of ARC tasks"
     )
   combined = f"arc-agi_{subset}_challenges.json"
   challenges = files.plain_or_gzipped(folder, combined)
-  subfolders = [
+  found = [challenges] if challenges else []
+  found += [
     path
     for path in (folder / subset, folder / "data" / subset)
     if path.is_dir()
   ]
-  found = ([challenges] if challenges else []) + subfolders
   if not found:
+    misspelt = _misspelt(folder, combined)
     raise errors.UserError(
       f"{folder} has no ARC subset {subset!r}: neither {combined} nor "
       f"{combined}.gz nor a folder {subset} or data/{subset} with .json files"
-      f"{_others(folder)}"
+      + (f"; rename {misspelt}" if misspelt else _others(folder))
     )
   if len(found) > 1:
     raise errors.UserError(
@@ -422,22 +350,31 @@ def _find_subset(folder: pathlib.Path, subset: str) -> SubsetFiles:
       f"{found[0].relative_to(folder)} and {found[1].relative_to(folder)}: "
       "remove one of them"
     )
-  if challenges:
-    solutions = f"arc-agi_{subset}_solutions.json"
-    return CombinedFiles(
-      challenges=challenges, solutions=files.plain_or_gzipped(folder, solutions)
+  return found[0]
+
+
+def _find_solutions(folder: pathlib.Path, subset: str) -> pathlib.Path | None:
+  name = f"arc-agi_{subset}_solutions.json"
+  path = files.plain_or_gzipped(folder, name)
+  misspelt = "" if path else _misspelt(folder, name)
+  if misspelt:
+    raise errors.UserError(
+      f"{folder} has no {name}, but {misspelt}: rename it, or move it away if"
+      " the answers shall be unknown"
     )
-  paths = sorted(
-    (
-      path
-      for path in found[0].glob("*.json")
-      if not path.name.startswith(".")  # what file managers leave behind
-    ),
-    key=lambda path: path.stem,
-  )
-  if not paths:
-    raise errors.UserError(f"{found[0]} has no .json files")
-  return SeparateFiles(paths=tuple(paths))
+  return path
+
+
+def _misspelt(folder: pathlib.Path, name: str) -> str:
+  """Returns the file that is probably meant to be `name`, or ""."""
+  names = [
+    path.name
+    for path in folder.iterdir()
+    if not re.fullmatch(
+      r"arc-agi_.+_(challenges|solutions)\.json(\.gz)?", path.name
+    )
+  ]
+  return next(iter(difflib.get_close_matches(name, names, 1, _ALIKE)), "")
 
 
 def _others(folder: pathlib.Path) -> str:
@@ -454,6 +391,64 @@ def _others(folder: pathlib.Path) -> str:
     f"; available are {', '.join(sorted(names))}: set config.data.subsets and"
     " config.data.test_subset"
   )
+
+
+def _read_combined(
+  challenges: pathlib.Path, solutions: pathlib.Path | None
+) -> list[ArcTask]:
+  """Reads a subset in the layout of Kaggle's contests, in the file's order."""
+  where = challenges.name
+  tasks = _load_object(challenges)
+  if not tasks:
+    raise errors.UserError(f"{where} has no tasks")
+  answers = _load_object(solutions) if solutions else dict.fromkeys(tasks)
+  told = solutions.name if solutions else ""
+  for name in answers:
+    if name not in tasks:
+      raise errors.UserError(f"{told} task {name!r}: is not in {where}")
+  for name in tasks:
+    if name not in answers:
+      raise errors.UserError(
+        f"{told}: has no solutions for task {name!r} of {where}"
+      )
+  return [
+    parse_task(
+      name,
+      value,
+      solutions=_parse_solutions(answers[name], f"{told} task {name!r}")
+      if solutions
+      else None,
+      where=where,
+    )
+    for name, value in tasks.items()
+  ]
+
+
+def _read_separate(folder: pathlib.Path) -> list[ArcTask]:
+  """Reads a subset in the layout of the public repositories, sorted by name."""
+  paths = _json_files(folder)
+  if not paths:
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    paths = [path for each in inner for path in _json_files(each)]
+  if not paths:
+    raise errors.UserError(f"{folder} has no .json files")
+  found: dict[str, ArcTask] = {}
+  for path in sorted(paths, key=lambda path: (path.stem, path)):
+    where = str(path.relative_to(folder.parent))
+    if path.stem in found:
+      raise errors.UserError(f"{where}: a second task {path.stem!r}")
+    value = load_json(_read_bytes(path), where=where)
+    found[path.stem] = parse_task(path.stem, value, solutions=None, where=where)
+  return list(found.values())
+
+
+def _json_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() == ".json"
+    and not path.name.startswith(".")  # what file managers leave behind
+  ]
 
 
 def _load_object(path: pathlib.Path) -> dict[str, Any]:

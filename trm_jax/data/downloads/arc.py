@@ -59,9 +59,26 @@ class PublicArc(prepare.PuzzleBuilder):
 
   def _read(self, path: pathlib.Path, pattern: str) -> list[arc_tasks.ArcTask]:
     """Reads the tasks of an archive, sorted by name, in memory."""
+    where = self.url
+    found: dict[str, str] = {}
     try:
       with zipfile.ZipFile(path) as archive:
-        return _read_archive(archive, pattern, where=self.url)
+        for member in archive.namelist():
+          match = re.fullmatch(pattern, member)
+          if match and found.setdefault(match["name"], member) != member:
+            raise errors.UserError(
+              f"{where} has two tasks {match['name']!r}: {member} and"
+              f" {found[match['name']]}"
+            )
+        if not 1 <= len(found) <= _MAX_TASKS:
+          raise errors.UserError(
+            f"{where} has {len(found)} files like {pattern!r}, expected 1 to"
+            f" {_MAX_TASKS:,}: it is not the expected archive"
+          )
+        return [
+          _read_task(archive, member, name, where=f"{where} {member}")
+          for name, member in sorted(found.items())
+        ]
     # NotImplementedError, RuntimeError: unknown compression, encryption.
     except (
       zipfile.BadZipFile,
@@ -72,7 +89,7 @@ class PublicArc(prepare.PuzzleBuilder):
       RuntimeError,
     ) as error:
       raise errors.UserError(
-        f"the download of {self.url} is damaged"
+        f"the download of {where} is damaged"
         f" ({errors.first_line(error)}): delete {path} to download it again, or"
         f" set config.data.source to a folder with {self.folder_hint}"
       ) from error
@@ -160,32 +177,15 @@ def _read_tasks(builder: PublicArc, subset: str) -> list[arc_tasks.ArcTask]:
     return [arc_tasks.from_json(text) for text in texts]
 
 
-def _read_archive(
-  archive: zipfile.ZipFile, pattern: str, *, where: str
-) -> list[arc_tasks.ArcTask]:
-  found: dict[str, zipfile.ZipInfo] = {}
-  for member in archive.infolist():
-    match = re.fullmatch(pattern, member.filename)
-    if match and found.setdefault(match["name"], member) is not member:
-      raise errors.UserError(
-        f"{where} has two tasks {match['name']!r}: {member.filename} and "
-        f"{found[match['name']].filename}"
-      )
-  if not 1 <= len(found) <= _MAX_TASKS:
+def _read_task(
+  archive: zipfile.ZipFile, member: str, name: str, *, where: str
+) -> arc_tasks.ArcTask:
+  # Bounded, whatever size the archive declares.
+  with archive.open(member) as file:
+    data = file.read(_MAX_TASK_BYTES + 1)
+  if len(data) > _MAX_TASK_BYTES:
     raise errors.UserError(
-      f"{where} has {len(found)} files like {pattern!r}, expected 1 to "
-      f"{_MAX_TASKS:,}: it is not the expected archive"
+      f"{where}: has more than {_MAX_TASK_BYTES:,} bytes, too many for a task"
     )
-  tasks = []
-  for name, member in sorted(found.items()):
-    # Bounded, whatever size the archive declares.
-    with archive.open(member) as file:
-      data = file.read(_MAX_TASK_BYTES + 1)
-    place = f"{where} {member.filename}"
-    if len(data) > _MAX_TASK_BYTES:
-      raise errors.UserError(
-        f"{place}: has more than {_MAX_TASK_BYTES:,} bytes, too many for a task"
-      )
-    value = arc_tasks.load_json(data, where=place)
-    tasks.append(arc_tasks.parse_task(name, value, solutions=None, where=place))
-  return tasks
+  value = arc_tasks.load_json(data, where=where)
+  return arc_tasks.parse_task(name, value, solutions=None, where=where)

@@ -85,10 +85,6 @@ def _generate_one(
   )
 
 
-def _scramble(salt: int, values: np.ndarray) -> np.ndarray:
-  return rng_lib.key(salt, values)
-
-
 def fingerprints(
   questions: np.ndarray, *, box_rows: int, box_cols: int
 ) -> np.ndarray:
@@ -113,7 +109,7 @@ def fingerprints(
   result = _refine(grids, box_rows, box_cols)
   if box_rows == box_cols:  # transposition is a symmetry
     flipped = _refine(grids.transpose(0, 2, 1), box_rows, box_cols)
-    result = _scramble(90, result) + _scramble(90, flipped)
+    result = rng_lib.key(90, result) + rng_lib.key(90, flipped)
   return result
 
 
@@ -122,28 +118,28 @@ def _refine(grids: np.ndarray, box_rows: int, box_cols: int) -> np.ndarray:
   n = grids.shape[-1]
   bands, stacks = n // box_rows, n // box_cols
   clue = grids > sudoku_rules.BLANK
-  colours = _scramble(1, clue)
+  colours = rng_lib.key(1, clue)
   for _ in range(_FINGERPRINT_ROUNDS):
-    shares = _scramble(2, colours)
-    rows = _scramble(3, shares.sum(axis=2))
-    columns = _scramble(4, shares.sum(axis=1))
+    shares = rng_lib.key(2, colours)
+    rows = rng_lib.key(3, shares.sum(axis=2))
+    columns = rng_lib.key(4, shares.sum(axis=1))
     by_box = shares.reshape(-1, bands, box_rows, stacks, box_cols)
-    boxes = _scramble(5, by_box.sum(axis=(2, 4)))
+    boxes = rng_lib.key(5, by_box.sum(axis=(2, 4)))
     by_band = rows.reshape(-1, bands, box_rows).sum(axis=2)
     by_stack = columns.reshape(-1, stacks, box_cols).sum(axis=2)
     surroundings = (
       rows[:, :, None]
       + columns[:, None, :]
       + np.repeat(np.repeat(boxes, box_rows, axis=1), box_cols, axis=2)
-      + np.repeat(_scramble(6, by_band), box_rows, axis=1)[:, :, None]
-      + np.repeat(_scramble(7, by_stack), box_cols, axis=1)[:, None, :]
+      + np.repeat(rng_lib.key(6, by_band), box_rows, axis=1)[:, :, None]
+      + np.repeat(rng_lib.key(7, by_stack), box_cols, axis=1)[:, None, :]
     )
     for token in range(sudoku_rules.BLANK + 1, n + sudoku_rules.BLANK + 1):
       has = grids == token
       total = np.where(has, shares, 0).sum(axis=(1, 2), keepdims=True)
-      surroundings += np.where(has, _scramble(8, total), 0)
+      surroundings += np.where(has, rng_lib.key(8, total), 0)
     colours = rng_lib.key(9, colours, surroundings)
-  return _scramble(10, colours).sum(axis=(1, 2))
+  return rng_lib.key(10, colours).sum(axis=(1, 2))
 
 
 def generate_split(
@@ -231,8 +227,7 @@ class Board:
   """A partly filled grid with the set of used digits of each unit.
 
   Attributes:
-    digits: Digit of every cell, 0 for a blank.
-    consistent: Whether no unit has a digit twice.
+    digits: Digit of every cell, 0 for a blank; none twice in a unit.
   """
 
   def __init__(self, digits: list[int], *, box_rows: int, box_cols: int):
@@ -242,11 +237,8 @@ class Board:
     self._units_of, self._peers = _neighbours(box_rows, box_cols)
     # Rows, columns and boxes share one list, in the order of rules.units.
     self._used = [0] * (3 * n)
-    self.consistent = True
     for cell, digit in enumerate(self.digits):
       if digit:
-        if not self._candidates(cell) >> (digit - 1) & 1:
-          self.consistent = False
         self._mark(cell, 1 << (digit - 1))
 
   def _mark(self, cell: int, bit: int) -> None:
@@ -281,8 +273,6 @@ class Board:
       reached, `digits` holds the last solution found; otherwise it is
       unchanged.
     """
-    if not self.consistent:
-      return 0
     return self._search(self._blanks(), limit, rng)
 
   def _search(

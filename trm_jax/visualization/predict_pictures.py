@@ -1,56 +1,40 @@
 """Pictures of the first puzzles being solved: a PNG of the steps, and a GIF."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
+from trm_jax.data import files
+from trm_jax.inference import outputs
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
-
-MOST = 20  # puzzles that are drawn
+from trm_jax.visualization import animation
 
 _MOST_STEPS = 8  # in a PNG
 _MOST_CHARACTERS = 50  # of a file's name; file systems take 255 bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class Puzzle:
-  """A puzzle to be drawn.
-
-  Attributes:
-    name: Name of the files, without ending.
-    tokens: The question, uint8 [L].
-    row: Row of the puzzle table.
-  """
-
-  name: str
-  tokens: np.ndarray
-  row: int = 0
-
-
 def draw(
-  solver: solver_lib.Solver, puzzles: Sequence[Puzzle], folder: str
+  solver: solver_lib.Solver,
+  folder: str,
+  puzzles: Sequence[outputs.DrawnPuzzle],
 ) -> None:
-  """Draws NAME.png and NAME.gif of each of the first `MOST` puzzles.
+  """Draws NAME.png and NAME.gif of each of the first `outputs.MOST_DRAWN`.
 
   They show the answers after a fixed number of steps; with adaptive halting or
   rollouts, the answer that is written may be another one.
 
   Args:
     solver: The trained network.
-    puzzles: The puzzles, in order.
     folder: Where to write; made if missing.
+    puzzles: The puzzles, in order.
 
   Raises:
     UserError: a picture cannot be written.
   """
-  # Imported late: needed only for pictures.
-  from trm_jax.visualization import animation
-
-  puzzles = puzzles[:MOST]
+  puzzles = puzzles[: outputs.MOST_DRAWN]
   trace = solver.trace_tokens(
     np.stack([puzzle.tokens for puzzle in puzzles]),
     np.array([puzzle.row for puzzle in puzzles], np.int32),
@@ -60,24 +44,28 @@ def draw(
   num_written = 0
   try:
     for i, (puzzle, name) in enumerate(zip(puzzles, names, strict=True)):
-      answer_trace = animation.AnswerTrace(
+      answers = animation.AnswerTrace(
         look=solver.look,
         question=puzzle.tokens,
         answers=trace.answers[:, i],
         confidence=trace.confidence[:, i],
         solution=None,
       )
-      steps = answer_trace.key_steps(_MOST_STEPS)
-      animation.save_steps(answer_trace, path / f"{name}.png", steps=steps)
-      num_written += 1
-      animation.save_gif(answer_trace, path / f"{name}.gif")
-      num_written += 1
+      for ending, draw_file in (("png", _png), ("gif", animation.gif)):
+        with files.writing(path / f"{name}.{ending}") as file:
+          file.write(draw_file(answers))
+        num_written += 1
   finally:
     # After an interruption, too: the user should know of every file.
     processes.log_once(
       f"{num_written} pictures of the first {len(puzzles)} puzzles (at most"
-      f" {MOST}): {path}"
+      f" {outputs.MOST_DRAWN}): {path}"
     )
+
+
+def _png(trace: animation.AnswerTrace) -> bytes:
+  steps = trace.key_steps(_MOST_STEPS)
+  return animation.png(animation.draw_steps(trace, steps))
 
 
 def _file_names(names: Sequence[str]) -> list[str]:
