@@ -1,6 +1,7 @@
 """Characters to tokens, for whole blocks of puzzles at a time."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,20 @@ def token_table(tokens: Mapping[str, int]) -> np.ndarray:
   for character, token in tokens.items():
     table[ord(character)] = token
   return table
+
+
+def shown(text: str) -> str:
+  """Returns a text for an error message: quoted, at most 40 characters."""
+  return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def _spreadsheet_hint(text: str, length: int) -> str:
+  """Returns advice if a text looks like a puzzle taken for a number."""
+  is_rounded = re.fullmatch(r"\d[\d.,]*[Ee]\+?\d+", text)
+  has_lost_zeros = text.isdigit() and length // 2 < len(text) < length
+  if not is_rounded and not has_lost_zeros:
+    return ""
+  return " (has a spreadsheet taken it for a number? import it as text)"
 
 
 def position(cell: int, cols: int) -> str:
@@ -65,7 +80,10 @@ class Alphabet:
     whole = list(texts)
     for i, text in enumerate(texts):
       if len(text) != length:
-        errors[i] = f"{what} has {len(text)} characters, expected {self.size}"
+        errors[i] = (
+          f"{what} has {len(text)} characters, expected {self.size}:"
+          f" {shown(text)}{_spreadsheet_hint(text, length)}"
+        )
         whole[i] = "\0" * length
     codes = code_points("".join(whole))
     tokens = self.tokens[codes].reshape(len(whole), length)
