@@ -151,7 +151,7 @@ def decode(file: IO[bytes], name: str) -> Iterator[Line]:
     if not text.isascii():
       text = unicodedata.normalize("NFC", text)
     if "\0" in text and not error:
-      error = f"{where}: has a NUL character, which is no text: {characters.shown(text)}"
+      error = f"{where}: has a NUL character: {characters.shown(text)}"
     yield Line(where, text, error)
 
 
@@ -260,10 +260,10 @@ def read_rows(
     raise errors.UserError(f"{name} is empty: expected a header with {wanted}")
   header = find_header(first.text, columns)
   if header is None:
+    found = characters.shown(first.text)
     raise errors.UserError(
       first.error
-      or f"{first.where}: the columns are {characters.shown(first.text)}; expected"
-      f" {wanted}"
+      or f"{first.where}: the columns are {found}; expected {wanted}"
     )
   records = _strict_records if strict else _tolerant_records
   empty = True
@@ -319,9 +319,7 @@ def _tolerant_records(lines: Iterable[Line], header: Header) -> Iterator[Row]:
       yield Row(line.where, _cells(line.text, header), line.error)
       continue
     except csv.Error as error:
-      problem = (
-        f"{line.where}: is not CSV ({error}): {characters.shown(line.text)}"
-      )
+      problem = f"{line.where}: is not CSV ({error})"
     # A quoted cell may go on below, up to where the marks are even.
     record, num_more = line.text, 0
     while record.count('"') % 2 and num_more < _MAX_LINES_OF_RECORD:
