@@ -30,8 +30,13 @@ def shown(text: str) -> str:
   return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-def _spreadsheet_hint(text: str, length: int) -> str:
-  """Returns advice if a text looks like a puzzle taken for a number."""
+def spreadsheet_hint(text: str, length: int) -> str:
+  """Returns advice if a text looks like a puzzle taken for a number.
+
+  Args:
+    text: What should be a puzzle.
+    length: Its number of characters; 0 if that is not known.
+  """
   is_rounded = re.fullmatch(r"\d[\d.,]*[Ee]\+?\d+", text)
   has_lost_zeros = text.isdigit() and length // 2 < len(text) < length
   if not is_rounded and not has_lost_zeros:
@@ -82,7 +87,7 @@ class Alphabet:
       if len(text) != length:
         errors[i] = (
           f"{what} has {len(text)} characters, expected {self.size}:"
-          f" {shown(text)}{_spreadsheet_hint(text, length)}"
+          f" {shown(text)}{spreadsheet_hint(text, length)}"
         )
         whole[i] = "\0" * length
     codes = code_points("".join(whole))

@@ -144,7 +144,10 @@ def decode(file: IO[bytes], name: str) -> Iterator[Line]:
       text = content.decode()
     except UnicodeDecodeError:
       text = content.decode(errors="replace")
-      error = f"{where}: not UTF-8 text: {characters.shown(text)}"
+      error = (
+        f"{where}: not UTF-8 text, save the file as UTF-8:"
+        f" {characters.shown(text.rstrip())}"
+      )
     # Spaces are not stripped: a maze may end in open cells. Byte order marks,
     # also those of joined files, and the ends of old files are no text.
     text = text.removeprefix("\ufeff").rstrip("\r\n\0\x1a")
@@ -345,7 +348,9 @@ def _is_one(record: str, more: Sequence[str], header: Header) -> bool:
       return False
   except csv.Error:
     return False
-  for text in more if header.num_columns > 1 else ():
+  # The last one up to where the quotation ends.
+  parts = [*more[:-1], more[-1].rpartition('"')[0]]
+  for text in parts if header.num_columns > 1 else ():
     with contextlib.suppress(csv.Error):
       if len(_cells(text, header)) == header.num_columns:
         return False

@@ -108,8 +108,9 @@ class Form:
       for delimiter in "\t,;|":
         framed = text.strip(" ").removeprefix("|").removesuffix("|")
         cells = [cell.strip() for cell in framed.split(delimiter)]
-        if len(cells) == size and all(len(cell) <= 1 for cell in cells):
-          return "".join(cell or " " for cell in cells)
+        found = [cell or " " for cell in cells]
+        if len(found) == size and self.cells.issuperset(found):
+          return "".join(found)
     joined = self._gaps.sub("", text)
     if len(joined) == size and self.cells.issuperset(joined):
       return joined
@@ -181,11 +182,11 @@ class _Grid:
       if not (self._form.is_sudoku and is_drawn and used and not text & used)
     ]
 
-  def takes_blank_row(self, text: str) -> bool:
-    """Returns whether a line of spaces is a row, as others have spaces."""
-    return len(text) == self._form.look.cols and any(
-      " " in row for _, row in self._rows
-    )
+  def takes(self, text: str, row: str | None) -> bool:
+    """Returns whether a line is a row, not the empty line that it may be."""
+    if row is None or row.strip() or text.strip(" "):
+      return row is not None
+    return any(" " in other for _, other in self._rows)
 
   def gap(self) -> Iterator[Row]:
     """Takes an empty line: it may part bands of boxes, or puzzles."""
@@ -308,10 +309,9 @@ def _rows_of_lines(
       rows = [*grid.flush(), fault]
     elif (puzzle := form.puzzle(line.text)) and puzzle.strip():
       rows = [] if is_skipped else [*grid.flush(), Row(line.where, (puzzle,))]
-    elif text.strip() and (row := form.row(text)) is not None:
+    elif grid.takes(text, row := form.row(text)):
+      assert row is not None
       rows = [] if is_skipped else grid.add(line, row)
-    elif grid.takes_blank_row(text):
-      rows = grid.add(line, text)
     elif is_csv:
       rows = [*grid.flush(), fault]
     elif section := _SECTION.fullmatch(text):
