@@ -110,7 +110,7 @@ def read_lines(path: pathlib.Path) -> Iterator[Line]:
   Raises:
     UserError: with file name and line, if the file cannot be read.
   """
-  opener = gzip.open if path.suffix == ".gz" else open
+  opener: Callable = gzip.open if path.suffix == ".gz" else open
   number = 0
   try:
     with opener(path, "rb") as file:
@@ -190,10 +190,10 @@ def _utf16(start: bytes) -> str:
   """Returns the encoding of a file that begins so if it is UTF-16, or ""."""
   if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
     return "utf-16"
-  zeros = [not byte for byte in start[:4]]
-  return {(0, 1, 0, 1): "utf-16-le", (1, 0, 1, 0): "utf-16-be"}.get(
-    tuple(zeros), ""
-  )
+  zeros = [byte == 0 for byte in start[:4]]
+  if zeros == [False, True, False, True]:
+    return "utf-16-le"
+  return "utf-16-be" if zeros == [True, False, True, False] else ""
 
 
 class Header(NamedTuple):

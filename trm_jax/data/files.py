@@ -68,6 +68,8 @@ def check_writable(path: epath.PathLike) -> None:
     return
   real = pathlib.Path(os.path.realpath(path))
   found = next(place for place in real.parents if place.exists())
+  if not found.is_dir():
+    raise errors.UserError(f"cannot write {path}: {found} is not a folder")
   for place in (real, found) if real.exists() else (found,):
     if not os.access(place, os.W_OK):
       raise errors.UserError(

@@ -236,6 +236,8 @@ def _find_rows(source: str, form: puzzle_text.Form) -> Iterator[csv_files.Row]:
 
 def _stdin_lines() -> Iterator[csv_files.Line]:
   with errors.user_error_context(f"{_STDIN} cannot be read"):
+    if sys.stdin is None:
+      raise errors.UserError(f"{_STDIN} is closed: name a file as --input")
     yield from csv_files.decode(sys.stdin.buffer, _STDIN)
 
 

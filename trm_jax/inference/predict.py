@@ -8,15 +8,17 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+from etils import epath
 
-from trm_jax import errors
-from trm_jax.data import tasks
-from trm_jax.evaluation import evaluate
+from trm_jax import errors, progress
+from trm_jax.data import files, tasks
 from trm_jax.inference import inputs, outputs, predict_arc
 from trm_jax.inference import pictures as pictures_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
 from trm_jax.runtime import program as program_lib
+
+_MAX_INVALID = 10_000  # rows that are read if none can be solved
 
 
 def predict_file(
@@ -46,12 +48,16 @@ def predict_file(
     UserError: nothing can be read or written; or, after the answers have been
       written, some rows were invalid.
   """
+  if pictures:
+    files.check_writable(epath.Path(pictures).expanduser() / "puzzle_1.png")
   if tasks.get(solver.config.data).is_arc:
     predict_arc.predict_tasks(solver, input_path, output_path, pictures)
     return
   summary = _Summary()
-  progress = evaluate.Progress("puzzles")
-  with outputs.writing(output_path, input_path=input_path) as file:
+  with (
+    outputs.writing(output_path, input_path=input_path) as file,
+    progress.Progress("puzzles") as shown,
+  ):
     file.write(outputs.csv_lines([outputs.HEADER]))
     for block in inputs.read_blocks(
       input_path,
@@ -63,12 +69,16 @@ def predict_file(
       valid = solver.valid(predictions)
       summary.add(block, predictions, valid)
       file.write(outputs.csv_lines(_rows(solver, block, predictions, valid)))
-      progress.update(summary.num_rows)
-    summary.check_any_answered()
+      shown.update(summary.num_rows)
+      if summary.num_rows > _MAX_INVALID:
+        summary.check_any_answered("the first")
+    summary.check_any_answered("all")
   place = outputs.place(output_path)
   processes.log_once(summary.text(solver, place))
   if pictures:
     pictures_lib.draw(solver, summary.first_puzzles, pictures)
+  elif not outputs.is_standard(output_path):
+    processes.log_once("next: --pictures=FOLDER draws the first puzzles")
   summary.check_all_answered(place)
 
 
@@ -157,14 +167,14 @@ class _Summary:
     parts.append(f"mean ACT steps {self.steps / count:.1f}")
     return f"{', '.join(parts)}: {place}"
 
-  def check_any_answered(self) -> None:
-    """Raises UserError if all rows were invalid."""
+  def check_any_answered(self, which: str) -> None:
+    """Raises UserError if all rows so far were invalid."""
     if self.num_invalid < self.num_rows:
       return
     if self.num_rows == 1:
       raise errors.UserError(self.first_fault)
     raise errors.UserError(
-      f"all {self.num_rows:,} rows were invalid, nothing is written; first"
+      f"{which} {self.num_rows:,} rows were invalid, nothing is written; first"
       f" {self.first_fault}"
     )
 

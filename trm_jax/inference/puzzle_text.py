@@ -265,8 +265,9 @@ def find_rows(lines: Iterable[Line], name: str, form: Form) -> Iterator[Row]:
   cells = csv_files.read_rows(
     itertools.chain([first], lines), name, [_QUESTION], strict=False
   )
+  lines = (Line(where, texts[0], error) for where, texts, error in cells)
   yield from _rows_of_lines(
-    _parts((Line(where, *texts, error) for where, texts, error in cells), form),
+    _parts(lines, form),
     name,
     form,
     # With one column it may also be a text below a title.
