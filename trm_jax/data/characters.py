@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,8 +31,8 @@ def shown(text: str) -> str:
   return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-def spreadsheet_hint(text: str, length: int) -> str:
-  """Returns advice if a text looks like a puzzle taken for a number.
+def hint(text: str, length: int) -> str:
+  """Returns advice on a text of the wrong length, or "".
 
   Args:
     text: What should be a puzzle.
@@ -39,9 +40,11 @@ def spreadsheet_hint(text: str, length: int) -> str:
   """
   is_rounded = re.fullmatch(r"\d[\d.,]*[Ee]\+?\d+", text)
   has_lost_zeros = text.isdigit() and length // 2 < len(text) < length
-  if not is_rounded and not has_lost_zeros:
-    return ""
-  return " (has a spreadsheet taken it for a number? import it as text)"
+  if is_rounded or has_lost_zeros:
+    return " (has a spreadsheet taken it for a number? import it as text)"
+  if any(map(unicodedata.combining, text)):
+    return " (its accents are characters of their own: normalize it to NFC)"
+  return ""
 
 
 def position(cell: int, cols: int) -> str:
@@ -87,7 +90,7 @@ class Alphabet:
       if len(text) != length:
         errors[i] = (
           f"{what} has {len(text)} characters, expected {self.size}:"
-          f" {shown(text)}{spreadsheet_hint(text, length)}"
+          f" {shown(text)}{hint(text, length)}"
         )
         whole[i] = "\0" * length
     codes = code_points("".join(whole))

@@ -12,10 +12,9 @@ import gzip
 import io
 import itertools
 import pathlib
-import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +36,7 @@ ALIASES: Mapping[str, Sequence[str]] = {
 DELIMITERS = ",;\t"
 
 _ROWS_PER_BLOCK = 10_000
-_CHUNK = 2**18  # bytes read at once
+_CHUNK = 2**18  # bytes read at most at once
 _MAX_LINE = 2**20  # bytes
 _MAX_LINES_OF_RECORD = 40  # after the first: a grid in a quoted cell
 
@@ -124,15 +123,15 @@ def read_lines(path: pathlib.Path) -> Iterator[Line]:
     ) from error
 
 
-def decode(file: IO[bytes], name: str) -> Iterator[Line]:
+def decode(file: Any, name: str) -> Iterator[Line]:
   """Decodes the lines of UTF-8 or UTF-16, those that are neither included.
 
   Args:
-    file: With line ends of any system.
+    file: A binary file with `read1`; its lines may end as on any system.
     name: The file's name, for error messages.
 
   Yields:
-    The lines as text, in Unicode's composed form: an accent is no cell.
+    The lines as text.
 
   Raises:
     UserError: if a line does not end.
@@ -151,27 +150,26 @@ def decode(file: IO[bytes], name: str) -> Iterator[Line]:
     # Spaces are not stripped: a maze may end in open cells. Byte order marks,
     # also those of joined files, and the ends of old files are no text.
     text = text.removeprefix("\ufeff").rstrip("\r\n\0\x1a")
-    if not text.isascii():
-      text = unicodedata.normalize("NFC", text)
     if "\0" in text and not error:
       error = f"{where}: has a NUL character: {characters.shown(text)}"
     yield Line(where, text, error)
 
 
-def _split(file: IO[bytes], name: str) -> Iterator[bytes]:
+def _split(file: Any, name: str) -> Iterator[bytes]:
   """Yields the lines of a file in UTF-8."""
   rest = b""
   decoder = None
   number = 0
   is_first = True
-  while chunk := file.read(_CHUNK):
+  while chunk := file.read1(_CHUNK):
     if is_first:
       encoding = _utf16(chunk)
       decoder = encoding and codecs.getincrementaldecoder(encoding)("replace")
       is_first = False
     if decoder:
       chunk = decoder.decode(chunk).encode()
-    *lines, rest = [*(rest + chunk).splitlines(keepends=True), b""]
+    lines = (rest + chunk).splitlines(keepends=True)
+    rest = b""
     # What follows "\r" may be "\n".
     if lines and not lines[-1].endswith(b"\n"):
       rest = lines.pop()

@@ -112,9 +112,9 @@ class Scorer:
 
   def progress(self) -> str:
     """Returns interim scores for the progress line, or ""."""
-    means = metrics.divide(self.sums)
-    if not means["count"][-1]:
+    if not self.sums.get("count", np.zeros(1))[-1]:
       return ""
+    means = metrics.divide(self.sums)
     return (
       f"exact {100 * means['exact_accuracy'][-1]:.1f} %, mean ACT steps"
       f" {means['steps'][-1]:.1f}, halt acc."

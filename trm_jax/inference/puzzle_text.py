@@ -306,10 +306,10 @@ def _rows_of_lines(
     rows: Iterable[Row]
     text = form.without_comment(line.text)
     fault = Row(line.where, (line.text,), line.error)
-    if line.error:
-      rows = [*grid.flush(), fault]
-    elif (puzzle := form.puzzle(line.text)) and puzzle.strip():
+    if (puzzle := form.puzzle(line.text)) and puzzle.strip():
       rows = [] if is_skipped else [*grid.flush(), Row(line.where, (puzzle,))]
+    elif line.error:
+      rows = [*grid.flush(), fault]
     elif grid.takes(text, row := form.row(text)):
       assert row is not None
       rows = [] if is_skipped else grid.add(line, row)

@@ -224,7 +224,7 @@ class _Reader:
           f" of 1 x 1 to {_MAX_SIDE} x {_MAX_SIDE} cells: set"
           " config.data.grid_rows and config.data.grid_cols:"
           f" {characters.shown(first.texts[0])}"
-          f"{characters.spreadsheet_hint(first.texts[0], 0)}"
+          f"{characters.hint(first.texts[0], 0)}"
         )
     return characters.Alphabet(
       tokens=self._numbers,
