@@ -18,7 +18,7 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import csv_files, identifiers, tasks
+from trm_jax.data import csv_files, identifiers, tasks, text_lines
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
@@ -223,7 +223,7 @@ def _find_rows(source: str, form: puzzle_text.Form) -> Iterator[csv_files.Row]:
       f"--input is {source!r}, which is a folder: name a file in it"
     )
   if os.path.exists(path):
-    return puzzle_text.find_rows(csv_files.read_lines(path), path.name, form)
+    return puzzle_text.find_rows(text_lines.read_lines(path), path.name, form)
   text = puzzle_text.cells_of(source, form)
   size = form.look.rows * form.look.cols
   if len(text) == size:
@@ -234,11 +234,11 @@ def _find_rows(source: str, form: puzzle_text.Form) -> Iterator[csv_files.Row]:
   )
 
 
-def _stdin_lines() -> Iterator[csv_files.Line]:
+def _stdin_lines() -> Iterator[text_lines.Line]:
   with errors.user_error_context(f"{_STDIN} cannot be read"):
     if sys.stdin is None:
       raise errors.UserError(f"{_STDIN} is closed: name a file as --input")
-    yield from csv_files.decode(sys.stdin.buffer, _STDIN)
+    yield from text_lines.decode(sys.stdin.buffer, _STDIN)
 
 
 # --- ARC tasks ---------------------------------------------------------------

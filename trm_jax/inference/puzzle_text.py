@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from trm_jax import errors
 from trm_jax.data import characters, csv_files
 from trm_jax.data import task as task_lib
-from trm_jax.data.csv_files import Line, Row
+from trm_jax.data.csv_files import Row
 from trm_jax.data.sudoku import rules as sudoku_rules
+from trm_jax.data.text_lines import Line
 from trm_jax.runtime import processes
 
 _QUESTION = "question"
