@@ -5,7 +5,8 @@ python -m trm_jax.main --mode=predict --workdir=RUN --input=puzzles.csv \
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent import futures
 
 import numpy as np
 from etils import epath
@@ -59,13 +60,13 @@ def predict_file(
     progress.Progress("puzzles") as shown,
   ):
     file.write(outputs.csv_lines([outputs.HEADER]))
-    for block in inputs.read_blocks(
+    blocks = inputs.read_blocks(
       input_path,
       solver.look,
       solver.config.data,
       num_rows=program_lib.puzzles_at_a_time(solver.config.eval),
-    ):
-      predictions = solver.solve_tokens(block.tokens)
+    )
+    for block, predictions in _solved(solver, blocks):
       valid = solver.valid(predictions)
       summary.add(block, predictions, valid)
       file.write(outputs.csv_lines(_rows(solver, block, predictions, valid)))
@@ -80,6 +81,21 @@ def predict_file(
   elif not outputs.is_standard(output_path):
     processes.log_once("next: --pictures=FOLDER draws the first puzzles")
   summary.check_all_answered(place)
+
+
+def _solved(
+  solver: solver_lib.Solver, blocks: Iterable[inputs.Block]
+) -> Iterator[tuple[inputs.Block, solver_lib.Predictions]]:
+  """Yields each block with its answers, while the next one is being solved."""
+  with futures.ThreadPoolExecutor(1) as pool:
+    pending = None
+    for block in blocks:
+      following = block, pool.submit(solver.solve_tokens, block.tokens)
+      if pending is not None:
+        yield pending[0], pending[1].result()
+      pending = following
+    if pending is not None:
+      yield pending[0], pending[1].result()
 
 
 def _rows(
