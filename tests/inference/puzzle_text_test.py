@@ -57,7 +57,7 @@ FORMS = {
   "UTF-16, big": (f"{Q}\n{Q}".encode("utf-16-be"), 2),
   "row per line": (f"{GRID}\n", 1),
   "row per line, twice": (f"{GRID}\n\n{GRID}", 2),
-  "title per puzzle": (f"Grid 01\n{GRID}\nGrid 02\n{GRID}\n", 2),
+  "title per puzzle": (f"Grid 01\n{GRID}\nNo. 123456\n{GRID}\n", 2),
   "sdk": (f"#AMe\n#CHard\n[Puzzle]\n{GRID}\n[State]\n{GRID}\n", 1),
   "ss": (f"*---*---*\n{_framed('|{6}|{7}|', '|---+---|')}\n*---*---*", 1),
   "boxes": (_framed("{0} {1} {2} | {3} {4} {5}", "\n------+------"), 1),

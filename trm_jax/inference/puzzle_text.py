@@ -86,7 +86,7 @@ class Form:
       padded = text.ljust(cols)
       if self.cells.issuperset(text) and (" " in text or not self.is_sudoku):
         return padded
-    return self._found(text, cols)
+    return None if self.is_title(text) else self._found(text, cols)
 
   def _found(self, text: str, size: int) -> str | None:
     """Returns `size` cells of a text that has more than these."""
