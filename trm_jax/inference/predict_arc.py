@@ -247,6 +247,7 @@ def _details_path(output_path: str, input_path: str) -> epath.Path | None:
       f"--output is {output_path!r}, but {path.name}, which would hold the"
       f" details, {problem}: name another file"
     )
+  files.check_writable(path)
   return path
 
 
