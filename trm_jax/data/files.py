@@ -45,10 +45,10 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
       with file:
         yield file
         _sync(file)
-        if _is_as(file, path):
-          draft.replace(path)
-        else:  # only the superuser gives files away
-          shutil.copyfile(draft, path)
+        if not is_remote(path):
+          _replace(path, draft, file)  # locked until then
+      if is_remote(path):
+        draft.replace(path)
     finally:
       draft.unlink(missing_ok=True)
   except Exception as error:
@@ -100,18 +100,18 @@ def _open_draft(path: epath.Path) -> tuple[epath.Path, IO]:
       return draft, file
 
 
-def _is_as(file: IO, path: epath.Path) -> bool:
-  """Gives a draft the mode and owner of a file; returns whether it could."""
-  if is_remote(path) or not path.exists():
-    return True
-  old, new = os.stat(path), os.fstat(file.fileno())
-  try:
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-      os.fchown(file.fileno(), old.st_uid, old.st_gid)
-    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-  except PermissionError:
-    return False
-  return True
+def _replace(path: epath.Path, draft: epath.Path, file: IO) -> None:
+  """Puts an open draft in the place of a file, with its mode and owner."""
+  if path.exists():
+    old, new = os.stat(path), os.fstat(file.fileno())
+    try:
+      if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+      os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+    except PermissionError:  # only the superuser gives files away
+      shutil.copyfile(draft, path)
+      return
+  draft.replace(path)
 
 
 def _sync(file: IO) -> None:
