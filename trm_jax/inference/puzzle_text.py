@@ -133,10 +133,15 @@ class Form:
     )
 
   def is_title(self, text: str) -> bool:
-    """Returns whether a line is prose: letters that are mostly no cells."""
-    joined = "".join(text.split())
-    num_cells = sum(character in self.cells for character in joined)
-    return joined[:1].isalpha() and 2 * num_cells < len(joined)
+    """Returns whether a line is prose: it begins with a word, not with cells."""
+    words = text.split()
+    if not words or not words[0][0].isalpha():
+      return False
+    letters = [letter for letter in words[0] if letter.isalpha()]
+    if len(letters) > 1 and self.cells.isdisjoint(letters):
+      return True
+    joined = "".join(words)
+    return 2 * sum(letter in self.cells for letter in joined) < len(joined)
 
 
 class _Grid:
