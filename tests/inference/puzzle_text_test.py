@@ -59,7 +59,7 @@ FORMS = {
   "row per line, twice": (f"{GRID}\n\n{GRID}", 2),
   "title per puzzle": (f"Grid 01\n{GRID}\nNo. 123456\n{GRID}\n", 2),
   "sdk": (f"#AMe\n#CHard\n[Puzzle]\n{GRID}\n[State]\n{GRID}\n", 1),
-  "ss": (f"*---*---*\n{_framed('|{6}|{7}|', '\\n|---+---|')}\n*---*---*", 1),
+  "ss": ("*---*\n" + _framed("|{6}|{7}|", "\n|---+---|") + "\n*---*", 1),
   "boxes": (_framed("{0} {1} {2} | {3} {4} {5}", "\n------+------"), 1),
   "bands": (_framed("{6}{7}", "\n"), 1),
   "dashes between bands": (_framed("{6}{7}", "\n------"), 1),

@@ -133,7 +133,7 @@ class Form:
     )
 
   def is_title(self, text: str) -> bool:
-    """Returns whether a line is prose: it begins with a word, not with cells."""
+    """Returns whether a line is prose: it begins with a word."""
     words = text.split()
     if not words or not words[0][0].isalpha():
       return False
