@@ -190,12 +190,12 @@ def test_missing_folder(tmp_path):
   ("header", "question", "text"),
   [
     (
-      "a,b,puzzle,answer\n",
+      "a,b,grid,answer\n",
       QUESTION,
-      "train.csv line 1: the columns are 'a', 'b', 'puzzle', 'answer'; expected"
-      " one 'question' and one 'answer'",
+      "train.csv line 1: the columns are 'a,b,grid,answer'; expected one"
+      " 'question' and one 'answer'",
     ),
-    (HEADER, f"x{QUESTION[1:]}", "train.csv line 2: question has 'x'"),
+    (HEADER, f"a{QUESTION[1:]}", "train.csv line 2: question has 'a'"),
     (HEADER, f"{QUESTION[:2]}1{QUESTION[3:]}", "train.csv line 2"),
   ],
   ids=["header", "letter", "contradiction"],

@@ -120,6 +120,7 @@ def main(argv: Sequence[str]) -> None:
     if _PICTURES.value:
       from trm_jax.visualization import predict_pictures
 
+      predict_pictures.check_writable(_PICTURES.value)
       draw = functools.partial(predict_pictures.draw, solver, _PICTURES.value)
     predict.predict_file(solver, _INPUT.value, _OUTPUT.value or "-", draw)
   elif _FORMAT.value == "stablehlo":

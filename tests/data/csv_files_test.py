@@ -59,16 +59,40 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
+  "content",
+  [
+    "Question, Answer\r\n b,ab\r\n",
+    "quizzes;solutions\n b;ab\n",
+    "id\tpuzzle\tsolution\n1\t b\tab\n",
+    "\nsep=;\nquestion;answer;\n b;ab;\n",
+    "question,answer\r b,ab\r",
+    "question,answer\n b,ab\n\x1a",
+    "question,answer\r\n b,ab\r\n".encode("utf-16"),
+    "question,answer\r\n b,ab\r\n".encode("utf-16-be"),
+    "\ufeffquestion,answer\n b,ab\0\n",
+  ],
+)
+def test_what_spreadsheets_and_the_public_sets_write(tmp_path, content):
+  (row,) = _read(_write(tmp_path / "a.csv", content))
+  assert row.texts == (" b", "ab")
+
+
+@pytest.mark.parametrize(
   ("content", "text"),
   [
+    (HEADER + "s,\0b,ab,1\n", r"^a.csv line 2: has a NUL character: 's,\\x00b"),
+    ("\0" * 2_000_000, "^a.csv line 1: does not end within 1,048,576 bytes"),
     ("", "^a.csv is empty: expected a header with one 'question' and one 'ans"),
     (HEADER, "^a.csv has a header but no puzzles"),
     (
       "question,result\n",
-      "^a.csv line 1: the columns are 'question', 'result'; expected one"
+      "^a.csv line 1: the columns are 'question,result'; expected one"
       " 'question' and one 'answer'",
     ),
-    ("question,question,answer\n", "^a.csv line 1: the columns are 'question'"),
+    (
+      "question,question,answer\n",
+      "^a.csv line 1: the columns are 'question,q",
+    ),
     (HEADER + GOOD + "s,1,2\n", "^a.csv line 3: has 3 columns, the header 4"),
     (HEADER + GOOD + "    \n", "^a.csv line 3: has 1 columns, the header 4"),
     (HEADER + GOOD + "s,1,ab,1\n", "^a.csv line 3: .* has not 2 characters"),

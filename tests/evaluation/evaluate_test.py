@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -168,26 +167,6 @@ def test_an_empty_data_set_is_refused():
 
 
 # --- progress --------------------------------------------------------------
-
-
-def test_progress_is_logged_at_intervals(monkeypatch, capsys):
-  now = [100.0]
-  monkeypatch.setattr(time, "monotonic", lambda: now[0])
-  progress = evaluate.Progress("puzzles", 50, done=10)
-  unknown = evaluate.Progress("grids")
-  now[0] += evaluate.PROGRESS_SECONDS - 1
-  progress.update(20)
-  now[0] += 1
-  progress.update(30, ", pass@2 5.0%")
-  unknown.update(40)
-  now[0] += 100
-  progress.update(50)  # the result follows
-  output = capsys.readouterr()
-  assert output.out == ""
-  assert output.err.splitlines() == [
-    "  solved 30 of 50 puzzles, 2.0 per second, 10 s left, pass@2 5.0%",
-    "  solved 40 grids, 4.0 per second",
-  ]
 
 
 def test_a_stop_is_asked_before_each_batch():

@@ -53,13 +53,13 @@ def _error(solver, source, output) -> str:
 
 
 def test_a_row_for_every_row_and_the_bad_ones_told(tmp_path, capfd):
-  rows = [QUESTION, "12", *_questions(5), "x" + QUESTION[1:], QUESTION]
+  rows = [QUESTION, "12", *_questions(5), "a" + QUESTION[1:], QUESTION]
   output = tmp_path / "answers.csv"
   message = _error(_solver(), _write(tmp_path, rows), output)
   assert message == (
     "2 of 9 rows were invalid (first puzzles.csv line 3: question has 2"
-    f" characters, expected 16); the answers to the others are in {output}, see"
-    " its column `error`"
+    " characters, expected 16: '12'); the answers to the others are in"
+    f" {output}, see its column `error`"
   )
   lines = output.read_text().splitlines()
   assert lines[0] == HEADER
@@ -72,7 +72,7 @@ def test_a_row_for_every_row_and_the_bad_ones_told(tmp_path, capfd):
       assert not row["answer"] + row["confidence"] + row["steps"] + row["valid"]
     else:
       assert row["valid"] == "yes"
-  assert "question has 'x' at position 1" in written[7]["error"]
+  assert "question has 'a' at position 1" in written[7]["error"]
   told = capfd.readouterr()
   assert told.out == ""
   assert (
@@ -182,9 +182,9 @@ def test_nothing_is_written_if_no_row_can_be_read(tmp_path):
   message = _error(_solver(), _write(tmp_path, ["12", "34"]), output)
   assert message == (
     "all 2 rows were invalid, nothing is written; first puzzles.csv line"
-    " 2: question has 2 characters, expected 16"
+    " 2: question has 2 characters, expected 16: '12'"
   )
-  assert _error(_solver(), "x" * 16, output).startswith("--input: question has")
+  assert _error(_solver(), "a" * 16, output).startswith("--input: question has")
   _assert_untouched(output)
 
 
@@ -251,13 +251,13 @@ def test_a_file_that_is_damaged_further_on(tmp_path):
 
 def test_rows_of_other_bytes_keep_no_other_from_being_solved(tmp_path):
   source = tmp_path / "puzzles.csv"
-  bad = [b"\xff", b'"' + QUESTION.encode(), b"x" * 200_000]
+  bad = [b"\xff", b'"12', b"a" * 200_000]
   rows = [b"question", *bad, QUESTION.encode(), *bad[::-1], QUESTION.encode()]
   source.write_bytes(b"\n".join(rows))
   output = tmp_path / "answers.csv"
   message = _error(_solver(batch_size=1), source, output)
   assert message.startswith(
-    "6 of 8 rows were invalid (first puzzles.csv line 2: not UTF-8 text);"
+    "6 of 8 rows were invalid (first puzzles.csv line 2: not UTF-8 text, save"
   )
   # Answers can be read by who reads CSV, too.
   written = _read(output)
@@ -279,6 +279,26 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
   message = _error(solver, "~/puzzles.csv", "~/puzzles.csv")
   assert "which is the --input" in message
   assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_inputs_without_an_end_and_closed_streams(tmp_path, monkeypatch):
+  solver = _solver()
+  solver.answer = None  # is not asked
+  output = tmp_path / "answers.csv"
+  message = _error(solver, "/dev/zero", output)
+  assert message.startswith("zero line 1: does not end within")
+  monkeypatch.setattr(predict, "_MAX_INVALID", 20)
+  message = _error(solver, _write(tmp_path, ["12"] * 1000), output)
+  assert "rows were invalid, nothing is written; first puzzles.csv" in message
+  assert "the first" in message
+  monkeypatch.setattr(sys, "stdin", None)
+  assert "standard input is closed" in _error(solver, "-", output)
+  monkeypatch.setattr(sys, "stdout", None)
+  assert "standard output is closed" in _error(solver, QUESTION, "-")
+  (tmp_path / "pictures").write_text("")
+  message = _error(solver, QUESTION, output, str(tmp_path / "pictures"))
+  assert message.endswith("pictures is not a folder")
+  assert not output.exists()
 
 
 # --- pictures ----------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -175,6 +177,35 @@ def test_five_lines_of_python(workdir):
   assert first.valid is False  # of random weights
   with pytest.raises(errors.UserError, match=r"puzzle 2: .* 15 characters"):
     loaded.solve([text, text[1:]])
+
+
+def test_one_puzzle_is_one_puzzle(workdir, capsys):
+  loaded = _load(workdir)
+  text = "".join(loaded.look.drawn(token) for token in _inputs()[0])
+  numbers = _inputs()[0].reshape(4, 4) - 1
+  for one in (text, "\n".join(map(str, numbers)), numbers, jnp.array(numbers)):
+    (answer,) = loaded.solve(one)
+    assert answer.text == loaded.solve([text])[0].text
+  many = _inputs()[:3] - 1
+  for several in (many, jnp.array(many), jnp.array(many).reshape(3, 4, 4)):
+    assert len(loaded.solve(several)) == 3
+  assert len(loaded.solve(jnp.array(grid) for grid in many)) == 3
+  assert len(loaded.solve([[list(row) for row in jnp.array(numbers)]])) == 1
+  with pytest.raises(errors.UserError, match="puzzle 1: question has 5 char"):
+    loaded.solve("1..4.")
+  assert capsys.readouterr().err == ""
+  loaded.solve(many, verbose=True)
+  assert re.fullmatch(
+    r"solved 3 puzzles in [\d.]+ s, [\d,.]+ puzzles/s\n",
+    capsys.readouterr().err,
+  )
+
+
+def test_a_solver_is_printed_in_a_line(workdir):
+  line = str(_load(workdir))
+  assert line == repr(_load(workdir))
+  assert "generated_sudoku, 4 x 4 cells, fixed solver" in line
+  assert len(line) < 200
 
 
 def test_what_is_valid_is_told_by_the_rules(workdir):

@@ -1,6 +1,8 @@
 """Characters to tokens, for whole blocks of puzzles at a time."""
 
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +24,27 @@ def token_table(tokens: Mapping[str, int]) -> np.ndarray:
   for character, token in tokens.items():
     table[ord(character)] = token
   return table
+
+
+def shown(text: str) -> str:
+  """Returns a text for an error message: quoted, at most 40 characters."""
+  return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def hint(text: str, length: int) -> str:
+  """Returns advice on a text of the wrong length, or "".
+
+  Args:
+    text: What should be a puzzle.
+    length: Its number of characters; 0 if that is not known.
+  """
+  is_rounded = re.fullmatch(r"\d[\d.,]*[Ee]\+?\d+", text)
+  has_lost_zeros = text.isdigit() and length // 2 < len(text) < length
+  if is_rounded or has_lost_zeros:
+    return " (has a spreadsheet taken it for a number? import it as text)"
+  if any(map(unicodedata.combining, text)):
+    return " (its accents are characters of their own: normalize it to NFC)"
+  return ""
 
 
 def position(cell: int, cols: int) -> str:
@@ -65,7 +88,10 @@ class Alphabet:
     whole = list(texts)
     for i, text in enumerate(texts):
       if len(text) != length:
-        errors[i] = f"{what} has {len(text)} characters, expected {self.size}"
+        errors[i] = (
+          f"{what} has {len(text)} characters, expected {self.size}:"
+          f" {shown(text)}{hint(text, length)}"
+        )
         whole[i] = "\0" * length
     codes = code_points("".join(whole))
     tokens = self.tokens[codes].reshape(len(whole), length)

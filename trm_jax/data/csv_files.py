@@ -4,25 +4,37 @@ Data sets are read strictly: the first malformed line raises. User input is read
 tolerantly: a malformed line is an error of its own row, and the rest is read.
 """
 
+import collections
+import contextlib
 import csv
-import gzip
+import io
+import itertools
 import pathlib
-import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import errors
-from trm_jax.data import characters, files, puzzle_set
+from trm_jax import errors, progress
+from trm_jax.data import characters, files, puzzle_set, text_lines
+from trm_jax.data.text_lines import Line
 
 SPLITS = ("train", "test")
 PAIR = ("question", "answer")  # columns of a data set
 
+# What a column may be called, in lower case; the first that is found counts.
+ALIASES: Mapping[str, Sequence[str]] = {
+  "question": (
+    *("question", "questions", "puzzle", "puzzles"),
+    *("quiz", "quizzes"),
+  ),
+  "answer": ("answer", "answers", "solution", "solutions"),
+}
+DELIMITERS = ",;\t"
+
 _ROWS_PER_BLOCK = 10_000
-_ROWS_BETWEEN_PROGRESS = 500_000
+_MAX_LINES_OF_RECORD = 40  # after the first: a grid in a quoted cell
 
 # Turns questions and answers into tokens, uint8 [n, 2, L], and finds errors.
 ParsePairs = Callable[
@@ -30,22 +42,8 @@ ParsePairs = Callable[
 ]
 
 
-class Line(NamedTuple):
-  """A line of text.
-
-  Attributes:
-    where: Begins an error message, e.g. "train.csv line 17".
-    text: Without its line end; replacement characters for what is not UTF-8.
-    error: That the line is not UTF-8, or "".
-  """
-
-  where: str
-  text: str
-  error: str
-
-
 class Row(NamedTuple):
-  """A row of a CSV file.
+  """A row of a file.
 
   Attributes:
     where: Begins an error message, e.g. "train.csv line 17".
@@ -87,56 +85,44 @@ def find_files(source: str) -> dict[str, pathlib.Path]:
   return found
 
 
-def read_bytes(path: pathlib.Path) -> Iterator[bytes]:
-  """Yields the lines of a file with their ends.
+class Header(NamedTuple):
+  """The header of a CSV.
+
+  Attributes:
+    delimiter: What separates the columns.
+    places: Where the columns are that were asked for.
+    num_columns: Number of all columns.
+  """
+
+  delimiter: str
+  places: list[int]
+  num_columns: int
+
+
+def find_header(text: str, columns: Sequence[str]) -> Header | None:
+  """Finds columns in a line; None if it does not name each of them once.
 
   Args:
-    path: A file; gzipped if its name ends in `.gz`.
-
-  Raises:
-    UserError: with file name and line, if the file cannot be read.
+    text: The line, with commas, semicolons or tabs.
+    columns: Names, of `ALIASES`; upper and lower case are the same.
   """
-  opener = gzip.open if path.suffix == ".gz" else open
-  number = 0
-  try:
-    with opener(path, "rb") as file:
-      for line in file:
-        number += 1
-        yield line
-  except (EOFError, zlib.error, OSError) as error:
-    raise errors.UserError(
-      f"{path.name} line {number + 1}: cannot be read, "
-      f"the file is damaged or not accessible ({error})"
-    ) from error
-
-
-def decode(content: Iterable[bytes], name: str) -> Iterator[Line]:
-  """Decodes lines of UTF-8, those that are something else included.
-
-  Args:
-    content: Lines with their ends.
-    name: The file's name, for error messages.
-
-  Yields:
-    The lines as text.
-  """
-  # Spreadsheets put a byte order mark in front of the first line.
-  encoding = "utf-8-sig"
-  for number, line in enumerate(content, 1):
-    where = f"{name} line {number}"
-    error = ""
+  for delimiter in DELIMITERS:
     try:
-      text = line.decode(encoding)
-    except UnicodeDecodeError:
-      text = line.decode(encoding, "replace")
-      error = f"{where}: not UTF-8 text"
-    encoding = "utf-8"
-    # Spaces are not stripped: a maze may end in open cells.
-    yield Line(where, text.removesuffix("\n").removesuffix("\r"), error)
+      cells = next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error:  # too long
+      return None
+    names = [cell.strip().lower() for cell in cells]
+    found = [
+      next((name for name in ALIASES[column] if name in names), column)
+      for column in columns
+    ]
+    if all(names.count(name) == 1 for name in found):
+      return Header(delimiter, list(map(names.index, found)), len(names))
+  return None
 
 
 def read_rows(
-  content: Iterable[bytes],
+  lines: Iterable[Line],
   name: str,
   columns: Sequence[str],
   *,
@@ -145,12 +131,12 @@ def read_rows(
   """Yields the rows of a CSV, of whatever size.
 
   Args:
-    content: Lines with their ends; the first is the header.
+    lines: The first is the header, below empty lines and Excel's "sep=;".
     name: The file's name, for error messages.
     columns: Names of the columns to return; all others are ignored.
     strict: Whether the first malformed row raises. If not, it is yielded with
-      its error, and each line is one row: a quotation mark left open does not
-      swallow the lines below.
+      its error, and a quotation mark left open does not swallow the lines
+      below.
 
   Yields:
     At least one row, in the order of the file; empty lines are skipped.
@@ -159,75 +145,112 @@ def read_rows(
     UserError: with file name and line, if the header does not name each column
       once or there are no rows.
   """
-  lines = decode(content, name)
-  records = _strict_records(lines, name) if strict else _tolerant(lines)
+  lines = iter(lines)
   wanted = f"one {' and one '.join(map(repr, columns))}"
-  header = next(records, None)
-  if header is None:
+  first = next((line for line in lines if not is_preamble(line.text)), None)
+  if first is None:
     raise errors.UserError(f"{name} is empty: expected a header with {wanted}")
-  names = [text.strip() for text in header.texts]
-  if any(names.count(column) != 1 for column in columns):
-    found = ", ".join(map(repr, names))[:200] or "none"
+  header = find_header(first.text, columns)
+  if header is None:
+    found = characters.shown(first.text)
     raise errors.UserError(
-      header.error
-      or f"{header.where}: the columns are {found}; expected {wanted}"
+      first.error
+      or f"{first.where}: the columns are {found}; expected {wanted}"
     )
-  places = [names.index(column) for column in columns]
+  records = _strict_records if strict else _tolerant_records
   empty = True
-  for where, texts, error, raw in records:
+  for where, texts, error in records(lines, header):
     if not texts and not error:
       continue
     empty = False
-    if not error and len(texts) != len(names):
-      error = f"{where}: has {len(texts)} columns, the header {len(names)}"
-    if not error:
-      yield Row(where, tuple([texts[place] for place in places]))
-    elif strict:
+    has_all = len(texts) == header.num_columns or not strict
+    if not error and not (has_all and len(texts) > max(header.places)):
+      error = (
+        f"{where}: has {len(texts)} columns, the header {header.num_columns}"
+      )
+    if error and strict:
       raise errors.UserError(error)
-    else:
-      shown = [texts[place] if place < len(texts) else raw for place in places]
-      yield Row(where, tuple(shown), error)
+    shown_texts = [
+      texts[place] if place < len(texts) else "" for place in header.places
+    ]
+    yield Row(where, tuple(shown_texts), error)
   if empty:
     raise errors.UserError(f"{name} has a header but no puzzles")
 
 
-class _Record(NamedTuple):
-  """All cells of a row; none where it is not CSV, but then its raw text."""
-
-  where: str
-  texts: list[str]
-  error: str = ""
-  raw: str = ""
+def is_preamble(text: str) -> bool:
+  """Returns whether a line above a header says nothing: empty, or "sep=;"."""
+  return not text.strip() or text.lower().startswith("sep=")
 
 
-def _strict_records(lines: Iterable[Line], name: str) -> Iterator[_Record]:
+def _strict_records(lines: Iterable[Line], header: Header) -> Iterator[Row]:
   """Yields the records of a CSV; quoted cells may span lines."""
-  reader = csv.reader(map(_checked_text, lines), strict=True)
+  where = ""
+
+  def checked() -> Iterator[str]:
+    nonlocal where
+    for line in lines:
+      where = line.where
+      if line.error:
+        raise errors.UserError(line.error)
+      yield f"{line.text}\n"
+
   try:
-    for texts in reader:
-      yield _Record(f"{name} line {reader.line_num}", texts)
+    for texts in csv.reader(checked(), delimiter=header.delimiter, strict=True):
+      yield Row(where, tuple(texts))
   except csv.Error as error:
-    raise errors.UserError(
-      f"{name} line {reader.line_num}: is not CSV ({error})"
-    ) from error
+    raise errors.UserError(f"{where}: is not CSV ({error})") from error
 
 
-def _checked_text(line: Line) -> str:
-  if line.error:
-    raise errors.UserError(line.error)
-  return line.text + "\n"
-
-
-def _tolerant(lines: Iterable[Line]) -> Iterator[_Record]:
-  """Yields each line as a record of its own."""
-  for where, text, error in lines:
+def _tolerant_records(lines: Iterable[Line], header: Header) -> Iterator[Row]:
+  """Yields each line as a record; of several lines only if they are one."""
+  left: collections.deque[Line] = collections.deque()
+  lines = iter(lines)
+  while line := left.popleft() if left else next(lines, None):
     try:
-      texts = next(csv.reader([text], strict=True), [])
-    except csv.Error as problem:
-      error = f"{where}: is not CSV ({problem})"
-      yield _Record(where, [], error, raw=text)
+      yield Row(line.where, _cells(line.text, header), line.error)
+      continue
+    except csv.Error as error:
+      problem = f"{line.where}: is not CSV ({error})"
+    # A quoted cell may go on below, up to where the marks are even.
+    record, num_more = line.text, 0
+    while record.count('"') % 2 and num_more < _MAX_LINES_OF_RECORD:
+      if num_more == len(left):
+        left.extend(itertools.islice(lines, 1))
+      if num_more == len(left):
+        break
+      record += f"\n{left[num_more].text}"
+      num_more += 1
+    more = [left[i].text for i in range(num_more)]
+    if more and _is_one(record, more, header):
+      for _ in more:
+        left.popleft()
+      yield Row(line.where, _cells(record, header))
     else:
-      yield _Record(where, texts, error)
+      yield Row(line.where, (line.text,) * header.num_columns, problem)
+
+
+def _is_one(record: str, more: Sequence[str], header: Header) -> bool:
+  """Returns whether lines are one record: none of `more` is one by itself."""
+  try:
+    if len(_cells(record, header)) != header.num_columns:
+      return False
+  except csv.Error:
+    return False
+  # The last one up to where the quotation ends.
+  parts = [*more[:-1], more[-1].rpartition('"')[0]]
+  for text in parts if header.num_columns > 1 else ():
+    with contextlib.suppress(csv.Error):
+      if len(_cells(text, header)) == header.num_columns:
+        return False
+  return True
+
+
+def _cells(text: str, header: Header) -> tuple[str, ...]:
+  """Splits the text of a record; raises csv.Error."""
+  content = io.StringIO(text, newline="")
+  reader = csv.reader(content, delimiter=header.delimiter, strict=True)
+  return tuple(next(reader, ()))
 
 
 def read_blocks(path: pathlib.Path) -> Iterator[list[Row]]:
@@ -240,22 +263,21 @@ def read_blocks(path: pathlib.Path) -> Iterator[list[Row]]:
     UserError: with file name and line, for the first malformed row.
   """
   block: list[Row] = []
-  try:
-    rows = read_rows(read_bytes(path), path.name, PAIR)
-    for count, row in enumerate(rows, 1):
-      block.append(row)
-      if len(block) == _ROWS_PER_BLOCK:
-        yield block
-        block = []
-      if count % _ROWS_BETWEEN_PROGRESS == 0:
-        text = f"reading {path.name}: {count:,} puzzles"
-        print(text, file=sys.stderr, flush=True)
-  except errors.UserError:
+  with progress.Progress(f"puzzles of {path.name}", verb="read") as shown_rows:
+    try:
+      rows = read_rows(text_lines.read_lines(path), path.name, PAIR)
+      for count, row in enumerate(rows, 1):
+        block.append(row)
+        if len(block) == _ROWS_PER_BLOCK:
+          shown_rows.update(count)
+          yield block
+          block = []
+    except errors.UserError:
+      if block:
+        yield block  # a malformed puzzle in it comes first
+      raise
     if block:
-      yield block  # a malformed puzzle in it comes first
-    raise
-  if block:
-    yield block
+      yield block
 
 
 def parse_block(rows: Sequence[Row], parse_pairs: ParsePairs) -> np.ndarray:

@@ -1,9 +1,13 @@
 """Files: written atomically, set aside when damaged; workdirs and caches."""
 
 import contextlib
+import fcntl
+import glob
 import io
 import os
 import pathlib
+import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from typing import IO
@@ -17,6 +21,10 @@ from trm_jax import errors
 def writing(path: epath.PathLike) -> Iterator[IO]:
   """Opens a binary file that appears only once it is complete.
 
+  An existing file keeps its mode and owner, and a symbolic link keeps its
+  target. A killed process leaves at most one draft behind, which the next one
+  to write the file removes.
+
   Args:
     path: Path of the file; missing folders are created.
 
@@ -24,18 +32,23 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
     The file to write to.
 
   Raises:
-    UserError: if the file cannot be written.
+    UserError: if the file cannot be written; where possible on entry.
   """
   path = epath.Path(path)
-  # Other processes may write the same file: each has its own draft.
-  draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
   try:
+    if not is_remote(path):
+      path = epath.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
+    draft, file = _open_draft(path)
     try:
-      with draft.open("wb") as file:
+      with file:
         yield file
         _sync(file)
-      draft.replace(path)
+        if not is_remote(path):
+          _replace(path, draft, file)  # locked until then
+      if is_remote(path):
+        draft.replace(path)
     finally:
       draft.unlink(missing_ok=True)
   except Exception as error:
@@ -43,6 +56,62 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
       raise
     reason = errors.reason(error)
     raise errors.UserError(f"cannot write {path}: {reason}") from error
+
+
+def check_writable(path: epath.PathLike) -> None:
+  """Raises UserError unless a file can be written, as far as can be known.
+
+  Args:
+    path: Path of a file, which may be missing, as may its folder.
+  """
+  if is_remote(path):
+    return
+  real = pathlib.Path(os.path.realpath(path))
+  found = next(place for place in real.parents if place.exists())
+  if not found.is_dir():
+    raise errors.UserError(f"cannot write {path}: {found} is not a folder")
+  for place in (real, found) if real.exists() else (found,):
+    if not os.access(place, os.W_OK):
+      raise errors.UserError(
+        f"cannot write {path}: there is no permission to write to {place}"
+      )
+
+
+def _open_draft(path: epath.Path) -> tuple[epath.Path, IO]:
+  """Opens a file to become `path`, locked; removes those of killed processes.
+
+  Other processes may write the same file: each has its own draft.
+  """
+  if is_remote(path):
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    return draft, draft.open("wb")
+  start = f".{path.name}."
+  for old in path.parent.glob(f"{glob.escape(start)}*.draft"):
+    # Whoever is still writing holds the lock.
+    with contextlib.suppress(OSError), old.open("rb") as file:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      old.unlink()
+  while True:
+    draft = path.with_name(f"{start}{uuid.uuid4().hex[:12]}.draft")
+    file = draft.open("wb")
+    with contextlib.suppress(OSError):  # some network file systems have none
+      fcntl.flock(file, fcntl.LOCK_EX)
+    if draft.exists():  # nobody took it for abandoned before it was locked
+      return draft, file
+
+
+def _replace(path: epath.Path, draft: epath.Path, file: IO) -> None:
+  """Puts an open draft in the place of a file, with its mode and owner."""
+  if path.exists():
+    old, new = os.stat(path), os.fstat(file.fileno())
+    try:
+      if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+      os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+    except PermissionError:  # only the superuser gives files away
+      shutil.copyfile(draft, path)
+      return
+  draft.replace(path)
 
 
 def _sync(file: IO) -> None:

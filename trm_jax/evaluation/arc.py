@@ -173,7 +173,7 @@ class ArcEvaluator(report.Scorer):
     if not share:
       return ""
     return (
-      f", pass@{voting.NUM_ATTEMPTS} {share[voting.NUM_ATTEMPTS]:.1%} of"
+      f"pass@{voting.NUM_ATTEMPTS} {share[voting.NUM_ATTEMPTS]:.1%} of"
       f" {len(self._results)} tasks so far"
     )
 

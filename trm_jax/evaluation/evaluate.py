@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
+from trm_jax import progress
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import loader
 from trm_jax.data import task as task_lib
@@ -16,8 +17,6 @@ from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import preemption, processes, restore
 from trm_jax.runtime import program as program_lib
-
-PROGRESS_SECONDS = 10.0
 
 Observe = Callable[[eval_step.Answers], None]
 
@@ -45,37 +44,6 @@ def solve_batches(
     pending = batch, result
   if pending is not None:
     yield pending
-
-
-class Progress:
-  """Logs progress to stderr, at most every `PROGRESS_SECONDS`."""
-
-  def __init__(self, what: str, total: int | None = None, *, done: int = 0):
-    """Starts the clock.
-
-    Args:
-      what: Plural noun, e.g. "puzzles".
-      total: Their number, if known.
-      done: Number already done by an earlier run.
-    """
-    self._what, self._total, self._first = what, total, done
-    self._start = self._logged = time.monotonic()
-
-  def update(self, done: int, details: str = "") -> None:
-    """Logs that `done` are done, if the last line was long enough ago."""
-    now = time.monotonic()
-    if done == self._total or now - self._logged < PROGRESS_SECONDS:
-      return
-    self._logged = now
-    seconds_each = (now - self._start) / max(done - self._first, 1)
-    total = left = ""
-    if self._total is not None:
-      total = f" of {self._total:,}"
-      left = f", {seconds_each * (self._total - done):.0f} s left"
-    processes.log_once(
-      f"  solved {done:,}{total} {self._what}, {1 / seconds_each:,.1f} per"
-      f" second{left}{details}"
-    )
 
 
 def evaluate(
@@ -108,17 +76,19 @@ def evaluate(
   """
   start = time.monotonic()
   done = int(scorer.sums["rows"][-1]) if scorer.sums else 0
-  progress = Progress("puzzles", num_puzzles, done=done)
   first: tuple[loader.Batch, jax.Array] | None = None
   if stop:
     batches = _until_stopped(batches, stop, mesh)
   solved = solve_batches(evaluate_batch, weights, batches, mesh)
-  for number, (batch, result) in enumerate(solved, scorer.first_batch):
-    first = first or (batch, result.answers)
-    scorer.observe(number, jax.device_get(result.sums), result.last)
-    if observe:
-      observe(result.last)
-    progress.update(int(scorer.sums["rows"][-1]), scorer.progress())
+  with progress.Progress(
+    "puzzles", num_puzzles, done=done, active=processes.is_first()
+  ) as shown:
+    for number, (batch, result) in enumerate(solved, scorer.first_batch):
+      first = first or (batch, result.answers)
+      scorer.observe(number, jax.device_get(result.sums), result.last)
+      if observe:
+        observe(result.last)
+      shown.update(int(scorer.sums["rows"][-1]), scorer.progress())
   if first is None:
     raise ValueError("the data set to evaluate has no batch")
   rows = scorer.sums["rows"]
@@ -285,6 +255,10 @@ def restore_and_evaluate(
   processes.print_once(
     f"{report_lib.format_head(result)}\n"
     + report_lib.format_report(result, config.eval.report_steps)
+  )
+  processes.log_once(
+    f"next: --mode=report --workdir={workdir} draws this evaluation,"
+    " --mode=predict solves puzzles of your own"
   )
   return Evaluation(program=program, task=task, trained=trained, report=result)
 

@@ -111,8 +111,15 @@ class Scorer:
     self.sums = metrics.add(self.sums, sums)
 
   def progress(self) -> str:
-    """Returns an interim score for the progress line, or ""."""
-    return ""
+    """Returns interim scores for the progress line, or ""."""
+    if not self.sums.get("count", np.zeros(1))[-1]:
+      return ""
+    means = metrics.divide(self.sums)
+    return (
+      f"exact {100 * means['exact_accuracy'][-1]:.1f} %, mean ACT steps"
+      f" {means['steps'][-1]:.1f}, halt acc."
+      f" {100 * means['halt_accuracy'][-1]:.1f} %"
+    )
 
   def summary(self) -> ScoreSummary:
     """Returns the scores; called after the last batch."""
@@ -176,7 +183,7 @@ def format_report(result: EvalResult, steps: Iterable[int]) -> str:
     steps: Supervision steps to show if all puzzles take all steps.
   """
   name = "rollouts" if result.axis == "rollouts" else "steps"
-  lines = [f"{name:>8}  exact    cells    halt     answer loss"]
+  lines = [f"{name:>8}  exact    cells    halt acc. answer loss"]
   for number in result.shown(steps):
     after = result.after(number)
     if not after["count"]:

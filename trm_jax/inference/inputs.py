@@ -4,7 +4,6 @@ Questions are validated as strictly as training data, but a malformed one does
 not keep the others from being solved.
 """
 
-import csv
 import dataclasses
 import gzip
 import itertools
@@ -19,10 +18,11 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import csv_files, identifiers, tasks
+from trm_jax.data import csv_files, identifiers, tasks, text_lines
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import tasks as arc_tasks
+from trm_jax.inference import puzzle_text
 
 STANDARD = "-"  # as a path: standard input or output
 
@@ -41,9 +41,10 @@ def tokens_of(
   """Converts a puzzle to tokens.
 
   Args:
-    puzzle: A text with one character per cell, row after row; or rows (lists,
-      strings, a 2-D array) of characters; for Sudoku also of digits, 0 for a
-      blank. An ARC grid is rows of colours, integers from 0 to 9.
+    puzzle: A text with one character per cell, row after row, or as
+      `puzzle_text` takes it; or rows (lists, strings) or an array (of NumPy,
+      JAX, ...; [rows, cols] or [L]) of characters; for Sudoku also of digits, 0
+      for a blank. An ARC grid is rows of colours, integers from 0 to 9.
     look: The look of the puzzles that the network was trained on.
     data: The network's settings.
     where: Begins an error message, e.g. "puzzles.csv line 3".
@@ -57,7 +58,9 @@ def tokens_of(
   task_type = tasks.get(data)
   if not task_type.parse_questions:
     return arc_grids.encode(_colours(puzzle, where))
-  if not isinstance(puzzle, str):
+  if isinstance(puzzle, str):
+    puzzle = puzzle_text.cells_of(puzzle, form_of(look, data))
+  else:
     puzzle = _joined(puzzle, look, where, takes_digits=task_type.digits)
   tokens, found = task_type.parse_questions([puzzle], data, look)
   if found:
@@ -69,8 +72,12 @@ def _joined(
   rows: Any, look: task_lib.Look, where: str, *, takes_digits: bool
 ) -> str:
   """Returns the text of a grid that is given as rows."""
+  size = look.rows * look.cols
   try:
-    cells = [list(row) for row in rows]
+    rows = _without_arrays(rows)
+    if len(rows) == size and not any(hasattr(row, "__len__") for row in rows):
+      rows = [rows[i : i + look.cols] for i in range(0, size, look.cols)]
+    cells = [[_without_arrays(cell) for cell in row] for row in rows]
   except TypeError as error:
     raise errors.UserError(
       f"{where}: is {_shown(rows)}, expected a text or rows of cells"
@@ -87,6 +94,12 @@ def _joined(
     for i, row in enumerate(cells, 1)
     for j, cell in enumerate(row, 1)
   )
+
+
+def _without_arrays(value: Any) -> Any:
+  """Returns an array of any library as lists or a number; others as is."""
+  is_array = hasattr(value, "__array__") and not isinstance(value, np.generic)
+  return np.asarray(value).tolist() if is_array else value
 
 
 def _character(cell: Any, where: str, takes_digits: bool) -> str:
@@ -135,8 +148,8 @@ class Block:
   """Consecutive rows of an input.
 
   Attributes:
-    texts: The question of each row as it was written, n; only the beginning of
-      a long one that is malformed.
+    texts: The question of each row as it was written, without separators, n;
+      only the beginning of a long one that is malformed.
     faults: Why each row cannot be solved, or "", n.
     tokens: The rows without a fault, in order, uint8 [m, L].
   """
@@ -157,14 +170,11 @@ def read_blocks(
 
   Args:
     source: One of
-      - a file whose name ends in .csv or .csv.gz, with a header that names a
-        column `question`; other columns are ignored;
-      - another file (gzipped if its name ends in .gz), with one puzzle per line
-        or a CSV as above;
-      - "-" for standard input, with either;
+      - a file (gzipped if its name ends in .gz) as `puzzle_text.find_rows`
+        takes it: a puzzle per line, a row of a puzzle per line, or a CSV with a
+        column `question`;
+      - "-" for the same on standard input;
       - a puzzle itself, if there is no file of that name.
-      Empty lines are skipped; spaces are never stripped. A row is one line,
-      even if it has quotation marks.
     look: The look of the puzzles that the network was trained on.
     data: The network's settings.
     num_rows: Rows per block; the last may have fewer.
@@ -173,12 +183,12 @@ def read_blocks(
     All rows, at least one.
 
   Raises:
-    UserError: if the input does not exist, is damaged, has no rows or not the
-      format of its name. A malformed row is a fault of its block.
+    UserError: if the input does not exist, is damaged or has no rows. A
+      malformed row is a fault of its block.
   """
   parse_questions = tasks.get(data).parse_questions
   assert parse_questions is not None, "ARC tasks are read by read_tasks"
-  rows = _find_rows(source, size=look.rows * look.cols)
+  rows = _find_rows(source, form_of(look, data))
   while group := list(itertools.islice(rows, num_rows)):
     texts = [row.texts[0] for row in group]
     tokens, found = parse_questions(texts, data, look)
@@ -196,60 +206,39 @@ def read_blocks(
     )
 
 
-def _find_rows(source: str, *, size: int) -> Iterator[csv_files.Row]:
-  """Finds the rows of an input; a puzzle has `size` characters."""
+def form_of(
+  look: task_lib.Look, data: config_lib.DataConfig
+) -> puzzle_text.Form:
+  """Returns how people write the puzzles of a task."""
+  return puzzle_text.Form(look, is_sudoku=tasks.get(data).digits)
+
+
+def _find_rows(source: str, form: puzzle_text.Form) -> Iterator[csv_files.Row]:
+  """Finds the rows of an input."""
   path = pathlib.Path(os.path.expanduser(source))
   if source == STANDARD:
-    return _rows(_stdin_lines(), _STDIN, size)
+    return puzzle_text.find_rows(_stdin_lines(), _STDIN, form)
   if os.path.isdir(path):
     raise errors.UserError(
       f"--input is {source!r}, which is a folder: name a file in it"
     )
   if os.path.exists(path):
-    return _rows(csv_files.read_bytes(path), path.name, size)
-  if len(source) == size:
-    return iter([csv_files.Row("--input", (source,))])
+    return puzzle_text.find_rows(text_lines.read_lines(path), path.name, form)
+  text = puzzle_text.cells_of(source, form)
+  size = form.look.rows * form.look.cols
+  if len(text) == size:
+    return iter([csv_files.Row("--input", (text,))])
   raise errors.UserError(
     f"--input is {source[:100]!r}: there is no such file, nor is it a puzzle "
     f"of {size} characters (it has {len(source)})"
   )
 
 
-def _stdin_lines() -> Iterator[bytes]:
+def _stdin_lines() -> Iterator[text_lines.Line]:
   with errors.user_error_context(f"{_STDIN} cannot be read"):
-    yield from sys.stdin.buffer
-
-
-def _rows(
-  content: Iterator[bytes], name: str, size: int
-) -> Iterator[csv_files.Row]:
-  """Yields the rows of a CSV or of a text with one puzzle per line."""
-  first = next(content, None)
-  if first is None:
-    raise errors.UserError(f"{name} is empty: expected puzzles")
-  content = itertools.chain([first], content)
-  (line,) = csv_files.decode([first], name)
-  if name.lower().endswith((".csv", ".csv.gz")) or _is_header(line.text, size):
-    yield from csv_files.read_rows(content, name, [_COLUMN], strict=False)
-    return
-  empty = True
-  for where, text, error in csv_files.decode(content, name):
-    if text:
-      empty = False
-      yield csv_files.Row(where, (text,), error)
-  if empty:
-    raise errors.UserError(f"{name} has no puzzles")
-
-
-def _is_header(line: str, size: int) -> bool:
-  """Returns whether a line is the header of a CSV and not a puzzle."""
-  if len(line) == size:
-    return False
-  try:
-    columns = next(csv.reader([line]), [])
-  except csv.Error:  # too long
-    return False
-  return _COLUMN in columns or len(columns) > 1
+    if sys.stdin is None:
+      raise errors.UserError(f"{_STDIN} is closed: name a file as --input")
+    yield from text_lines.decode(sys.stdin.buffer, _STDIN)
 
 
 # --- ARC tasks ---------------------------------------------------------------

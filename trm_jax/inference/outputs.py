@@ -61,6 +61,10 @@ def writing(output_path: str, *, input_path: str) -> Iterator[Writable]:
       any work is done.
   """
   if is_standard(output_path):
+    if sys.stdout is None:
+      raise errors.UserError(
+        "--output is '-', but standard output is closed: name a file"
+      )
     try:
       with tempfile.TemporaryFile() as file:
         yield file
@@ -92,7 +96,8 @@ def place_for(output_path: str, *, hint: str) -> epath.Path:
     hint: Advice if it is not a file.
 
   Raises:
-    UserError: if the path exists but is not a file, or its folder is missing.
+    UserError: if the path exists but is not a file, its folder is missing, or
+      one of them cannot be written.
   """
   path = epath.Path(output_path).expanduser()
   if os.path.exists(path) and not os.path.isfile(path):
@@ -103,6 +108,7 @@ def place_for(output_path: str, *, hint: str) -> epath.Path:
     raise errors.UserError(
       f"--output is {output_path!r}, but there is no folder {path.parent}"
     )
+  files.check_writable(path)
   return path
 
 

@@ -5,17 +5,19 @@ python -m trm_jax.main --mode=predict --workdir=RUN --input=puzzles.csv \
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent import futures
 
 import numpy as np
 
-from trm_jax import errors
+from trm_jax import errors, progress
 from trm_jax.data import tasks
-from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs, outputs, predict_arc
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
 from trm_jax.runtime import program as program_lib
+
+_MAX_INVALID = 10_000  # rows that are read if none can be solved
 
 
 def predict_file(
@@ -51,26 +53,47 @@ def predict_file(
     predict_arc.predict_tasks(solver, input_path, output_path, draw)
     return
   summary = _Summary()
-  progress = evaluate.Progress("puzzles")
-  with outputs.writing(output_path, input_path=input_path) as file:
+  with (
+    outputs.writing(output_path, input_path=input_path) as file,
+    progress.Progress("puzzles") as shown,
+  ):
     file.write(outputs.csv_lines([outputs.HEADER]))
-    for block in inputs.read_blocks(
+    blocks = inputs.read_blocks(
       input_path,
       solver.look,
       solver.config.data,
       num_rows=program_lib.puzzles_at_a_time(solver.config.eval),
-    ):
-      predictions = solver.solve_tokens(block.tokens)
+    )
+    for block, predictions in _solved(solver, blocks):
       valid = solver.valid(predictions)
       summary.add(block, predictions, valid)
       file.write(outputs.csv_lines(_rows(solver, block, predictions, valid)))
-      progress.update(summary.num_rows)
-    summary.check_any_answered()
+      shown.update(summary.num_rows)
+      if summary.num_rows > _MAX_INVALID:
+        summary.check_any_answered("the first")
+    summary.check_any_answered("all")
   place = outputs.place(output_path)
   processes.log_once(summary.text(solver, place))
   if draw:
     draw(summary.first_puzzles)
+  elif not outputs.is_standard(output_path):
+    processes.log_once("next: --pictures=FOLDER draws the first puzzles")
   summary.check_all_answered(place)
+
+
+def _solved(
+  solver: solver_lib.Solver, blocks: Iterable[inputs.Block]
+) -> Iterator[tuple[inputs.Block, solver_lib.Predictions]]:
+  """Yields each block with its answers, while the next one is being solved."""
+  with futures.ThreadPoolExecutor(1) as pool:
+    pending = None
+    for block in blocks:
+      following = block, pool.submit(solver.solve_tokens, block.tokens)
+      if pending is not None:
+        yield pending[0], pending[1].result()
+      pending = following
+    if pending is not None:
+      yield pending[0], pending[1].result()
 
 
 def _rows(
@@ -158,14 +181,14 @@ class _Summary:
     parts.append(f"mean ACT steps {self.steps / count:.1f}")
     return f"{', '.join(parts)}: {place}"
 
-  def check_any_answered(self) -> None:
-    """Raises UserError if all rows were invalid."""
+  def check_any_answered(self, which: str) -> None:
+    """Raises UserError if all rows so far were invalid."""
     if self.num_invalid < self.num_rows:
       return
     if self.num_rows == 1:
       raise errors.UserError(self.first_fault)
     raise errors.UserError(
-      f"all {self.num_rows:,} rows were invalid, nothing is written; first"
+      f"{which} {self.num_rows:,} rows were invalid, nothing is written; first"
       f" {self.first_fault}"
     )
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import errors, progress
 from trm_jax.data import files, identifiers, puzzle_set
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import dataset as arc_dataset
 from trm_jax.data.arc import grids as arc_grids
 from trm_jax.data.arc import plan as arc_plan
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.evaluation import evaluate, voting
+from trm_jax.evaluation import voting
 from trm_jax.inference import inputs, outputs
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
@@ -173,16 +173,16 @@ def _vote(
   """Yields and logs the tasks' results, in the order of the table."""
   table, puzzles = variants.test_set(solver.config.eval.max_augmentations)
   counter = voting.VoteCounter(table, puzzles)
-  progress = evaluate.Progress("grids", puzzles.num_examples)
   num_solved = 0
-  for batch in solver.solve_puzzles(puzzles):
-    num_solved += len(batch.answers)
-    for result in counter.add(
-      batch.questions, batch.answers, batch.halt_logits, batch.steps
-    ):
-      _log(result)
-      yield result
-    progress.update(num_solved)
+  with progress.Progress("grids", puzzles.num_examples) as shown:
+    for batch in solver.solve_puzzles(puzzles):
+      num_solved += len(batch.answers)
+      for result in counter.add(
+        batch.questions, batch.answers, batch.halt_logits, batch.steps
+      ):
+        _log(result)
+        yield result
+      shown.update(num_solved)
 
 
 def _log(result: voting.TaskResult) -> None:
@@ -248,6 +248,7 @@ def _details_path(output_path: str, input_path: str) -> epath.Path | None:
       f"--output is {output_path!r}, but {path.name}, which would hold the"
       f" details, {problem}: name another file"
     )
+  files.check_writable(path)
   return path
 
 

@@ -7,7 +7,8 @@ for answer in solver.solve([PUZZLE]):  # a string of 81 characters
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from trm_jax.data import task as task_lib
 from trm_jax.evaluation import evaluate
 from trm_jax.inference import inputs as inputs_lib
 from trm_jax.inference import outputs
-from trm_jax.runtime import checkpoint_metadata, restore
+from trm_jax.runtime import checkpoint_metadata, processes, restore
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import program as program_lib
@@ -83,7 +84,7 @@ class Answer:
   valid: bool | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Solver:
   """A trained network.
 
@@ -110,12 +111,26 @@ class Solver:
     dataclasses.field(default_factory=dict, init=False, repr=False)
   )
 
-  def solve(self, grids: Sequence[Any]) -> list[Answer]:
+  def __repr__(self) -> str:
+    return (
+      f"Solver({str(self.path)!r}: {self.config.data.task},"
+      f" {self.look.rows} x {self.look.cols} cells,"
+      f" {self.config.eval.solver} solver)"
+    )
+
+  def solve(
+    self, grids: Iterable[Any], *, verbose: bool = False
+  ) -> list[Answer]:
     """Solves Sudokus, mazes or custom grids.
 
     Args:
-      grids: Strings with one character per cell, or lists of rows; Sudokus also
-        as numbers, 0 for a blank cell.
+      grids: Strings with one character per cell, lists of rows, or an array of
+        any library, [N, rows, cols] or [N, L]; Sudokus also as numbers, 0 for a
+        blank cell. A single string or array [rows, cols] is one puzzle.
+      verbose: Whether to log how long it took, to stderr.
+
+    Returns:
+      One answer per puzzle.
 
     Raises:
       UserError: a puzzle is malformed, or of ARC, where a grid means nothing
@@ -126,18 +141,25 @@ class Solver:
         "an ARC grid means nothing without its task: use --mode=predict with"
         " the task's JSON"
       )
-    if not grids:
-      return []
-    predictions = self.solve_tokens(
-      np.stack(
-        [
-          inputs_lib.tokens_of(
-            grid, self.look, self.config.data, where=f"puzzle {number}"
-          )
-          for number, grid in enumerate(grids, 1)
-        ]
+    shape = getattr(grids, "shape", None)
+    if isinstance(grids, str) or shape == (self.look.rows, self.look.cols):
+      grids = [grids]
+    start = time.monotonic()
+    tokens = [
+      inputs_lib.tokens_of(
+        grid, self.look, self.config.data, where=f"puzzle {number}"
       )
-    )
+      for number, grid in enumerate(grids, 1)
+    ]
+    if not tokens:
+      return []
+    predictions = self.solve_tokens(np.stack(tokens))
+    if verbose:
+      seconds = time.monotonic() - start
+      processes.log_once(
+        f"solved {len(tokens):,} puzzle{'s' * (len(tokens) != 1)} in"
+        f" {seconds:.1f} s, {len(tokens) / seconds:,.1f} puzzles/s"
+      )
     valid = self.valid(predictions)
     texts = outputs.texts(predictions.answers, self.look)
     return [

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from trm_jax import errors
+from trm_jax import errors, progress
 
 _MAX_BYTES = 512  # of a message to the other hosts
 _TIMEOUT_MS = 24 * 60 * 60 * 1000  # the first host may prepare data
@@ -135,13 +135,13 @@ def is_first() -> bool:
 def print_once(text: str) -> None:
   """Prints on process 0 only."""
   if is_first():
-    print(text, flush=True)
+    progress.write(text, sys.stdout)
 
 
 def log_once(text: str) -> None:
   """Prints progress or a warning to stderr, on process 0 only."""
   if is_first():
-    print(text, file=sys.stderr, flush=True)
+    progress.write(text, sys.stderr)
 
 
 def from_first(make: Callable[[], Any]) -> Any:

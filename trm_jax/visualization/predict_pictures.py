@@ -16,6 +16,11 @@ _MOST_STEPS = 8  # in a PNG
 _MOST_CHARACTERS = 50  # of a file's name; file systems take 255 bytes
 
 
+def check_writable(folder: str) -> None:
+  """Raises UserError if no picture can be written to the folder."""
+  files.check_writable(epath.Path(folder).expanduser() / "puzzle_1.png")
+
+
 def draw(
   solver: solver_lib.Solver,
   folder: str,

@@ -81,6 +81,7 @@ def write(
       " evaluation by several processes if config.eval is the same"
     )
   path = _output_path(workdir, output)
+  files.check_writable(path)
   collector = report_puzzles.Collector()
   found = evaluate.restore_and_evaluate(
     config, workdir, stop, collector.observe

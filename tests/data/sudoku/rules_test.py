@@ -42,9 +42,9 @@ def test_units_of_rectangular_boxes():
     (QUESTION[1:], ANSWER, "question has 15 characters, expected 16"),
     (QUESTION, ANSWER + "1", "answer has 17 characters, expected 16"),
     (
-      QUESTION[:5] + "x" + QUESTION[6:],
+      QUESTION[:5] + "a" + QUESTION[6:],
       ANSWER,
-      r"question has 'x' at position 6 \(row 2, column 2\)",
+      r"question has 'a' at position 6 \(row 2, column 2\)",
     ),
     (QUESTION[:-1] + "5", ANSWER, "question has '5' at position 16 "),
     (QUESTION[:-1] + "é", ANSWER, "question has 'é' at position 16 "),

@@ -12,10 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import errors, progress
 from trm_jax.data import files
 
-_PROGRESS_EVERY = 100_000  # records between two lines of progress
 _READ_CHUNK = 10_000  # records fetched at once
 _CONNECT_SECONDS = 20
 
@@ -106,7 +105,9 @@ def prepare(
       return builder_class(**arguments)
   with _quiet_tfds():
     builder = builder_class(**arguments)
-    _show_progress(f"preparing {builder.title}, once, from {origin}")
+    progress.write(
+      f"preparing {builder.title}, once, from {origin}", sys.stderr
+    )
     try:
       builder.download_and_prepare()
     except Exception as error:
@@ -149,12 +150,15 @@ def read(
   Raises:
     UserError: if the prepared files are damaged.
   """
-  for start in range(0, len(chosen), _READ_CHUNK):
-    if start and start % _PROGRESS_EVERY == 0:
-      _show_progress(f"reading the {split} set: {start:,} of {len(chosen):,}")
-    with damage_named(builder.data_path):
-      chunk = records.__getitems__(list(chosen[start : start + _READ_CHUNK]))
-    yield from chunk
+  shown = progress.Progress(
+    f"puzzles of the {split} set", len(chosen), verb="read"
+  )
+  with shown:
+    for start in range(0, len(chosen), _READ_CHUNK):
+      shown.update(start)
+      with damage_named(builder.data_path):
+        chunk = records.__getitems__(list(chosen[start : start + _READ_CHUNK]))
+      yield from chunk
 
 
 @contextlib.contextmanager
@@ -169,10 +173,6 @@ def damage_named(folder: epath.Path) -> Iterator[None]:
       f" ({errors.first_line(error)}); delete that folder to have them"
       " prepared again"
     ) from error
-
-
-def _show_progress(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

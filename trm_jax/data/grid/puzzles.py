@@ -222,7 +222,9 @@ class _Reader:
         raise errors.UserError(
           f"{first.where}: question has {size} characters, which is no square"
           f" of 1 x 1 to {_MAX_SIDE} x {_MAX_SIDE} cells: set"
-          " config.data.grid_rows and config.data.grid_cols"
+          " config.data.grid_rows and config.data.grid_cols:"
+          f" {characters.shown(first.texts[0])}"
+          f"{characters.hint(first.texts[0], 0)}"
         )
     return characters.Alphabet(
       tokens=self._numbers,

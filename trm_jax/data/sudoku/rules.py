@@ -15,6 +15,7 @@ from trm_jax.data import characters
 
 PAD = 0
 BLANK = 1
+BLANKS = ".0*_-xX? "  # how people write a blank cell
 
 _MAX_SIDE = 9  # one character per digit
 
@@ -54,11 +55,11 @@ def units(box_rows: int, box_cols: int) -> np.ndarray:
 def _alphabet(n: int) -> characters.Alphabet:
   digits = {str(digit): digit + BLANK for digit in range(1, n + 1)}
   return characters.Alphabet(
-    tokens=characters.token_table({".": BLANK, "0": BLANK, **digits}),
+    tokens=characters.token_table({**dict.fromkeys(BLANKS, BLANK), **digits}),
     rows=n,
     cols=n,
     size=str(n * n),
-    allowed=f"expected '.', '0' or a digit from 1 to {n}",
+    allowed=f"expected a digit from 1 to {n}, or '.' or '0' for a blank",
   )
 
 
