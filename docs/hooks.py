@@ -158,13 +158,16 @@ def settings_text() -> str:
       if setting.name.rpartition(".")[0] == group:
         default = repr(setting.default).replace("'", '"')
         lines.append(
-          f"| `{setting.name}` | `{default}` | {_escaped(setting.text)} |"
+          f"| `{setting.name}` | `{default}` | {_sentence(setting.text)} |"
         )
     lines.append("")
   return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
-  """Returns text as Markdown; what is in quotes becomes code."""
+def _sentence(text: str) -> str:
+  """Returns a comment as a sentence in Markdown; quoted words become code."""
   text = re.sub(r"([*|<>\[\]])", r"\\\1", text)
-  return re.sub(r"'([\w.]+)'", r"`\1`", text)
+  text = re.sub(r"'([\w.]+)'", r"`\1`", text)
+  if re.match(r"[a-z]{2}", text):  # not the name of a quantity, n
+    text = text[0].upper() + text[1:]
+  return text.rstrip(".") + "."

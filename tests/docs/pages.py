@@ -46,6 +46,7 @@ def pages() -> dict[str, str]:
   return {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in sorted(paths)
+    if not path.parent.name.startswith(".")  # a cache's own README
   }
 
 
