@@ -21,6 +21,7 @@ PAGES = {
   "contributing.md": "CONTRIBUTING.md",
   "changelog.md": "CHANGELOG.md",
   "examples.md": "examples/README.md",
+  "notebooks.md": "notebooks/README.md",
   "reference/measurements.md": "benchmarks/RESULTS.md",
   "reference/family.png": "benchmarks/family.png",
 }
@@ -79,9 +80,7 @@ def translate_links(markdown: str, page: str, repo_url: str) -> str:
     path, hash_, anchor = link.partition("#")
     if not path or re.match(r"\w+:", path):
       return match[0]
-    target = posixpath.normpath(
-      posixpath.join(posixpath.dirname(source), path)
-    )
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     place = places.get(target)
     if place is None and target.startswith("docs/"):
       place = target.removeprefix("docs/")

@@ -127,8 +127,9 @@ def test_settings_and_files_that_a_page_names_exist(page):
     return
   text = pages.pages()[page]
   groups = {name.partition(".")[0] for name in config_lib.knob_names()}
-  for name in re.findall(r"config\.((?:%s)\.\w+)" % "|".join(groups), text):
-    assert name in config_lib.knob_names(), name
+  for group, name in re.findall(r"config\.(\w+)\.(\w+)", text):
+    if group in groups:
+      assert f"{group}.{name}" in config_lib.knob_names(), (group, name)
   # `model.remat`, `train.batch_size=4`; but not `data.sampler`, a module.
   inline = re.findall(r"`(?:--config\.)?(\w+)\.(\w+)(?:=[^`]*)?`", text)
   for group, name in inline:
@@ -143,6 +144,17 @@ def test_settings_and_files_that_a_page_names_exist(page):
   for name, words in re.findall(r"`(\w+\.py):([a-z0-9_,]+)`", text):
     if (pages.ROOT / "experiments" / name).exists():
       assert _experiment(f"experiments/{name}:{words}")
+
+
+def test_the_paths_through_the_code_name_and_count_existing_files():
+  text = pages.pages()["docs/architecture.md"]
+  lists = re.findall(r"^Files \((\d+)\): ([\w, \n]+)\.$", text, re.M)
+  assert len(lists) == 4
+  known = {path.stem for path in (pages.ROOT / "trm_jax").rglob("*.py")}
+  for number, names in lists:
+    files = re.findall(r"\w+", names)
+    assert len(files) == len(set(files)) == int(number)
+    assert set(files) <= known | {"base"}
 
 
 PYTHON = pages.blocks("python")
@@ -160,9 +172,10 @@ def test_a_python_block_compiles_and_what_it_imports_exists(block):
         assert hasattr(module, alias.name) or importlib.util.find_spec(
           f"{node.module}.{alias.name}"
         ), alias.name
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-      if node.value.id == "trm_jax":
-        assert node.attr in importlib.import_module("trm_jax").__all__
+    elif isinstance(node, ast.Attribute) and (
+      ast.unparse(node.value) == "trm_jax"
+    ):
+      assert node.attr in importlib.import_module("trm_jax").__all__
 
 
 def test_extras_that_pages_install_exist():

@@ -9,7 +9,7 @@ import pytest
 
 from trm_jax import config as config_lib
 from trm_jax import train
-from trm_jax.core import layers, losses, optim, recursion
+from trm_jax.core import losses, network, optim, recursion
 from trm_jax.data import tasks
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import program as program_lib
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 REGISTRIES = (
   recursion.RECURRENCES,
-  layers.TOKEN_MIXERS,
+  network.TOKEN_MIXERS,
   optim.OPTIMIZERS,
   losses.ANSWER_LOSSES,
   tasks.TASKS,
@@ -147,22 +147,20 @@ def test_three_latents_follow_the_plain_loop():
   x, y = (jax.random.normal(key, (2, 3, 4)) for key in keys[1:3])
   z = jax.random.normal(keys[3], (2, 3, 2, 4))
 
-  def network(state, injection):
+  def call(state, injection):
     return jax.numpy.tanh((state - injection) @ w)
 
   latents = recursion.latent_recursion(
-    network,
+    call,
     x,
     recursion.types.Latents(y=y, z=z),
     latent_updates=3,
     recurrence=recursion.RECURRENCES["three_latents"],
   )
   a, b = z[:, :, 0], z[:, :, 1]
-  a = network(a, b + y + x)
-  b = network(b, a + y + x)
-  a = network(a, b + y + x)
+  a = call(a, b + y + x)
+  b = call(b, a + y + x)
+  a = call(a, b + y + x)
   np.testing.assert_allclose(latents.z[:, :, 0], a, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(latents.z[:, :, 1], b, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(
-    latents.y, network(y, a + b), rtol=1e-5, atol=1e-6
-  )
+  np.testing.assert_allclose(latents.y, call(y, a + b), rtol=1e-5, atol=1e-6)

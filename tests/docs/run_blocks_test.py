@@ -13,13 +13,13 @@ from trm_jax.runtime import program
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device")]
 
-MARK = "<!-- run -->\n```python\n"
+BLOCK = re.compile(r"<!-- run -->\n```python\n(.*?)^```$", re.M | re.S)
 
 
 def _blocks():
   found = []
   for page, text in pages.pages().items():
-    for match in re.finditer(re.escape(MARK) + r"(.*?)^```$", text, re.M | re.S):
+    for match in BLOCK.finditer(text):
       line = text[: match.start()].count("\n") + 1
       found.append(pytest.param(match[1], id=f"{page}:{line}"))
   return found
