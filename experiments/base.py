@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.num_layers = 2  # blocks of the network
   # SwiGLU's inner width, as a multiple of 2/3 of its input size.
   config.model.mlp_expansion = 4.0
-  config.model.mlp_multiple = 256  # SwiGLU's width is rounded up to multiples
+  # SwiGLU's inner width is rounded up to a multiple of this.
+  config.model.mlp_multiple = 256
   # SwiGLU's gate. 'silu': silu(gate) * up; 'normed': sigmoid(gate) *
   # norm(gate * up), whose scale stays bounded when Muon trains the matrices.
   config.model.mlp_gate = "silu"
