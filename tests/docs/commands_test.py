@@ -74,6 +74,19 @@ def _experiment(text):
   return config_lib.from_config_dict(plain)
 
 
+_ENDINGS = ("csv", "txt")
+
+
+@functools.cache
+def _in_module(module, name):
+  """Whether a module of this name has a module or function `name`."""
+  package = pages.ROOT / "trm_jax"
+  return any((package / module).glob(f"{name}*")) or any(
+    re.search(rf"^def {name}\(", path.read_text(), re.M)
+    for path in package.rglob(f"{module}.py")
+  )
+
+
 PROGRAMS = _programs()
 
 
@@ -130,11 +143,11 @@ def test_settings_and_files_that_a_page_names_exist(page):
   for group, name in re.findall(r"config\.(\w+)\.(\w+)", text):
     if group in groups:
       assert f"{group}.{name}" in config_lib.knob_names(), (group, name)
-  # `model.remat`, `train.batch_size=4`; but not `data.sampler`, a module.
+  # `model.remat`, `train.batch_size=4`; but neither files nor what is in a
+  # module: `train.csv`, `data.sampler`, `model.apply`.
   inline = re.findall(r"`(?:--config\.)?(\w+)\.(\w+)(?:=[^`]*)?`", text)
   for group, name in inline:
-    is_module = any((pages.ROOT / "trm_jax" / group).glob(f"{name}*"))
-    if group in groups and not is_module:
+    if group in groups and name not in _ENDINGS and not _in_module(group, name):
       assert f"{group}.{name}" in config_lib.knob_names(), (group, name)
   for path in re.findall(
     r"`((?:trm_jax|experiments|launch|benchmarks|examples|tests)/[\w/.]+)`",
