@@ -196,7 +196,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.log = ml_collections.ConfigDict()
   config.log.every_steps = 50  # supervision steps between two lines
-  # Where metrics go besides metrics.jsonl: any of 'tensorboard', 'wandb' (Weights
-  # & Biases; pip install '.[wandb]') and 'mlflow' (pip install '.[mlflow]').
+  # Where metrics go besides metrics.jsonl: any of 'tensorboard', 'wandb'
+  # (Weights & Biases; pip install '.[wandb]'), 'mlflow' (pip install
+  # '.[mlflow]').
   config.log.trackers = ("tensorboard",)
   return config.lock()

@@ -79,10 +79,10 @@ _ENDINGS = ("csv", "txt")
 
 @functools.cache
 def _in_module(module, name):
-  """Whether a module of this name has a module or function `name`."""
+  """Whether a module of this name has a module, class or function `name`."""
   package = pages.ROOT / "trm_jax"
   return any((package / module).glob(f"{name}*")) or any(
-    re.search(rf"^def {name}\(", path.read_text(), re.M)
+    re.search(rf"^(def|class) {name}\b", path.read_text(), re.M)
     for path in package.rglob(f"{module}.py")
   )
 
