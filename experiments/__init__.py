@@ -1,1 +1,1 @@
-"""Experiments: plain configs, each a lab note."""
+"""Experiments: a config each, with the published numbers in its docstring."""

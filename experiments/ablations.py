@@ -1,19 +1,19 @@
 r"""The TRM paper's ablations on Sudoku-Extreme, one mechanism each.
 
-Exact accuracy in the paper (arXiv 2510.04871), in %; what stands behind the
-colon of ablations.py, and what it changes of sudoku.py:
+The name after the colon of ablations.py, what it changes in sudoku.py, and the
+paper's exact accuracy (arXiv 2510.04871) in %:
 
   table 1   trm                nothing                                   87.4
             hrm                HRM, as hrm.py has it                     55.0
             continue_loss      halting by Q-learning ("w/ ACT")          86.1
             separate_networks  one network for z, one for y              82.4
-            no_ema             the newest weights are evaluated          79.9
+            no_ema             the latest weights are evaluated          79.9
             four_layers        4 layers, n = 3                           79.5
             attention          self-attention instead of MLP mixing      74.7
             t2_n2              T = 2, n = 2                              73.7
             one_step_gradient  only the last update of z and of y        56.5
-  table 2   multi_scale        a z of its own for each of the n updates  77.6
-            single_latent      no z beside the answer                    71.9
+  table 2   multi_scale        a separate z for each of the n updates    77.6
+            single_latent      no z, only the answer                     71.9
   table 3   trm_kK_tT          n = 2 K, T, 2 layers
             hrm_kK_tT          HRM with n = K, T, 4 layers
   table 4   direct             a transformer of 8 layers, once            0.0
@@ -23,13 +23,13 @@ Table 3 has K, T of 1, 1; 2, 2; 3, 3; 4, 4; 6, 3; 3, 6; 6, 6, with TRM 63.2,
 61.6, 59.5, 62.3, 58.8, 57.5.
 
 The transformer answers at once: one supervision step, on HRM's recipe. Its 0.0
-is from HRM's paper, which says little more of it than its size, 27M. In the
-official code it may take 16 steps, like the others (here with
+is from HRM's paper, which gives its size, 27M, and little else. In the official
+code it may take 16 steps, like the others (here with
 --config.train.max_supervision_steps=16 --config.eval.supervision_steps=16), and
-has 12 heads of 42 numbers, not 8 of 64, which cannot be set here.
+has 12 heads of size 42, not 8 of 64, which cannot be set here.
 
-Not yet repeated here: no scores of ours to show; `launch.sweep` makes the table
-(experiments/sweeps/tables.py). Hours as in sudoku.py, by the depth of each.
+Not yet run here; `launch.sweep` makes the table (experiments/sweeps/tables.py).
+Training times are those of sudoku.py, in proportion to each row's depth.
 
   python -m trm_jax.main --config=experiments/ablations.py:no_ema
 

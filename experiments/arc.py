@@ -1,4 +1,4 @@
-r"""ARC-AGI: 1,000 variants of each task, a row of the puzzle table for each.
+r"""ARC-AGI: up to 1,000 variants of each task, each with a row of the table.
 
 Paper (arXiv 2510.04871, table 5; official README): share of the evaluation
 tasks solved in two attempts, all variants voting, after 16 supervision steps
@@ -6,25 +6,27 @@ tasks solved in two attempts, all variants voting, after 16 supervision steps
   arc.py      ARC-AGI-1 + ConceptARC, 6,829,058 parameters, 876,406 rows  44.6 %
   arc.py:2    ARC-AGI-2 + ConceptARC, the same, 1,191,730 rows             7.8 %
 
-Others who repeated the first report 38 to 43 %. Not yet repeated here: no
-score of ours to show. The official code needs about 3 days on four H100s (its
-README). A step at batch 768 is 305 TFLOP, 518,226 of them take 55 hours at 790
-TFLOP/s, which is the floor on one H200; an evaluation of all 385,815 variants
-takes about 45 minutes there, so it is done ten times.
+Reruns of the first by others reach 38 to 43 % with n = 4, as here (users of the
+official code; 43.0 on alphaXiv's model card), and in one run with n = 6 52.8 %
+(the same card; its 95 % interval is +- 3.1). Not yet run here. The official
+code takes about 3 days on four H100 (its README at commit e7b6871). A step at
+batch 768 is 305 TFLOP; 518,226 steps take 55 hours at 790 TFLOP/s, which is the
+floor on one H200. An evaluation of all 385,815 variants takes about 45 minutes
+at that rate, so there are ten.
 
   python -m trm_jax.main --config=experiments/arc.py --workdir=runs/arc
 
 downloads the public repositories (fchollet/ARC-AGI, ConceptARC; arcprize/
-ARC-AGI-2). --config.data.source=FOLDER takes a folder in the Kaggle layout
-(arc-agi_training_challenges.json, ...; .json.gz, too), one with a JSON file per
-task (training/007bbfb7.json, ...), or a data set of the official builder. With
-Kaggle's files the rows of the table are the official ones, one by one.
+ARC-AGI-2). --config.data.source=FOLDER reads a folder in Kaggle's layout
+(arc-agi_training_challenges.json, ..., also as .json.gz), one with a JSON file
+per task (training/007bbfb7.json, ...), or a data set of the official builder.
+From Kaggle's files the rows of the table are exactly the official ones.
 
---config.eval.max_tasks=20 --config.eval.max_augmentations=8 is a quick look.
-Add `smoke`
-(`arc.py:smoke`, `arc.py:2,smoke`) for a few steps of a narrow network on
-made-up tasks, which need no files. Do not train on ARC-AGI-2 and evaluate on
-ARC-AGI-1: 382 of its 400 evaluation tasks are in the other.
+--config.eval.max_tasks=20 --config.eval.max_augmentations=8 makes a quick
+evaluation. Add `smoke` (`arc.py:smoke`, `arc.py:2,smoke`) for a few steps of a
+narrow network on generated tasks, which need no files. Do not train on
+ARC-AGI-2 and evaluate on ARC-AGI-1: 382 of the latter's 400 evaluation tasks
+are in the former.
 """
 
 import ml_collections

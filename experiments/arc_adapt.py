@@ -1,11 +1,11 @@
-r"""New ARC tasks on old weights: rows of the puzzle table are added for them.
+r"""New ARC tasks on trained weights: adds rows to the puzzle table for them.
 
-A trained network has a row of the table for each variant of the tasks it was
-trained on, and none for others. Here such tasks get rows at its end, their
-demonstrations are learned for a while, and their test inputs answered, all
-variants voting; test answers need not be known. FOLDER has the new tasks as
-arc-agi_test_challenges.json (Kaggle's layout) or as test/NAME.json, runs/arc is
-the run to start from:
+A trained network has a row of the table for each variant of the tasks that it
+was trained on, and none for others. This experiment adds rows for new tasks at
+the end of the table, trains on their demonstrations, and answers their test
+inputs by a vote of all variants. Test answers need not be known. FOLDER has the
+new tasks as arc-agi_test_challenges.json (Kaggle's layout) or as
+test/NAME.json; runs/arc is the run to start from:
 
   python -m trm_jax.main --config=experiments/arc_adapt.py \
     --config.checkpoint.init_from=runs/arc --config.data.source=FOLDER \
@@ -13,27 +13,27 @@ the run to start from:
 
 writes runs/adapted/evaluations/step_12500/submission.json. Another subset:
 "--config.data.subsets=('evaluation',)" --config.data.test_subset=evaluation.
-Its network must be that of arc.py; another is said on the command line, as in
-the old run.
+Its network must be that of arc.py; repeat the settings of the old run if it was
+another.
 
-  arc_adapt.py      the rows alone are trained, the network stays as it is
-  arc_adapt.py:all  everything is trained, also with rows of older tasks
-                    where the data have them
+  arc_adapt.py      trains the rows only; the network stays as it is
+  arc_adapt.py:all  trains everything, including rows of older tasks if the data
+                    have them
 
 "Test-time Adaptation of Tiny Recursive Models" (arXiv 2511.02886) reports
-6.67 % on the hidden tasks of ARC-AGI-2 after 12,500 steps, which fit into a
-contest's time, and that training everything was better than the rows alone.
-Not repeated here: no score of ours to show.
+6.67 % on the hidden tasks of ARC-AGI-2 after 12,500 steps, within the contest's
+time limit, and that training everything was better than the rows alone. Not yet
+run here.
 
-New rows begin as the mean of the trained ones; --config.data.new_rows=zeros has
-them begin at zero, as all rows of a first training do. The same command, typed
-again, goes on, and with --mode=evaluate it evaluates. Both read runs/arc's
-identifiers.json; when that run is gone, --config.data.identifiers=runs/adapted
-does, since the new run keeps a list of all its rows. Both runs' answers count
-where a warning says that training saw test answers.
+New rows start as the mean of the trained ones; with
+--config.data.new_rows=zeros they start at zero, like all rows of a new
+training. The same command resumes, and with --mode=evaluate it evaluates. Both
+read the identifiers.json of runs/arc. If that run is gone, use
+--config.data.identifiers=runs/adapted: the new run keeps a list of all its
+rows. A warning that training saw test answers considers both runs.
 
-`arc_adapt.py:smoke` (and `arc_adapt.py:all,smoke`) takes a few steps on made-up
-tasks, two of which are new to a run of `arc.py:smoke`:
+`arc_adapt.py:smoke` (and `arc_adapt.py:all,smoke`) takes a few steps on
+generated tasks, two of which are new to a run of `arc.py:smoke`:
 
   python -m trm_jax.main --config=experiments/arc.py:smoke --workdir=runs/smoke
   python -m trm_jax.main --config=experiments/arc_adapt.py:smoke \
@@ -51,7 +51,7 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config = arc.get_config("smoke" if "smoke" in words else "")
   config.name = "_".join(["arc_adapt", *sorted(words)])
 
-  # The old run says what its rows are, unless another list is named.
+  # The rows are those of the old run unless another list is named.
   config.data.identifiers = config.checkpoint.get_oneway_ref("init_from")
   config.data.new_rows = "mean"
   config.train.freeze_network = "all" not in words

@@ -1,4 +1,4 @@
-"""Parses what stands behind the colon in --config=experiments/NAME.py:..."""
+"""Parses the text after the colon in --config=experiments/NAME.py:..."""
 
 
 def parse(text: str, known: tuple[str, ...]) -> frozenset[str]:
@@ -6,7 +6,7 @@ def parse(text: str, known: tuple[str, ...]) -> frozenset[str]:
 
   Args:
     text: e.g. "attention,smoke".
-    known: words that the experiment understands.
+    known: valid words.
 
   Raises:
     ValueError: a word is not known.

@@ -1,7 +1,10 @@
-"""All settings with units and defaults; experiments start from here.
+"""All settings with units and defaults; every experiment starts from here.
 
-The defaults are the paper's Sudoku-Extreme recipe with MLP mixing
-(arXiv 2510.04871), with the numbers of the official README.
+The defaults are the paper's Sudoku-Extreme recipe with MLP mixing (arXiv
+2510.04871), with the hyperparameters of the official README.
+
+The comment above a setting, or at the end of its line, documents it; the
+settings page of the documentation is generated from these comments.
 """
 
 import ml_collections
@@ -10,44 +13,51 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
   """Returns the locked base config."""
   config = ml_collections.ConfigDict()
-  config.name = "base"  # the default workdir is runs/<name>
-  config.seed = 0  # of weights, exploration draws and data order
+  config.name = "base"  # of the experiment; the default workdir is runs/NAME
+  config.seed = 0  # of initial weights, exploration draws and data order
 
   config.model = ml_collections.ConfigDict()
-  config.model.hidden_size = 512  # D
+  config.model.hidden_size = 512  # D, features per token
   config.model.num_heads = 8  # H, attention only; the head size is D / H
-  config.model.num_layers = 2
-  # SwiGLU's inner width is 2/3 of mlp_expansion x D, rounded up to a multiple
-  # of mlp_multiple.
+  config.model.num_layers = 2  # blocks of the network
+  # SwiGLU's inner width, as a multiple of 2/3 of its input size.
   config.model.mlp_expansion = 4.0
+  # SwiGLU's inner width is rounded up to a multiple of this.
   config.model.mlp_multiple = 256
-  # SwiGLU's silu(gate) * up, or 'normed': sigmoid(gate) * norm(gate * up),
-  # which keeps its scale when Muon trains the matrices.
+  # SwiGLU's gate. 'silu': silu(gate) * up; 'normed': sigmoid(gate) *
+  # norm(gate * up), whose scale stays bounded when Muon trains the matrices.
   config.model.mlp_gate = "silu"
-  config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
+  # How tokens are mixed: 'attention', or an 'mlp' over the sequence.
+  config.model.token_mixing = "mlp"
   # 'rope', 'rope_2d' (both for attention only), 'learned' or 'none'.
   config.model.position_encoding = "none"
-  config.model.rope_theta = 10000.0
-  config.model.rms_norm_eps = 1e-5
+  config.model.rope_theta = 10000.0  # base of RoPE's wavelengths
+  config.model.rms_norm_eps = 1e-5  # added to the mean square in RMS norms
   # 'mean' or 'attention' over interchangeable symbols (Sudoku's digits): a
-  # network that is equivariant to permuting them; see core/equivariant.py. It
-  # has no prefix tokens. The heads are those of 'attention'.
+  # network that is equivariant to permuting them, without prefix tokens; see
+  # core/equivariant.py. 'none': an ordinary network.
   config.model.symbol_mixing = "none"
-  config.model.symbol_heads = 4
-  config.model.symbol_head_size = 32
-  config.model.puzzle_embed_dim = 512  # width of a row of the puzzle table
-  config.model.num_prefix_tokens = 16  # P, tokens that hold the puzzle vector
+  config.model.symbol_heads = 4  # heads of symbol_mixing 'attention'
+  config.model.symbol_head_size = 32  # features per head of symbol_mixing
+  # E, features per row of the puzzle table; 0 for no puzzle vector.
+  config.model.puzzle_embed_dim = 512
+  # P, tokens in front of the grid that hold the puzzle vector.
+  config.model.num_prefix_tokens = 16
   config.model.latent_updates = 6  # n, updates of z per cycle
-  config.model.recursion_cycles = 3  # T; only the last cycle has gradients
+  # T, cycles per supervision step; only the last one has gradients.
+  config.model.recursion_cycles = 3
   # 'two_latents' (TRM, HRM), 'single_latent', 'latent_per_update' (multi-scale
   # z) or 'direct' (one call on answer and question, no z); see
   # core/recursion.py.
   config.model.recursion_type = "two_latents"
-  config.model.separate_networks = False  # True: y has a network of its own
+  # True: the updates of y have a network of their own, as in HRM.
+  config.model.separate_networks = False
   # Backpropagate through only the last k updates of z, and the update of y, in
   # the last cycle; 0 for all. 1 is HRM's one-step gradient.
   config.model.gradient_updates = 0
-  config.model.compute_dtype = "bfloat16"  # 'float32' or 'bfloat16'
+  # Of activations and matrix products: 'float32' or 'bfloat16'. Parameters are
+  # always float32.
+  config.model.compute_dtype = "bfloat16"
   # What the backward pass recomputes: 'none' (most memory), 'dots' (everything
   # but matrix products), 'full' (every network call; least memory). 'auto': on
   # GPU and CPU 'none' if the memory suffices, else 'full'.
@@ -56,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
   # weights: 'splash' (TPU), 'cudnn' (NVIDIA GPUs). 'auto' takes the faster one.
   config.model.attention_kernel = "auto"
   # 'xla', or 'triton' (NVIDIA GPUs): one kernel for SwiGLU's products and gate.
-  # Not measured yet.
+  # The kernel has not been measured yet.
   config.model.gate_kernel = "xla"
 
   config.optimizer = ml_collections.ConfigDict()
@@ -64,20 +74,23 @@ def get_config() -> ml_collections.ConfigDict:
   # the rest.
   config.optimizer.name = "adam_atan2"
   config.optimizer.learning_rate = 1e-4  # after the warm-up
-  config.optimizer.warmup_steps = 2000
+  config.optimizer.warmup_steps = 2000  # of the linear warm-up
   # Final learning rate of the cosine schedule, as a ratio; 1 = constant.
   config.optimizer.min_learning_rate_ratio = 1.0
-  config.optimizer.beta1 = 0.9
-  config.optimizer.beta2 = 0.95
+  config.optimizer.beta1 = 0.9  # decay of the first moment, per step
+  config.optimizer.beta2 = 0.95  # decay of the second moment, per step
   config.optimizer.weight_decay = 1.0  # decoupled, times the learning rate
-  config.optimizer.muon_learning_rate = 0.02  # this and the next three: 'muon'
-  config.optimizer.muon_weight_decay = 0.005  # times muon_learning_rate
-  config.optimizer.muon_momentum = 0.95  # Nesterov
-  config.optimizer.muon_iterations = 5  # Newton-Schulz iterations
-  config.optimizer.max_gradient_norm = 0.0  # global norm clipping; 0: none
+  config.optimizer.muon_learning_rate = 0.02  # 'muon': of the matrices
+  config.optimizer.muon_weight_decay = 0.005  # 'muon': times its rate
+  config.optimizer.muon_momentum = 0.95  # 'muon': Nesterov momentum
+  config.optimizer.muon_iterations = 5  # 'muon': Newton-Schulz iterations
+  # Gradients are clipped to this global norm; 0: no clipping.
+  config.optimizer.max_gradient_norm = 0.0
   config.optimizer.puzzle_learning_rate = 1e-4  # sign-SGD on the puzzle table
+  # Of the puzzle table: decoupled, times puzzle_learning_rate.
   config.optimizer.puzzle_weight_decay = 1.0
-  config.optimizer.ema_decay = 0.999  # 0: evaluate the latest weights
+  # Decay of the averaged weights, per step; 0: evaluate the latest weights.
+  config.optimizer.ema_decay = 0.999
 
   config.data = ml_collections.ConfigDict()
   # 'sudoku', 'maze', 'arc', 'grid' (your own puzzles), or 'generated_sudoku',
@@ -90,16 +103,18 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.cache_dir = ""
   config.data.seed = 0  # of subsets, variants and generated puzzles
   config.data.num_train = 1000  # puzzles, drawn with the seed; 0: all of them
-  config.data.num_test = 0  # 0: all (generated puzzles: at least 1)
-  # Rows and columns of a Sudoku box; 2x2, 2x3 or 3x3 for generated puzzles.
+  # Puzzles; 0: all of them (generated puzzles: at least 1).
+  config.data.num_test = 0
+  # Rows of a Sudoku box; generated puzzles have boxes of 2x2, 2x3 or 3x3.
   config.data.box_rows = 3
-  config.data.box_cols = 3
-  config.data.num_clues = 26  # of a generated Sudoku
-  # Grid size of 'grid' and 'generated_maze'; 0 for both: a square that fits
-  # the number of characters.
+  config.data.box_cols = 3  # columns of a Sudoku box
+  config.data.num_clues = 26  # given cells of a generated Sudoku
+  # Rows of the grids of 'grid' and 'generated_maze'; 0 here and in grid_cols:
+  # a square that fits the number of characters.
   config.data.grid_rows = 0
-  config.data.grid_cols = 0
-  config.data.charset = ""  # of 'grid'; empty: all characters in the files
+  config.data.grid_cols = 0  # columns, likewise
+  # 'grid': the characters that may occur; empty: all that do.
+  config.data.charset = ""
   # 'grid': the puzzle is invariant under rotation and reflection.
   config.data.dihedral = False
   config.data.relabel = ""  # 'grid': interchangeable symbols
@@ -114,8 +129,11 @@ def get_config() -> ml_collections.ConfigDict:
   # checkpoint.init_from, initialized to the 'mean' of its rows or to 'zeros'.
   # Empty: such tasks are an error.
   config.data.new_rows = ""
-  config.data.augmentation = "fixed"  # 'none', 'fixed' or 'endless' variants
-  config.data.num_augmentations = 1000  # per puzzle, beside it; for 'fixed'
+  # Variants of the training puzzles: 'none', a 'fixed' number of each, or
+  # 'endless' new ones.
+  config.data.augmentation = "fixed"
+  # 'fixed': variants per puzzle, in addition to the puzzle itself.
+  config.data.num_augmentations = 1000
 
   config.train = ml_collections.ConfigDict()
   config.train.batch_size = 768  # slots, over all devices and hosts
@@ -123,14 +141,18 @@ def get_config() -> ml_collections.ConfigDict:
   # another to save memory; the gradients are summed.
   config.train.gradient_accumulation_steps = 1
   config.train.num_steps = 65104  # supervision steps = optimizer steps
-  config.train.max_supervision_steps = 16  # per puzzle
+  config.train.max_supervision_steps = 16  # per puzzle, then it must halt
   # Share of puzzles with a random minimum number of supervision steps.
   config.train.exploration_prob = 0.1
-  config.train.halt_rule = "halt"  # or 'halt_over_continue' (HRM's)
-  config.train.answer_loss = "stablemax"  # or 'softmax' cross-entropy
+  # 'halt': at a positive halting logit; 'halt_over_continue': where it exceeds
+  # the continue logit, as in HRM.
+  config.train.halt_rule = "halt"
+  # Cross-entropy with 'stablemax' or 'softmax'.
+  config.train.answer_loss = "stablemax"
   config.train.label_smoothing = 0.0  # probability spread over all tokens
-  config.train.halt_loss_weight = 0.5
-  # Save and stop after this time, e.g. before a job's limit; 0: no limit.
+  config.train.halt_loss_weight = 0.5  # total = answer loss + this x halt loss
+  # Save and stop after this many minutes, e.g. before a job's time limit; 0: no
+  # limit.
   config.train.time_limit_minutes = 0.0
   # True: at the first step, slot i counts as if it had i mod 16 supervision
   # steps behind it, so that not all slots take new puzzles at the same time.
@@ -139,17 +161,20 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.eval = ml_collections.ConfigDict()
   config.eval.every_steps = 5000  # supervision steps; 0: only at the end
-  config.eval.batch_size = 768
+  config.eval.batch_size = 768  # puzzles at a time, over all devices and hosts
   # 'fixed': all puzzles take all steps; 'adaptive': a puzzle whose answer the
   # network is confident of makes room for the next one; 'rollouts': several
   # attempts from noisy latents, of which one is selected.
   config.eval.solver = "fixed"
-  config.eval.supervision_steps = 16  # 'adaptive': at most
-  # 'adaptive': confidence to stop at, from the halting logit alone, also with
-  # train.halt_rule 'halt_over_continue'.
+  # Per puzzle; 'adaptive': the maximum.
+  config.eval.supervision_steps = 16
+  # 'adaptive': confidence to stop at, a probability. It comes from the halting
+  # logit alone, also with train.halt_rule 'halt_over_continue'.
   config.eval.halt_threshold = 0.5
   config.eval.rollouts = 8  # 'rollouts': attempts per puzzle, K
-  config.eval.noise = 0.5  # 'rollouts': standard deviation, before each step
+  # 'rollouts': standard deviation of the noise added to the latents before each
+  # step.
+  config.eval.noise = 0.5
   # 'rollouts': 'confidence', or 'vote' (the most frequent answer).
   config.eval.rollout_selection = "confidence"
   # Evaluate only the first N tasks; 0: all. Without variants, a task is one
@@ -157,19 +182,22 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.max_tasks = 0
   # Vote over the first N augmentations of each task only; 0: all.
   config.eval.max_augmentations = 0
-  # Checkpoint to read, for --mode=evaluate and for checkpoint.init_from.
-  config.eval.checkpoint = "latest"  # or 'best'
+  # Checkpoint to read, in all modes but train and for checkpoint.init_from:
+  # 'latest' or 'best'.
+  config.eval.checkpoint = "latest"
 
   config.checkpoint = ml_collections.ConfigDict()
   # A workdir whose EMA weights and puzzle table a new run starts from.
   config.checkpoint.init_from = ""
   config.checkpoint.every_steps = 1000  # supervision steps
-  config.checkpoint.keep_last = 2
-  config.checkpoint.keep_best = 1  # by exact accuracy; ARC: by pass@2
+  config.checkpoint.keep_last = 2  # number of the newest checkpoints to keep
+  # Number of the best checkpoints to keep, by exact accuracy (ARC: by pass@2).
+  config.checkpoint.keep_best = 1
 
   config.log = ml_collections.ConfigDict()
-  config.log.every_steps = 50  # supervision steps
-  # 'tensorboard', 'wandb' (Weights & Biases; pip install '.[wandb]'), 'mlflow'
-  # (pip install '.[mlflow]'); metrics.jsonl is always written.
+  config.log.every_steps = 50  # supervision steps between two lines
+  # Where metrics go besides metrics.jsonl: any of 'tensorboard', 'wandb'
+  # (Weights & Biases; pip install '.[wandb]'), 'mlflow' (pip install
+  # '.[mlflow]').
   config.log.trackers = ("tensorboard",)
   return config.lock()

@@ -1,23 +1,23 @@
 r"""Your own puzzles: any grid of characters, up to 30x30, or ARC's JSON.
 
-A folder with train.csv and test.csv (or .csv.gz), header `question,answer`, one
-character per cell, row after row, all grids of one size; square ones need no
-more:
+Put train.csv and test.csv (or .csv.gz) into a folder, with the header
+`question,answer` and one character per cell, row after row; all grids have the
+same size. Square grids need nothing else:
 
   python -m trm_jax.main --config=experiments/custom.py \
     --config.data.source=FOLDER --workdir=runs/mine
 
-Others need --config.data.grid_rows and --config.data.grid_cols. If a puzzle
-may be turned and mirrored, add --config.data.dihedral=True; if some of its
-characters may change places with each other, name them:
---config.data.relabel=ABC. Each visit then sees another variant.
+Others need --config.data.grid_rows and --config.data.grid_cols. If the puzzle
+is invariant under rotation and reflection, add --config.data.dihedral=True;
+list interchangeable symbols, e.g. --config.data.relabel=ABC. Every visit to a
+puzzle then sees another variant.
 
-With `arc` (`custom.py:arc`) the folder has training/NAME.json and evaluation/
-NAME.json in the format of ARC, and every test input is answered by a vote of
-the original and up to 100 variants. 900 cells want a GPU.
+With `arc` (`custom.py:arc`) the folder has training/NAME.json and
+evaluation/NAME.json in ARC's format, and every test input is answered by a vote
+of the original and up to 100 variants. Its 900 cells call for a GPU.
 
-The network is a small one that learns on a laptop's CPU, with the settings of
-quickstart.py; raise model.hidden_size and train.num_steps with the task.
+The network is small and learns on a laptop's CPU, with the settings of
+quickstart.py; raise model.hidden_size and train.num_steps for harder puzzles.
 """
 
 import ml_collections

@@ -8,25 +8,24 @@ supervision steps:
   hrm.py:arc    ARC-AGI-1 + ConceptARC                                 40.3 %
   hrm.py:arc,2  ARC-AGI-2 + ConceptARC                                  5.0 %
 
-Not yet repeated here: no score of ours to show. Its authors' README gives about
-10 minutes for Sudoku, an hour for the maze and a day for ARC, on 8 GPUs; it
-says of Sudoku that late training may become unstable, and that scores vary by
-2 points.
+Not yet run here. Its authors' README gives about 10 minutes for Sudoku, an hour
+for the maze and a day for ARC, on 8 GPUs. It warns that late training on Sudoku
+may become unstable and that scores vary by 2 points.
 
-It is TRM's recursion with a network of its own for y (HRM's high level; the low
-level reasons), n = T = 2, gradients through the last update of z and of y only,
-and halting by Q-learning: halt where the halt logit exceeds the continue logit,
-whose target needs one more forward pass. One prefix token, no averaged weights.
-Everything else is as in sudoku.py, maze.py and arc.py, which also say where the
-puzzles come from.
+HRM is TRM's recursion with a separate network for y (HRM's high level; the low
+level updates z), n = T = 2, gradients through the last update of z and of y
+only, and halting by Q-learning: halt when the halt logit exceeds the continue
+logit, whose target needs one more forward pass. One prefix token, no averaged
+weights. Everything else is as in sudoku.py, maze.py and arc.py, which also say
+where the puzzles come from.
 
   python -m trm_jax.main --config=experiments/hrm.py --workdir=runs/hrm
 
 --config.model.recursion_cycles=3 --config.model.latent_updates=3 gave 61.6 % on
-Sudoku-Extreme (TRM paper, table 3). Its published weights can be evaluated:
---mode=import, see the README. Add `smoke` (`hrm.py:smoke`, `hrm.py:maze,smoke`,
-`hrm.py:arc,smoke`, `hrm.py:arc,2,smoke`) for a few steps of a narrow network on
-made-up puzzles.
+Sudoku-Extreme (TRM paper, table 3). Its published weights can be imported
+(--mode=import; docs/howto/weights.md). Add `smoke` (`hrm.py:smoke`,
+`hrm.py:maze,smoke`, `hrm.py:arc,smoke`, `hrm.py:arc,2,smoke`) for a few steps
+of a narrow network on generated puzzles.
 """
 
 import ml_collections

@@ -5,24 +5,23 @@ test mazes after 16 supervision steps
 
   maze.py    attention with RoPE, 6,822,914 parameters    85.3 %
 
-Not yet repeated here: no score of ours to show. The official code needs less
-than 24 hours on four L40S, or on one with batch size 128 (its README). A step
-at batch 768 is 305 TFLOP, 65,104 of them take 7 hours at 790 TFLOP/s, which is
-the floor on an H200.
+Not yet run here. The official code takes less than 24 hours on four L40S (its
+README at commit e7b6871). A step at batch 768 is 305 TFLOP; 65,104 steps take 7
+hours at 790 TFLOP/s, which is the floor on an H200.
 
-No maze has only one shortest path. The label is the one that a breadth-first
-search finds which looks down, left, right and up in this order, so a turned or
-mirrored label is a shortest path, too, but not the one that the test expects:
-variants are off. --config.data.augmentation=endless draws one of eight
-symmetries at every visit. Beside exact accuracy the share of answers is told
-that are any shortest path. Cells alone say nothing: the question itself has
-87.5 % right.
+Every maze has several shortest paths. The label is the one that a breadth-first
+search finds when it tries down, left, right and up in this order. A rotated or
+reflected label is also a shortest path, but not the one that the test expects,
+so augmentation is off; --config.data.augmentation=endless draws one of the
+eight symmetries at every visit. Evaluations also report the share of answers
+that are any shortest path. Cell accuracy says little: the question itself has
+87.5 % of the cells right.
 
   python -m trm_jax.main --config=experiments/maze.py --workdir=runs/maze
 
-downloads the public files; --config.data.source=FOLDER takes train.csv[.gz] and
-test.csv[.gz]. Add `smoke` (`maze.py:smoke`) for a few steps of a narrow network
-on small generated mazes, which need no files.
+downloads the public files; --config.data.source=FOLDER reads train.csv[.gz] and
+test.csv[.gz] from a folder. Add `smoke` (`maze.py:smoke`) for a few steps of a
+narrow network on small generated mazes, which need no files.
 """
 
 import ml_collections

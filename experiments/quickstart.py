@@ -1,6 +1,6 @@
 """Quickstart: a small TRM learns 6x6 Sudoku on a laptop's CPU.
 
-Puzzles are generated (2x3 boxes, one solution each, 14 to 16 clues); no test
+Puzzles are generated (2x3 boxes, a unique solution, 14 to 16 clues); no test
 puzzle equals a training puzzle up to symmetry. Nothing is downloaded.
 
   python -m trm_jax.main --config=experiments/quickstart.py

@@ -1,10 +1,10 @@
-"""What all `:smoke` variants share: a few steps of a narrow network."""
+"""Shared by all `:smoke` variants: a few steps of a narrow network."""
 
 import ml_collections
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:
-  """Makes an experiment small enough to see within a minute that it works."""
+  """Shrinks an experiment so that it runs within a minute."""
   config.model.hidden_size = 32
   config.model.num_heads = 1
   config.model.mlp_multiple = 32

@@ -6,16 +6,18 @@ Paper (arXiv 2510.04871, table 4; official README): exact accuracy on the
   sudoku.py              MLP mixing, 5,028,866 parameters         87.4 %
   sudoku.py:attention    attention with RoPE, 6,828,034 parameters 74.7 %
 
-Others who repeated the MLP run report 72 to 87 %, about 85 % in the middle.
-Not yet repeated here: no score of ours to show. Hours: the official code
-needs about 18 on one L40S (its README). A step at batch 768 is 32.8 TFLOP,
-65,104 of them take 46 minutes at 790 TFLOP/s, which is the floor on an H200.
+Reruns of the MLP recipe by others report 72 to 87 %, typically 85: e.g. 79.3
+(alphaXiv's weights, batch 1,536), 84.8 (the baseline of arXiv 2605.21488),
+86.65 (that of arXiv 2511.08653). Not yet run here. The official code takes less
+than 36 hours for both runs on one L40S (its README at commit e7b6871). A step
+at batch 768 is 32.8 TFLOP; 65,104 steps take 46 minutes at 790 TFLOP/s, which
+is the floor on an H200.
 
   python -m trm_jax.main --config=experiments/sudoku.py \
     --workdir=runs/sudoku
 
-downloads the public files; --config.data.source=FOLDER takes train.csv[.gz]
-and test.csv[.gz] from a folder. Add `smoke` (`sudoku.py:smoke`,
+downloads the public files; --config.data.source=FOLDER reads train.csv[.gz] and
+test.csv[.gz] from a folder. Add `smoke` (`sudoku.py:smoke`,
 `sudoku.py:attention,smoke`) for a few steps of a narrow network on generated
 9x9 puzzles, which need no files.
 """

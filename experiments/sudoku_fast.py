@@ -1,9 +1,9 @@
 r"""Sudoku-Extreme on one GPU: Muon and a normed gate.
 
-A recipe of others, arXiv 2601.19085v2 (Speed is Confidence, sections 3.4.1
-and 5.1; code github.com/jvdillon/sic, code/sudoku/x182m.py): the baseline of
-that paper, one latent for each puzzle. Theirs, on the first 38,400 test
-puzzles, with adaptive halting after at most 16 supervision steps; ours:
+The baseline of arXiv 2601.19085v2 (Speed is Confidence, sections 3.4.1 and 5.1;
+code github.com/jvdillon/sic, code/sudoku/x182m.py), with one latent per puzzle.
+Their accuracy on the first 38,400 test puzzles, with adaptive halting after at
+most 16 supervision steps, and ours:
 
                 thousand steps   1   2   3   4   5   6   7   8
   exact %, theirs, seed 42      13  22  45  58  72  83  87  87
@@ -13,39 +13,40 @@ puzzles, with adaptive halting after at most 16 supervision steps; ours:
                    mean         12  20  42  58  70  81  85  85.5 (+- 1.3)
            ours                  not yet run here
 
-Theirs took 48 minutes of training on an RTX 5090 (0.36 s a step) in 16 GiB;
-the logs count another 81 minutes for 16 evaluations.
+Their training took 48 minutes on an RTX 5090 (0.36 s a step) in 16 GiB; their
+logs have another 81 minutes for 16 evaluations.
 
   python -m trm_jax.main --config=experiments/sudoku_fast.py \
     --workdir=runs/sudoku_fast
 
-What differs from experiments/sudoku.py, and where that stands:
+Differences from experiments/sudoku.py, and their source:
   Muon for the matrices of the network, AdamW (rate 1e-4, decay 1) for
   embedding and heads: section 3.4.1; momentum 0.6 and 3 iterations: their
-  code/experiment.py alone. Gate and up are one matrix to Muon, as there.
+  code/experiment.py only. Muon treats gate and up as one matrix, as there.
   The normed gate: section 3.4.1. Without it Muon failed there.
   Softmax cross-entropy with 0.2 label smoothing, halting loss x 0.05: 3.3.
   n = 9, T = 6, batch 384, 8,000 steps: 5.1. 60 network calls a step, not 21.
-  Cosine to 0 without warm-up, gradients limited to norm 1, EMA 0.9 of each
-  step (an average over about ten) in place of 0.999: code/sudoku/x182.py.
-  New variants without end: theirs turns, mirrors and relabels each of the
-  official builder's 1,000 variants anew.
-  One prefix token in place of 16: total length 82, 4,856,834 parameters.
+  Cosine to 0 without warm-up, gradients clipped to norm 1, EMA 0.9 (an average
+  over about ten steps) instead of 0.999: code/sudoku/x182.py.
+  Endless variants: theirs rotates, reflects and relabels each of the official
+  builder's 1,000 variants again at every visit.
+  One prefix token instead of 16: total length 82, 4,856,834 parameters.
 
-What differs from theirs:
-  Weights are float32 and rounded in products; theirs are kept in bfloat16.
+Differences from theirs:
+  Weights are float32 and rounded in products; theirs are stored in bfloat16.
   The prefix token is a puzzle vector with sign-SGD, not an embedded token
   with AdamW; the answer head has no bias; tokens are 11, not 12.
-  The average runs from the first step, not from step 5,000; both forget all
-  that is 100 steps old.
-  Muon's first moment is corrected for its zero start, and orthogonalised in
+  The average starts at the first step, not at step 5,000; both forget what is
+  older than 100 steps.
+  Muon's first moment is corrected for its zero start and orthogonalized in
   float32, not bfloat16.
-  A puzzle that halts makes room for one of the next batch; theirs waits in a
-  queue, here the batch's other rows are dropped, as in the official code.
+  A puzzle that halts makes room for one of the next batch. Theirs keeps puzzles
+  waiting in a queue; here the other rows of the batch are dropped, as in the
+  official code.
 
-Cost: 27.7 TFLOP a step, 222 PFLOP in all. Memory, counted by the compiler
-for a TPU (launch/aot.py, v6e:1x1) and measured nowhere: 3.4 GiB a training
-step; 19 GiB with --config.model.remat=none, which recomputes nothing.
+Cost: 27.7 TFLOP per step, 222 PFLOP in all. Memory by the compiler's account
+for a TPU (launch/aot.py, v6e:1x1), not measured: 3.4 GiB for a training step;
+19 GiB with --config.model.remat=none, which recomputes nothing.
 
 Add `smoke` for a few steps of a narrow network on generated 9x9 puzzles,
 which need no files.

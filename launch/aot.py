@@ -3,17 +3,17 @@ r"""Compiles an experiment for TPUs or GPUs without the hardware: does it fit?
   python -m launch.aot --config=experiments/arc.py --topology=v5e:4x8
   python -m launch.aot --config=experiments/arc.py --topology=h200:1
 
-needs no TPU, no GPU and no data. For TPUs it needs libtpu (pip install
-'.[aot]'), for NVIDIA GPUs JAX's plugin (pip install '.[cuda]'). It
-compiles the steps that a run on these chips compiles, the training step and
-the evaluation step (--mode=evaluate: only this one), and prints how much of a
-chip's memory each takes, by the compiler's account. The settings are those of
-`python -m trm_jax.main`, so one sees before paying for a machine what
---config.train.batch_size or --config.model.remat would cost there.
+needs no TPU, no GPU and no data. TPUs need libtpu (pip install '.[aot]'),
+NVIDIA GPUs JAX's plugin (pip install '.[cuda]'). It compiles the training step
+and the evaluation step that a run on these chips would compile
+(--mode=evaluate: the latter only), and prints how much of a chip's memory each
+takes, by the compiler's account. The settings are those of `python -m
+trm_jax.main`, e.g. --config.train.batch_size or --config.model.remat.
 
-The exit status is 0 if all fits. If not, it is 1, and the last line says what
-would help. --json prints one JSON object at the end. For data that are neither
-public nor in a folder, --num_puzzle_ids gives the rows of the puzzle table.
+The exit status is 0 if both steps fit. Otherwise it is 1, and the last line
+says what would help. --json prints one JSON object at the end. If the data are
+neither public nor in a folder, --num_puzzle_ids gives the rows of the puzzle
+table.
 """
 
 import dataclasses

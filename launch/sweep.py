@@ -7,7 +7,7 @@ Or trains rows of a paper's table, and writes paper against ours:
 
 python -m launch.sweep --sweep=experiments/sweeps/tables.py:1 --rows=trm,hrm
 
-The same command resumes after any kill. See launch/README.md.
+The same command resumes after any kill. See docs/howto/sweeps.md.
 """
 
 from __future__ import annotations

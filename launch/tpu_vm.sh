@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on a slice of Cloud TPUs with gcloud. A slice that is taken away is not
 # made again: SkyPilot's managed jobs do that (launch/sky_tpu.yaml). Every part
-# prints its commands with --dry_run. See launch/README.md.
+# prints its commands with --dry_run. See docs/howto/machines.md.
 set -euo pipefail
 
 usage() {

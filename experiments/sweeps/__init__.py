@@ -1,1 +1,1 @@
-"""Sweeps: what is varied of an experiment, and how."""
+"""Sweeps: which settings of an experiment vary, and how."""

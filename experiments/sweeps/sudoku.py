@@ -5,11 +5,11 @@ r"""Optimizer of Sudoku-Extreme: 24 trials of a third of the steps.
 
 The paper's settings (learning rate 1e-4, weight decay 1, EMA 0.999) are in the
 middle of the space. Successive halving keeps a quarter of the trials at 2,500
-steps and a quarter of those at 10,000. Every evaluation is on the same 20,000
-of the 422,786 test puzzles, with a standard error of about a third of a
-percentage point: scores are for comparing trials, and the best one's is
-optimistic. Train its settings with all steps, and evaluate them on all
-puzzles. Not yet run here.
+steps and a quarter of those at 10,000. Every evaluation uses the same 20,000 of
+the 422,786 test puzzles, with a standard error of about a third of a percentage
+point: the scores compare trials, and that of the best one is optimistic. Train
+the best settings with all steps and evaluate them on all puzzles. Not yet run
+here.
 """
 
 from optuna import distributions, pruners, samplers

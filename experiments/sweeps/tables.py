@@ -5,7 +5,7 @@ r"""The TRM paper's tables 1 to 4 on Sudoku-Extreme, paper against ours.
 
 Test accuracy in the paper (arXiv 2510.04871; all 422,786 test puzzles), in %:
 
-  1  what of TRM does it
+  1  which part of TRM matters
      hrm                55.0    four_layers        79.5
      trm                87.4    attention          74.7
      continue_loss      86.1    t2_n2              73.7
@@ -23,17 +23,16 @@ Test accuracy in the paper (arXiv 2510.04871; all 422,786 test puzzles), in %:
      3  6        58.8        85.8
      6  6        57.5        out of memory
   4  Sudoku's column: direct (a transformer of 8 layers, once) 0.0; hrm 55.0;
-     attention 74.7; trm 87.4. The language models of this table are not ours
-     to train.
+     attention 74.7; trm 87.4. The language models of this table are left out.
 
-Not yet run here. Hours: `trm` takes about 18 on one L40S with the official
-code, the others by their depth; all nine rows of table 1 are about a week of
-such a GPU, `trm_k6_t6` takes four times as long as `trm`. What ran out of
-memory in the paper is split by
---config.train.gradient_accumulation_steps=2 (or more), which
-changes no result. --rows=trm,no_ema trains these only, and other rows join the
-table later; --seeds=0,1,2 gives a mean and a spread. The whole table on 6x6
-puzzles, which a laptop finishes:
+Not yet run here. The official code takes less than 36 hours for `trm` and
+`attention` together on one L40S (its README at commit e7b6871); the other rows
+take time in proportion to their depth, `trm_k6_t6` four times as long as `trm`.
+What ran out of memory in the paper fits with
+--config.train.gradient_accumulation_steps=2 (or more), which changes no result.
+--rows=trm,no_ema trains these only, and other rows can be added later;
+--seeds=0,1,2 gives a mean and a standard deviation. The whole table on 6x6
+puzzles, for a laptop:
 
   python -m launch.sweep --sweep=experiments/sweeps/tables.py:1,quickstart \
     --config.train.num_steps=300

@@ -12,7 +12,10 @@ import pytest
 import simulated_machine
 import yaml
 
-README = (simulated_machine.LAUNCH / "README.md").read_text()
+PAGES = "".join(
+  (simulated_machine.ROOT / "docs/howto" / name).read_text()
+  for name in ("machines.md", "sweeps.md")
+)
 SKY_TASKS = ("sky_gpu.yaml", "sky_tpu.yaml")
 
 
@@ -222,13 +225,13 @@ def test_the_dockerfile_names_what_there_is():
 
 def _commands(text):
   """Commands in the fenced blocks of a page, each in one line."""
-  blocks = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+  blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
   return "".join(blocks).replace("\\\n", " ").splitlines()
 
 
-def test_the_commands_of_the_readme_are_accepted(machine):
+def test_the_commands_of_the_documentation_are_accepted(machine):
   shown = set()
-  for line in _commands(README):
+  for line in _commands(PAGES):
     for script, arguments in re.findall(r"launch/([\w.]+)(.*)", line):
       words = shlex.split(arguments, comments=True)
       if script == simulated_machine.TPU_VM.name:
