@@ -111,6 +111,7 @@ def test_workdir_of_another_experiment(trained):
     "--mode=evaluate",
   )
   assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
+  assert "omit --config to use the run's own settings" in message
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ from trm_jax import config as config_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
   torch_checkpoint,
+  torch_fit,
   torch_names,
   torch_settings,
-  torch_state_dict,
 )
 from trm_jax.runtime import program
 
@@ -56,7 +56,7 @@ def of_kind(kind, **model) -> config_lib.Config:
 def shapes(settings, seq_len=16, vocab_size=6, num_rows=1):
   """The shapes of the settings' network, by names without prefix."""
   sizes = program.DataSpec(vocab_size, seq_len, num_rows)
-  return torch_state_dict.shapes_of(torch_state_dict.build(settings, sizes))
+  return torch_fit.shapes_of(torch_fit.build(settings, sizes))
 
 
 def state_dict(settings, **sizes):
@@ -65,6 +65,21 @@ def state_dict(settings, **sizes):
   return {
     name: rng.standard_normal(shape).astype(np.float32)
     for name, shape in shapes(settings, **sizes).items()
+  }
+
+
+def as_nano_trm(weights):
+  """The same weights by nano-trm's names; its halting head has one row."""
+  names = {
+    "H_init": "z_H_init",
+    "L_init": "z_L_init",
+    "embed_tokens.embedding_weight": "input_embedding.embedding_weight",
+  }
+  return {
+    names.get(name, name.replace("L_level.", "lenet.")): (
+      value[:1] if name.startswith("q_head") else value
+    )
+    for name, value in weights.items()
   }
 
 
@@ -98,10 +113,12 @@ def save(folder, settings, weights=None, name="step_30"):
   return folder / name
 
 
-def load(config, source, workdir, overridden=frozenset()) -> solver_lib.Solver:
+def load(
+  config, source, workdir, overridden=frozenset(), ignore=()
+) -> solver_lib.Solver:
   """Imports a checkpoint and loads what was made of it."""
   torch_checkpoint.import_checkpoint(
-    config, overridden, str(source), str(workdir)
+    config, overridden, str(source), str(workdir), ignore=ignore
   )
   return solver_lib.load(str(workdir))
 

@@ -58,6 +58,12 @@ _SOURCE = flags.DEFINE_string(
   " safetensors file, a folder with one, or hf:OWNER/NAME of the Hugging Face"
   " hub.",
 )
+_IGNORE = flags.DEFINE_list(
+  "ignore",
+  [],
+  "Settings of the checkpoint that trm_jax does not read and that do not change"
+  " what the network computes (only with --mode=import).",
+)
 _FORMAT = flags.DEFINE_enum(
   "format",
   "stablehlo",
@@ -102,7 +108,11 @@ def main(argv: Sequence[str]) -> None:
 
     config = command_line.config()
     torch_checkpoint.import_checkpoint(
-      config, command_line.overridden(), _SOURCE.value, _workdir(config.name)
+      config,
+      command_line.overridden(),
+      _SOURCE.value,
+      _workdir(config.name),
+      ignore=_IGNORE.value,
     )
     return
   from trm_jax.inference import solver as solver_lib
@@ -154,10 +164,10 @@ def _check_flags(mode: str) -> None:
   needed, possible = {
     "predict": (("input",), ("output", "pictures")),
     "report": ((), ("output",)),
-    "import": (("source",), ()),
+    "import": (("source",), ("ignore",)),
     "export": (("output",), ("format",)),
   }.get(mode, ((), ()))
-  for flag in (_INPUT, _OUTPUT, _PICTURES, _SOURCE, _FORMAT):
+  for flag in (_INPUT, _OUTPUT, _PICTURES, _SOURCE, _IGNORE, _FORMAT):
     if flag.name in needed and not flag.value:
       raise errors.UserError(f"--mode={mode} needs --{flag.name}=...")
     if flag.name not in needed + possible and flag.present:

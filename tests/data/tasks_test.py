@@ -205,6 +205,40 @@ def test_an_official_folder_of_sudokus(sudokus):
   assert note.startswith(f"{folder} is a data set of the official builders")
 
 
+def test_official_folders_of_other_grids(tmp_path):
+  """Sudokus by their boxes, any other by its characters."""
+  box = {"box_rows": 2, "box_cols": 3}
+  generated = tasks.load(
+    folders.data(
+      task="generated_sudoku", num_clues=14, num_train=2, num_test=1, **box
+    )
+  )
+  folders.official(tmp_path, generated)
+  source = {"source": str(tmp_path), **SUDOKU}
+  assert (
+    "has 8 tokens and 36 cells, expected 11 and 81: is config.data.task the"
+    " right one? Sudokus of other sizes need config.data.box_rows and box_cols;"
+  ) in _error(**source)
+  by_box = tasks.load(folders.data(**source, **box))
+  assert by_box.look == generated.look
+  own = {**source, "task": "grid"}
+  assert "set config.data.charset to the characters of" in _error(**own)
+  by_charset = tasks.load(folders.data(**own, charset=".123456"))
+  assert by_charset.look.symbols[1:] == generated.look.symbols[1:]
+  assert (by_charset.look.rows, by_charset.look.cols) == (6, 6)
+  assert "has 36 cells: set config.data.grid_rows and" in _error(
+    **own, charset=".123456", grid_rows=5
+  )
+  for task in (by_box, by_charset):
+    for split in ("train", "test"):
+      for actual, expected in zip(
+        folders.everything(getattr(task, split)),
+        folders.everything(getattr(generated, split)),
+        strict=True,
+      ):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_official_folders_that_do_not_fit(sudokus, tmp_path):
   folder, generated = sudokus
   source = {"source": str(folder)}

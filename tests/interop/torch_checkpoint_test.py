@@ -37,11 +37,15 @@ def test_weights_alone_and_what_must_be_typed_with_them(tmp_path):
   message = _error(config, path, tmp_path / "run")
   assert (
     "pass --config.model.latent_updates=n --config.model.recursion_cycles=T"
-    " --config.model.num_heads=H as in training" in message
+    " --config.model.num_heads=H --config.model.num_prefix_tokens=16; weights"
+    in message
   )
-  said = frozenset(("model.latent_updates", "model.recursion_cycles"))
+  said = frozenset(
+    f"model.{name}"
+    for name in ("latent_updates", "recursion_cycles", "num_prefix_tokens")
+  )
   message = _error(config, path, tmp_path / "run", said)
-  assert "pass --config.model.num_heads=H as" in message
+  assert "pass --config.model.num_heads=H; weights" in message
   with_mlp = torch_files.config()
   path = torch_files.save(tmp_path / "y", with_mlp)
   (path.parent / "all_config.yaml").unlink()
@@ -62,6 +66,37 @@ def test_a_dict_around_weights_and_their_settings(tmp_path, capsys):
   assert "in its own settings arch.H_cycles is 2," in message
   assert torch_files.load(config, path, tmp_path / "run").step == 0
   assert f"took the averaged weights 'ema' of {path}" in capsys.readouterr().out
+
+
+def test_a_lightning_checkpoint_of_nano_trm(tmp_path, capsys):
+  """With the flags that its settings propose, and nothing more."""
+  config = torch_files.config(model=torch_files.ATTENTION)
+  theirs = torch_files.as_nano_trm(torch_files.state_dict(config))
+  tree = {
+    "pytorch-lightning_version": "2.5.5",
+    "state_dict": theirs,
+    "callbacks": {"ModelCheckpoint": {"path": pathlib.PurePosixPath("a/b")}},
+    "hyper_parameters": {
+      "hidden_size": 16, "num_layers": 2, "num_heads": 2, "H_cycles": 2,
+      "L_cycles": 4, "N_supervision": 3, "ffn_expansion": 4,
+      "puzzle_emb_dim": 16, "puzzle_emb_len": 1, "rope_theta": 10000,
+      "pos_emb_type": "1d", "use_mlp_t": False, "learning_rate": 1e-4,
+    },
+  }  # fmt: skip
+  path = tmp_path / "last.ckpt"
+  torch_files.write(path, tree)
+  message = _error(config, path, tmp_path / "run")
+  assert message.endswith("pass --config.model.latent_updates=4")
+  fitted = config_lib.changed(config, {"model.latent_updates": 4})
+  solver = torch_files.load(fitted, path, tmp_path / "run")
+  head = solver.weights.params["halt_head"]["kernel"]
+  np.testing.assert_array_equal(head[:, 0], theirs["q_head.weight"][0])
+  assert "pathlib.PurePosixPath" in capsys.readouterr().err
+  tree["hyper_parameters"]["pos_emb_type"] = "2d"
+  torch_files.write(path, tree)
+  assert "'pos_emb_type' ('2d'); if they do not, pass --ignore=" in _error(
+    fitted, path, tmp_path / "other"
+  )
 
 
 def test_a_table_of_other_rows(tmp_path):
@@ -100,6 +135,30 @@ def test_a_table_of_other_rows(tmp_path):
   np.testing.assert_array_equal(again, expected)
 
 
+def test_a_network_without_a_puzzle_table(tmp_path):
+  """Its table is an empty array, in a checkpoint of ours too."""
+  config = torch_files.config(
+    model={"puzzle_embed_dim": 0, "num_prefix_tokens": 0}
+  )
+  path = torch_files.save(tmp_path / "x", config)
+  solver = torch_files.load(config, path, tmp_path / "run")
+  assert solver.weights.puzzle_table.shape[1] == 0
+  answers = solver.solve_tokens(np.ones((2, 16), np.uint8)).answers
+  assert answers.shape == (2, 16)
+  slots = dataclasses.replace(config.train, batch_size=solver.program.mesh.size)
+  smallest = dataclasses.replace(
+    solver.program, config=dataclasses.replace(config, train=slots)
+  )
+  with checkpoints_lib.Checkpoints(str(tmp_path / "run")) as checkpoints:
+    state = checkpoints.restore(30, smallest.abstract_state())
+  assert state.puzzle_table.shape == solver.weights.puzzle_table.shape
+  torch_files.export(solver, tmp_path / "y" / "s.safetensors")
+  again = torch_files.load(
+    config, tmp_path / "y" / "s.safetensors", tmp_path / "again"
+  )
+  torch_files.assert_same_weights(again.weights, solver.weights)
+
+
 def test_arc_needs_the_names_of_its_rows(tmp_path):
   config = torch_files.config(
     data={
@@ -133,9 +192,10 @@ def test_arc_needs_the_names_of_its_rows(tmp_path):
 def test_own_grids_need_their_characters(tmp_path):
   config = torch_files.config(data={"task": "grid"})
   path = torch_files.save(tmp_path / "x", config)
-  assert "set config.data.charset, config.data.grid_rows and" in _error(
-    config, path, tmp_path / "run"
-  )
+  assert (
+    "pass --config.data.charset=CHARACTERS --config.data.grid_rows=ROWS"
+    " --config.data.grid_cols=COLUMNS"
+  ) in _error(config, path, tmp_path / "run")
 
 
 def test_a_run_is_not_imported_over(tmp_path):
@@ -200,10 +260,10 @@ def test_all_differences_stand_in_one_line(tmp_path):
   message = _error(torch_files.config(), path, tmp_path / "run")
   assert "it has hidden_size 32, but config.model.hidden_size is 16" in message
   assert (
-    "its training, pass --config.model.hidden_size=32; there is no all_"
+    "its training, pass --config.model.hidden_size=32"
+    " --config.model.latent_updates=n --config.model.recursion_cycles=T;"
     in message
   )
-  assert "pass --config.model.latent_updates=n" in message
 
 
 def test_of_many_differences_the_first_are_told(tmp_path):
@@ -271,27 +331,6 @@ def test_kinds_are_told_apart_by_their_tensors(tmp_path, kind, wrong, words):
     assert noise not in message
 
 
-@pytest.mark.parametrize(
-  ("kind", "typed"),
-  [
-    (
-      "trm",
-      "pass --config.model.latent_updates=n --config.model.recursion_cycles=T",
-    ),
-    ("hrm", "(published: n and T are 2, H is 8)"),
-    ("trm_hier6", "pass --config.model.recursion_cycles=T as in training"),
-    ("transformers_baseline", "pass --config.model.num_heads=H as in"),
-  ],
-)
-def test_what_weights_alone_do_not_show_is_to_be_typed(tmp_path, kind, typed):
-  path = torch_files.save(tmp_path / "x", torch_files.of_kind(kind))
-  message = _error(
-    torch_files.of_kind(kind), _without_settings(path), tmp_path / "run"
-  )
-  assert typed in message
-  assert "gradient_updates" not in message  # no answer depends on it
-
-
 def test_prefix_tokens_of_hrm_are_seen_without_its_settings(tmp_path):
   """Attention has no tensor that shows how many there are."""
   path = torch_files.save(
@@ -302,7 +341,7 @@ def test_prefix_tokens_of_hrm_are_seen_without_its_settings(tmp_path):
   )
   message = _error(config, _without_settings(path), tmp_path / "run")
   assert "HRM (as experiments/hrm.py) with num_prefix_tokens 1, but" in message
-  assert "--config.model.num_prefix_tokens=1;" in message
+  assert "--config.model.num_prefix_tokens=1 --config" in message
 
 
 def test_latents_of_multi_scale_z_are_as_many_as_updates(tmp_path):
@@ -317,13 +356,47 @@ def test_latents_of_multi_scale_z_are_as_many_as_updates(tmp_path):
   for config in (fewer, torch_files.of_kind("trm_hier6")):
     message = _error(config, path, tmp_path / "run")
     assert (
-      "arch.L_cycles is 4 with 6 latents, but each update needs a latent of its"
+      "arch.L_cycles is 4 with 6 latents, and each update needs a latent of its"
       " own" in message
     )
     assert "latent_updates=4" not in message  # nothing that could be typed
   message = _error(fewer, _without_settings(path), tmp_path / "run")
   assert "it has latent_updates 6, but config.model.latent_updates" in message
   assert flag in message
+
+
+def test_settings_that_nothing_reads_are_refused_or_ignored(tmp_path, capsys):
+  """A fork's network may have the official parameters and compute otherwise."""
+  config = torch_files.config()
+  path = torch_files.save(tmp_path / "x", config)
+  settings = path.parent / "all_config.yaml"
+  tree = yaml.safe_load(settings.read_bytes())
+  tree["arch"] |= {"residual_scale": 0.5, "gate\x1b": "$(x)"}
+  settings.write_text(json.dumps(tree))
+  message = _error(config, path, tmp_path / "run")
+  assert (
+    "in all_config.yaml arch has settings that are not read here and may change"
+    r" what the network computes: 'residual_scale' (0.5), 'gate\x1b' ('$(x)')"
+    in message
+  )
+  assert "--ignore" not in message  # of a name that is no word
+  del tree["arch"]["gate\x1b"]
+  settings.write_text(json.dumps(tree))
+  message = _error(config, path, tmp_path / "run")
+  assert message.endswith("if they do not, pass --ignore=residual_scale")
+  with pytest.raises(errors.UserError, match="--ignore has 'other', which is"):
+    torch_files.load(config, path, tmp_path / "run", ignore=["other"])
+  torch_files.load(config, path, tmp_path / "run", ignore=["residual_scale"])
+  # What another program's settings hold besides is only said.
+  arch = tree["arch"] | {"lr": 0.1}
+  del arch["name"]
+  weights = torch_files.state_dict(config)
+  torch_files.write(tmp_path / "last.pt", {"model": weights, "config": arch})
+  torch_files.load(config, tmp_path / "last.pt", tmp_path / "other")
+  assert (
+    "that are not read: 'residual_scale' (0.5), 'lr' (0.1)"
+    in capsys.readouterr().err
+  )
 
 
 def test_networks_that_are_not_official_are_not_imported(tmp_path):

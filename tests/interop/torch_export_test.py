@@ -63,7 +63,7 @@ def test_a_trained_run_comes_back_bit_for_bit(tmp_path, capsys, run):
 @pytest.mark.usefixtures("torch")
 def test_direct_prediction_goes_out_as_it_came_in(tmp_path):
   """The other networks do among the golden tests."""
-  config = torch_files.of_kind("transformers_baseline")
+  config = torch_files.of_kind("transformers_baseline", mlp_multiple=256)
   weights = dict(sorted(torch_files.state_dict(config).items()))
   path = torch_files.save(tmp_path / "theirs", config, weights)
   (path.parent / "identifiers.json").write_text('["<blank>"]')
@@ -107,15 +107,28 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
   assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_an_export_has_the_official_names_types_and_neighbours(tmp_path, run):
+def test_an_export_has_the_official_names_types_and_neighbours(
+  tmp_path, capsys, run
+):
   path = tmp_path / "step_2.safetensors"
   torch_files.export(run, path)
   tree = torch_reader.read(path)
   assert all(name.startswith("_orig_mod.model.inner.") for name in tree)
   assert tree[f"{PREFIX}q_head.weight"].shape == (2, 16)
   assert tree[f"{PREFIX}puzzle_emb.weights"].shape == (1, 16)
+  # Widths are rounded up as officially, by units that are zero.
   kernel = run.weights.params["network"]["layers_1"]["channel_mlp"]["down"]
-  np.testing.assert_array_equal(tree[f"{PREFIX}{DOWN}"], kernel["kernel"].T)
+  down = tree[f"{PREFIX}{DOWN}"]
+  assert down.shape == (16, 256)
+  np.testing.assert_array_equal(down[:, :48], kernel["kernel"].T)
+  assert not down[:, 48:].any()
+  gate, up = np.split(tree[PREFIX + DOWN.replace("down", "gate_up")], 2)
+  kernel = run.weights.params["network"]["layers_1"]["channel_mlp"]["gate_up"]
+  theirs = np.split(kernel["kernel"].T, 2)
+  for part, expected in zip((gate, up), theirs, strict=True):
+    np.testing.assert_array_equal(part[:48], expected)
+    assert not part[48:].any()
+  assert "fill widths up to the official multiples" in capsys.readouterr().err
   settings = yaml.safe_load((tmp_path / "all_config.yaml").read_bytes())
   assert settings["arch"]["L_cycles"] == run.config.model.latent_updates
   assert settings["arch"]["forward_dtype"] == "bfloat16"
@@ -222,20 +235,22 @@ def _with_weights(run, config):
   return dataclasses.replace(run, config=config, weights=weights)
 
 
-def test_another_number_of_latents_than_six_is_said(tmp_path, capsys, run):
-  config = torch_files.of_kind("trm_hier6", latent_updates=3)
-  torch_files.export(_with_weights(run, config), tmp_path / "s.safetensors")
-  assert (
-    "latent_updates is 3, but the official code has multi-scale z with 6"
-    in (capsys.readouterr().err)
-  )
-
-
-def test_positions_that_direct_prediction_officially_needs(
-  tmp_path, capsys, run
+@pytest.mark.parametrize(
+  ("kind", "model", "text"),
+  [
+    ("trm_hier6", {"latent_updates": 3}, "it has multi-scale z with 6 latents"),
+    ("transformers_baseline", {"position_encoding": "none"}, "has positions"),
+    ("trm", {"mlp_multiple": 512}, "makes inner widths larger than the offi"),
+  ],
+)
+def test_what_the_official_code_cannot_load_is_said_in_the_file_beside_it(
+  tmp_path, capsys, run, kind, model, text
 ):
-  config = torch_files.of_kind(
-    "transformers_baseline", position_encoding="none"
-  )
+  config = torch_files.of_kind(kind, **model)
   torch_files.export(_with_weights(run, config), tmp_path / "s.safetensors")
-  assert "no direct prediction without positions" in capsys.readouterr().err
+  settings = (tmp_path / "all_config.yaml").read_text()
+  first = settings.splitlines()[0]
+  assert first.startswith("# the official code cannot load these weights: ")
+  assert text in first
+  assert first[2:] in capsys.readouterr().err
+  assert yaml.safe_load(settings)["arch"]["hidden_size"] == 16

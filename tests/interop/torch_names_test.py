@@ -9,7 +9,7 @@ import torch_files
 
 from experiments import hrm
 from trm_jax import config as config_lib
-from trm_jax.interop import torch_names, torch_state_dict
+from trm_jax.interop import torch_fit, torch_names
 from trm_jax.runtime import program
 
 LEVELS = {
@@ -69,7 +69,7 @@ def test_every_parameter_of_the_model_has_one_official_name(
   expected = {**OFFICIAL, **others, **blocks}
   assert torch_files.shapes(config) == expected
   params = torch_names.params_of(torch_files.state_dict(config))
-  built = torch_state_dict.build(config, program.DataSpec(6, 16, 1))
+  built = torch_fit.build(config, program.DataSpec(6, 16, 1))
   abstract = built.abstract_state().params
   assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, abstract)
 
@@ -88,7 +88,7 @@ def test_weights_come_back_bit_for_bit(kind):
   state_dict = torch_files.state_dict(config)
   weights = torch_names.weights_of(state_dict)
   sizes = program.DataSpec(6, 16, 1)
-  built = torch_state_dict.build(config, sizes).abstract_state()
+  built = torch_fit.build(config, sizes).abstract_state()
   for part in ("params", "initial_latents"):
     shapes = jax.tree.map(np.shape, getattr(weights, part))
     assert shapes == jax.tree.map(np.shape, getattr(built, part))

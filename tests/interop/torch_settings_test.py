@@ -32,6 +32,11 @@ _OF_TRM = {
 _ACT = "TinyRecursiveReasoningModel_ACTV1"
 
 
+def _differences(arch, config):
+  there = torch_settings.values(torch_settings.named(arch), arch)
+  return torch_settings.differences(there, config)
+
+
 @pytest.mark.parametrize(
   ("arch", "get_config", "text"),
   [
@@ -82,7 +87,7 @@ def test_published_settings_are_those_of_the_experiments(
   config = config_lib.from_config_dict(get_config(text))
   tree = {"arch": arch, "data_path": "data/x", "epochs": 20000}
   found = torch_settings.find(tree)
-  assert torch_settings.differences(found, config) == []
+  assert _differences(found, config) == []
 
 
 @pytest.mark.parametrize("kind", torch_files.KINDS)
@@ -99,7 +104,7 @@ def test_settings_of_every_kind_survive_their_yaml(kind, model, rule):
   )
   tree = yaml.safe_load(torch_settings.to_yaml(config))
   assert tree["arch"]["name"].split("@")[0].endswith(f".{kind}")
-  assert torch_settings.differences(torch_settings.find(tree), config) == []
+  assert _differences(torch_settings.find(tree), config) == []
 
 
 @pytest.mark.parametrize("kind", torch_files.KINDS)
@@ -124,8 +129,10 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
   official = {
     ours.removeprefix("model.") for ours in torch_settings.SETTINGS.values()
   }
+  # Networks with these are refused, see torch_names.state_dict_of.
+  refused = {"symbol_mixing", "symbol_heads", "symbol_head_size"}
   fields = set(config_lib.ModelConfig.__dataclass_fields__)
-  assert fields <= official | in_shapes | of_speed
+  assert fields <= official | in_shapes | of_speed | refused
 
 
 @pytest.mark.parametrize(
@@ -158,23 +165,76 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
      "--config.train.max_supervision_steps=16"),
     ({"no_ACT_continue": False}, "config.train.halt_rule is 'halt'",
      "--config.train.halt_rule=halt_over_continue"),
-    ({"name": "recursive_reasoning.trm_other@Other"},
-     "an unknown network", ""),
-    ({"name": "\x1b[31m"}, r"arch.name is '\x1b[31m', an unknown network", ""),
-    ({"name": ["x"]}, "arch.name is an object of type list, neither", ""),
-    ({"H_cycles": np.ones(2)}, "arch.H_cycles is an object of type ndarray,",
-     ""),
-    ({"mlp_t": np.ones(2)}, "arch.mlp_t is an object of type ndarray,", ""),
-    ({"L_cycles": 10**5000}, "arch.L_cycles is a number of 16,610 bits,", ""),
-    ({"L_cycles": "x" * 99}, f"arch.L_cycles is '{'x' * 79}...', neither", ""),
   ],
 )  # fmt: skip
 def test_each_setting_that_differs_is_named_with_its_flag(arch, sentence, flag):
   tree = yaml.safe_load(torch_settings.to_yaml(torch_files.config()))
-  found = torch_settings.differences(
-    {**tree["arch"], **arch}, torch_files.config()
-  )
+  found = _differences({**tree["arch"], **arch}, torch_files.config())
   assert any(sentence in d.text and flag == d.flag for d in found), found
+
+
+@pytest.mark.parametrize(
+  ("arch", "sentence"),
+  [
+    ({"name": "recursive_reasoning.trm_other@Other"}, "an unknown network"),
+    ({"name": "\x1b[31m"}, r"arch.name is '\x1b[31m', an unknown network"),
+    ({"name": ["x"]}, "arch.name is an object of type list, neither"),
+    ({"mlp_t": np.ones(2)}, "arch.mlp_t is an object of type ndarray,"),
+    ({"L_cycles": 10**5000}, "arch.L_cycles is a number of 16,610 bits,"),
+    ({"L_cycles": "x" * 99}, f"arch.L_cycles is '{'x' * 79}...', neither"),
+  ],
+)
+def test_settings_that_cannot_be_compared_are_named(arch, sentence):
+  tree = yaml.safe_load(torch_settings.to_yaml(torch_files.config()))
+  with pytest.raises(errors.UserError) as caught:
+    torch_settings.named({**tree["arch"], **arch})
+  assert sentence in str(caught.value)
+  assert str(caught.value).isprintable()
+
+
+def test_settings_that_nothing_reads_are_named():
+  """A network of other parameters would show it; one without any does not."""
+  for kind in torch_files.KINDS:
+    arch = yaml.safe_load(torch_settings.to_yaml(torch_files.of_kind(kind)))
+    assert torch_settings.unread(arch["arch"]) == {}
+  assert torch_settings.unread(_OF_TRM | {"act_enabled": True}) == {}
+  other = _OF_TRM | {"conv_kernel": 3, "mlp_gate": "gelu", 7: None}
+  assert torch_settings.unread(other) == {
+    "conv_kernel": 3,
+    "mlp_gate": "gelu",
+    "7": None,
+  }
+
+
+_NANO_TRM = {
+  "hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_grid_size": 4,
+  "H_cycles": 2, "L_cycles": 1, "N_supervision": 3, "N_supervision_val": 16,
+  "ffn_expansion": 4, "learning_rate": 1e-4, "puzzle_emb_dim": 16,
+  "puzzle_emb_len": 1, "rope_theta": 10000, "pos_emb_type": "1d",
+  "use_conv_swiglu": False, "vocab_size": 6, "seq_len": 16,
+}  # fmt: skip
+
+
+def test_settings_of_nano_trm():
+  config = torch_files.config(model=torch_files.ATTENTION)
+  arch = torch_settings.find({"hyper_parameters": _NANO_TRM})
+  assert torch_settings.unread(arch) == {}
+  found = _differences({"forward_dtype": "float32", **arch}, config)
+  assert not found
+  with_mlp = {**_NANO_TRM, "use_mlp_t": True, "pos_emb_type": None}
+  arch = torch_settings.find({"hyper_parameters": with_mlp})
+  found = _differences(
+    {"forward_dtype": "float32", **arch}, torch_files.config()
+  )
+  assert not found
+  # A rotation by row and column is not ours, nor is a convolution.
+  other = {**_NANO_TRM, "pos_emb_type": "2d", "use_conv_swiglu": True}
+  arch = torch_settings.find({"hyper_parameters": other})
+  assert torch_settings.is_official(arch)  # so they are refused
+  assert torch_settings.unread(arch) == {
+    "pos_emb_type": "2d",
+    "use_conv_swiglu": True,
+  }
 
 
 def test_what_means_the_same_is_no_difference():
@@ -188,15 +248,13 @@ def test_what_means_the_same_is_no_difference():
     "rms_norm_eps": "1e-05",  # what YAML makes of it
     "H_layers": 4,
   }
-  assert not torch_settings.differences(
-    {**tree["arch"], **same}, torch_files.config()
-  )
+  assert not _differences({**tree["arch"], **same}, torch_files.config())
   # Officially, an unknown position encoding is none.
   other = {**tree["arch"], "pos_encodings": "sinusoidal"}
-  assert not torch_settings.differences(other, torch_files.config())
+  assert not _differences(other, torch_files.config())
   # What a file does not say is what it officially is by default.
   arch = {k: v for k, v in tree["arch"].items() if k != "forward_dtype"}
-  (found,) = torch_settings.differences(arch, torch_files.config())
+  (found,) = _differences(arch, torch_files.config())
   assert "arch.forward_dtype is by default 'bfloat16'" in found.text
   assert found.flag == "--config.model.compute_dtype=bfloat16"
 
@@ -243,20 +301,17 @@ def test_settings_that_would_fill_the_memory_as_text(tmp_path):
   nested = ["x"]  # and without a file of their own, in a checkpoint's dict
   for _ in range(40):
     nested = [nested] * 10
-  arch = {"H_cycles": nested, "L_cycles": 1, "name": {"x": nested}}
-  found = torch_settings.differences(arch, torch_files.config())
-  assert [(d.text, d.flag) for d in found] == [
-    (
-      f"arch.{name} is an object of type {kind}, neither a number nor a word",
-      "",
-    )
-    for name, kind in (("name", "dict"), ("H_cycles", "list"))
-  ]
+  arch = {"H_cycles": nested, "L_cycles": 1}
+  with pytest.raises(errors.UserError, match="is an object of type list, nei"):
+    torch_settings.named(arch)
 
 
 def test_layers_of_unequal_networks_have_no_flag():
   config = torch_files.of_kind("hrm")
   arch = yaml.safe_load(torch_settings.to_yaml(config))["arch"]
-  (found,) = torch_settings.differences({**arch, "H_layers": 1}, config)
-  assert found.text == "arch.H_layers is 1, but config.model.num_layers is 2"
+  (found,) = _differences({**arch, "H_layers": 1}, config)
+  assert found.text == (
+    "arch.L_layers is 2 and arch.H_layers is 1, but config.model.num_layers is"
+    " 2"
+  )
   assert not found.flag

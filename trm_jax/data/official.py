@@ -375,4 +375,6 @@ def _check_size(
     raise errors.UserError(
       f"{source} has {found[0]} tokens and {found[1]} cells, expected"
       f" {expected[0]} and {expected[1]}: is config.data.task the right one?"
+      " Sudokus of other sizes need config.data.box_rows and box_cols; any"
+      " other grid is read with experiments/custom.py and config.data.charset"
     )

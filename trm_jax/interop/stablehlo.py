@@ -45,17 +45,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 _KIND = "a solver exported by trm_jax"
 _FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, identifiers.FILE))
-# Settings of config.eval that apply to each solver.
-_SETTINGS = {
-  "fixed": ("solver", "supervision_steps"),
-  "adaptive": ("solver", "supervision_steps", "halt_threshold"),
-  "rollouts": (
-    "solver",
-    "supervision_steps",
-    "rollouts",
-    "noise",
-    "rollout_selection",
-  ),
+# Settings of config.eval that apply to one solver alone.
+_OWN_SETTINGS = {
+  "adaptive": ("halt_threshold",),
+  "rollouts": ("rollouts", "noise", "rollout_selection"),
 }
 
 # (weights by name, questions [b, L], puzzle_ids [b]) -> answers [b, L],
@@ -199,7 +192,7 @@ def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
     exported.in_tree, exported.in_avals
   )[0]
   answers, confidence, steps = exported.out_avals
-  names = _SETTINGS[solver.config.eval.solver]
+  own = _OWN_SETTINGS.get(solver.config.eval.solver, ())
   return {
     "what": _KIND,
     "name": solver.config.name,
@@ -208,7 +201,10 @@ def _about(solver: solver_lib.Solver, exported: export.Exported) -> dict:
     "tokens": list(solver.look.symbols),
     "rows": solver.look.rows,
     "cols": solver.look.cols,
-    "settings": {name: getattr(solver.config.eval, name) for name in names},
+    "settings": {
+      name: getattr(solver.config.eval, name)
+      for name in ("solver", "supervision_steps", *own)
+    },
     "arguments": {
       "weights": {name: _array(leaf) for name, leaf in weights.items()},
       "questions": _array(

@@ -5,13 +5,16 @@ predicted with, and started from (config.checkpoint.init_from). An official
 checkpoint has no optimizer state, so training cannot be resumed in it.
 
 Exported tensors have the names that the official code looks for when it
-compiles its model, which it does by default. An export that is imported again
-has the same weights, bit for bit.
+compiles its model, which it does by default, and its inner widths, which are
+multiples of 256: narrower ones are filled up with units that are zero. An
+export that is imported again has the same weights, bit for bit.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Set
+import re
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import IO, Any
 
 import jax
@@ -24,11 +27,13 @@ from etils import epath
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import train_state, types
+from trm_jax.core import layers, train_state, types
 from trm_jax.data import files, identifiers, official, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import (
+  torch_architectures,
+  torch_fit,
   torch_names,
   torch_reader,
   torch_settings,
@@ -50,11 +55,10 @@ _FINGERPRINT = "imported"  # the training puzzles are unknown
 # (file, tensors by name): writes them.
 _Writer = Callable[[IO, Mapping[str, np.ndarray]], None]
 
-_MAX_DIFFERENCES = 10  # in one message
-# If one of these differs, all else does: they are enough for a message.
-_ARCHITECTURE = ("model.recursion_type", "model.separate_networks")
+_MAX_SETTINGS = 10  # in one message
 # Not settings of the official code.
 _OFFICIAL_MULTIPLE, _OFFICIAL_LATENTS = 256, 6
+_PLAIN = re.compile(r"[\w.-]+", re.ASCII)  # what a shell takes as it is
 
 
 def import_checkpoint(
@@ -62,6 +66,8 @@ def import_checkpoint(
   overridden: Set[str],
   source: str,
   workdir: str,
+  *,
+  ignore: Collection[str] = (),
 ) -> None:
   """Imports an official checkpoint into a new workdir.
 
@@ -70,10 +76,11 @@ def import_checkpoint(
     overridden: settings given on the command line, as "model.latent_updates".
     source: the checkpoint, as for `torch_source.locate`.
     workdir: a folder without checkpoints; created if missing.
+    ignore: settings of the checkpoint that may be left unread.
 
   Raises:
     UserError: the checkpoint cannot be read or does not fit the experiment;
-      each difference is named.
+      each difference is named, with the flags that make it fit.
   """
   if jax.process_count() > 1:
     raise errors.UserError("import runs in a single process; start only one")
@@ -86,32 +93,31 @@ def import_checkpoint(
   located = torch_source.locate(source)
   tree = torch_reader.read(located.weights)
   state_dict, taken = torch_state_dict.find(tree, where=str(located.weights))
-  look = _look(config.data)
-  names, names_from = _identifiers(config.data, located)
-  sizes = program.DataSpec.of_look(look, len(names))
+  state_dict = torch_fit.without_idle_units(state_dict, config)
   arch, arch_from = torch_settings.find(tree), "its own settings"
   if located.config is not None:
     arch, arch_from = torch_settings.read(located.config), torch_settings.FILE
-  torch_settings.architecture_of(  # or there is nothing to compare with
+  elif arch is not None:
+    # The latents have the dtype in which the program that wrote it computes.
+    latents = (v for k, v in state_dict.items() if k.endswith("_init"))
+    dtype = next((latent.dtype.name for latent in latents), "float32")
+    arch = {"forward_dtype": dtype, **arch}
+  names, rows_from = _identifiers(config.data, located)
+  sizes = _sizes(config.data, len(names))
+  torch_architectures.architecture_of(  # or there is nothing to compare with
     config.model.recursion_type,
     separate_networks=config.model.separate_networks,
   )
-  found = torch_state_dict.differences(
-    state_dict, config, sizes, rows_from=names_from
+  unread = _unread(arch or {}, ignore, where=str(located.weights))
+  torch_fit.check(
+    torch_fit.Checkpoint(state_dict, arch, arch_from, rows_from),
+    config,
+    sizes,
+    given=overridden,
+    where=str(located.weights),
+    others=[f"in {arch_from} {text}" for text in unread],
   )
-  missing_flags = ""
-  if arch is not None:
-    in_file = _settings_differences(arch, arch_from, state_dict, config)
-    # A setting that the weights show, too, is reported once.
-    settings = {difference.setting for difference in in_file} - {""}
-    found = in_file + [d for d in found if d.setting not in settings]
-  else:
-    missing_flags = torch_settings.missing_flags(
-      overridden,
-      torch_state_dict.architecture_in(state_dict, config),
-      has_heads=any(".self_attn." in name for name in state_dict),
-    )
-  _raise_differences(found, missing_flags, where=located.weights)
+  look = _look(config.data)
   step = located.step
   description = checkpoint_metadata.Metadata(
     settings=config_lib.flatten(_settled(config, workdir)),
@@ -120,10 +126,14 @@ def import_checkpoint(
     identifiers=identifiers.digest(names),
     learned=[],
     next_batch=step,
-    versions={"trm_jax": trm_jax.__version__, "imported from": source},
+    versions={
+      "trm_jax": trm_jax.__version__,
+      "imported from": source,
+      **({"ignored settings": ", ".join(ignore)} if ignore else {}),
+    },
     num_puzzle_ids=len(names),
   )
-  built = torch_state_dict.build(config, sizes)
+  built = torch_fit.build(config, sizes)
   state = _state(built, torch_names.weights_of(state_dict), step)
   identifiers.write(restore.identifiers_path(workdir), names)
   with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
@@ -141,15 +151,17 @@ def import_checkpoint(
   )
 
 
+def _sizes(data: config_lib.DataConfig, num_rows: int) -> program.DataSpec:
+  """Returns the puzzles' sizes; 0 for what own grids do not have set."""
+  count = data.grid_rows * data.grid_cols
+  if data.task == "grid" and not (data.charset and count):
+    vocab_size = len(data.charset) + 1 if data.charset else 0
+    return program.DataSpec(vocab_size, count, num_rows)
+  return program.DataSpec.of_look(_look(data), num_rows)
+
+
 def _look(data: config_lib.DataConfig) -> task_lib.Look:
   """Returns the puzzles' grid and symbols from the settings alone."""
-  if data.task != "grid":
-    return tasks.look(data)
-  if not data.charset or not data.grid_rows or not data.grid_cols:
-    raise errors.UserError(
-      "a checkpoint does not say what the tokens of your own grids are: set"
-      " config.data.charset, config.data.grid_rows and config.data.grid_cols"
-    )
   vocabulary = ("", *data.charset)
   return tasks.look(data, vocabulary, data.grid_rows * data.grid_cols)
 
@@ -177,60 +189,39 @@ def _identifiers(
   return [identifiers.BLANK], f"the task {data.task!r}"
 
 
-def _settings_differences(
-  arch: Mapping[str, Any],
-  arch_from: str,
-  state_dict: Mapping[str, np.ndarray],
-  config: config_lib.Config,
-) -> list[torch_settings.Difference]:
-  """Compares the settings of a file with the config and its own latents."""
-  found = torch_settings.differences(arch, config)
-  latents, updates = torch_names.num_latents(state_dict), arch.get("L_cycles")
-  if latents and isinstance(updates, int) and updates != latents:
-    # No value of ours has latents that are never updated.
-    found = [d for d in found if d.setting != "model.latent_updates"]
-    text = (
-      f"arch.L_cycles is {torch_reader.quoted(updates)} with {latents} latents,"
-      " but each update needs a latent of its own"
-    )
-    found.append(torch_settings.Difference(text, "model.latent_updates"))
-  return [
-    dataclasses.replace(difference, text=f"in {arch_from} {difference.text}")
-    for difference in found
-  ]
+def _unread(
+  arch: Mapping[str, Any], ignore: Collection[str], *, where: str
+) -> list[str]:
+  """Returns a sentence that names settings of the file that nothing reads.
 
-
-def _raise_differences(
-  found: list[torch_settings.Difference],
-  missing_flags: str,
-  *,
-  where: epath.Path,
-) -> None:
-  """Raises UserError that names the differences, if there are any.
-
-  Args:
-    found: the differences; settings before tensors, of which any number may
-      differ.
-    missing_flags: what the user must pass that no file says; "" if nothing.
-    where: the checkpoint.
+  Settings of another program, with those of its training, are only logged.
   """
-  if not found and not missing_flags:
-    return
-  chosen = [d for d in found if d.setting in _ARCHITECTURE] or found
-  texts = [difference.text for difference in chosen[:_MAX_DIFFERENCES]]
-  if len(texts) < len(found):
-    texts.append(f"and {len(found) - len(texts):,} more")
-  flags = " ".join(difference.flag for difference in found if difference.flag)
-  if flags:
-    texts.append(f"to match its training, pass {flags}")
-  if missing_flags:
-    texts.append(
-      f"there is no {torch_settings.FILE} beside it, and weights do not show"
-      f" how they are applied: {missing_flags}"
-    )
-  raise errors.UserError(
-    f"{where} does not fit the experiment: {'; '.join(texts)}"
+  unread = torch_settings.unread(arch)
+  for name in ignore:
+    if name not in unread:
+      raise errors.UserError(
+        f"--ignore has {name!r}, which is not among the unread settings of"
+        f" {where}: {', '.join(map(torch_reader.quoted, unread)) or 'none'}"
+      )
+  left = [name for name in unread if name not in ignore]
+  if not left:
+    return []
+  shown = ", ".join(
+    f"{torch_reader.quoted(name)} ({torch_reader.quoted(unread[name])})"
+    for name in left[:_MAX_SETTINGS]
   )
+  if len(left) > _MAX_SETTINGS:
+    shown += f" and {len(left) - _MAX_SETTINGS:,} more"
+  if not torch_settings.is_official(arch):
+    processes.log_once(f"settings of {where} that are not read: {shown}")
+    return []
+  text = (
+    f"arch has settings that are not read here and may change what the network"
+    f" computes: {shown}"
+  )
+  if all(map(_PLAIN.fullmatch, left)):
+    text += f"; if they do not, pass --ignore={','.join([*ignore, *left])}"
+  return [text]
 
 
 def _settled(config: config_lib.Config, workdir: str) -> config_lib.Config:
@@ -279,15 +270,29 @@ def export_checkpoint(
       code has no such network, or the files of another checkpoint are there.
   """
   path = _output_path(output, file_format)
-  beside = {
-    torch_settings.FILE: torch_settings.to_yaml(solver.config),
-    identifiers.FILE: json.dumps(solver.identifiers).encode(),
-  }
+  settings = torch_settings.to_yaml(solver.config)
   state_dict = torch_names.state_dict_of(
     jax.device_get(solver.weights),
     num_puzzle_ids=len(solver.identifiers),
     recurrence=solver.config.model.recursion_type,
   )
+  impossible = _impossible(solver.config.model, state_dict)
+  official = torch_names.with_inner_widths(
+    state_dict, functools.partial(_official_width, solver.config.model)
+  )
+  if official is None:
+    impossible.append(
+      f"config.model.mlp_multiple is {solver.config.model.mlp_multiple}, which"
+      f" makes inner widths larger than the official {_OFFICIAL_MULTIPLE} does"
+    )
+  for reason in impossible:
+    note = f"the official code cannot load these weights: {reason}"
+    settings = f"# {note}\n".encode() + settings
+    processes.log_once(note)
+  beside = {
+    torch_settings.FILE: settings,
+    identifiers.FILE: json.dumps(solver.identifiers).encode(),
+  }
   write = _WRITERS[file_format]()
   for name, content in beside.items():
     _write_beside(path.parent / name, content)
@@ -296,12 +301,18 @@ def export_checkpoint(
       file,
       {
         torch_names.PREFIX + name: np.array(value, order="C")
-        for name, value in state_dict.items()
+        for name, value in (official or state_dict).items()
       },
     )
   processes.print_once(f"wrote {path}, with {' and '.join(beside)} beside it")
-  for note in _notes(solver.config, state_dict):
+  for note in _notes(solver.config, state_dict, official or state_dict):
     processes.log_once(note)
+
+
+def _official_width(model: config_lib.ModelConfig, size: int) -> int:
+  return layers.swiglu_width(
+    size, expansion=model.mlp_expansion, multiple=_OFFICIAL_MULTIPLE
+  )
 
 
 def _torch_writer() -> _Writer:
@@ -370,33 +381,40 @@ def _write_beside(path: epath.Path, content: bytes) -> None:
     )
 
 
-def _notes(
-  config: config_lib.Config, state_dict: Mapping[str, np.ndarray]
+def _impossible(
+  model: config_lib.ModelConfig, state_dict: Mapping[str, np.ndarray]
 ) -> list[str]:
-  """Returns what the official code does not do with these weights."""
-  model, notes = config.model, []
-  if model.mlp_multiple != _OFFICIAL_MULTIPLE:
-    notes.append(
-      f"config.model.mlp_multiple is {model.mlp_multiple}, but the official"
-      f" code has {_OFFICIAL_MULTIPLE} only and cannot load these weights"
-    )
+  """Returns why the official code cannot load weights, if it cannot."""
+  found = []
   if torch_names.num_latents(state_dict) not in (0, _OFFICIAL_LATENTS):
-    notes.append(
-      f"config.model.latent_updates is {model.latent_updates}, but the official"
-      f" code has multi-scale z with {_OFFICIAL_LATENTS} latents only and"
-      " cannot load these weights"
+    found.append(
+      f"config.model.latent_updates is {model.latent_updates}, and it has"
+      f" multi-scale z with {_OFFICIAL_LATENTS} latents only"
     )
-  architecture = torch_settings.architecture_of(
+  if model.recursion_type == "direct" and model.position_encoding == "none":
+    found.append(
+      "config.model.position_encoding is 'none', and its direct prediction has"
+      " positions"
+    )
+  return found
+
+
+def _notes(
+  config: config_lib.Config,
+  state_dict: Mapping[str, np.ndarray],
+  official: Mapping[str, np.ndarray],
+) -> list[str]:
+  """Returns what is otherwise in the official code or its file."""
+  model, notes = config.model, []
+  if any(official[name].shape != state_dict[name].shape for name in official):
+    notes.append(
+      f"config.model.mlp_multiple is {model.mlp_multiple}: in the file, inner"
+      f" units that are zero fill widths up to the official multiples of"
+      f" {_OFFICIAL_MULTIPLE}; the answers are the same"
+    )
+  architecture = torch_architectures.architecture_of(
     model.recursion_type, separate_networks=model.separate_networks
   )
-  if (
-    architecture is torch_settings.DIRECT and model.position_encoding == "none"
-  ):
-    notes.append(
-      "config.model.position_encoding is 'none', but the official code has no"
-      " direct"
-      " prediction without positions and cannot load these weights"
-    )
   ignored = [
     f"config.{torch_settings.SETTINGS[name]}"
     for name in torch_settings.ignored(architecture, config)

@@ -12,7 +12,7 @@ L2_init, ...
 
 import itertools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -33,9 +33,11 @@ INITIAL_Y, INITIAL_Z = "H_init", "L_init"
 
 _INITIAL = re.compile(r"(H|L\d{0,3})_init")
 _BLOCK = re.compile(rf"({LOW}|{HIGH})\.layers\.(\d{{1,3}})\.(.+)\.weight")
-_PREFIXES = re.compile(
-  r"(?:(?:_orig_mod|module|model|inner)\.)+(?=.)", re.DOTALL
-)
+# What wrappers put before a name; a compiled module's may be anywhere in it.
+_PREFIXES = ("module", "model", "inner", "net")
+_COMPILED = "_orig_mod"
+_DOWN = re.compile(r".+\.mlp(?:_t)?\.down_proj\.weight")
+_GATE_UP = re.compile(r".+\.mlp(?:_t)?\.gate_up_proj\.weight")
 _PATHS = {
   EMBEDDING: ("token_embedding", "embedding"),
   POSITIONS: ("position_embedding", "embedding"),
@@ -266,6 +268,62 @@ def _fits_bfloat16(latent: np.ndarray) -> bool:
 
 
 def without_prefix(name: str) -> str:
-  """Returns a tensor's name without the prefixes of wrapped models."""
-  match = _PREFIXES.match(name)
-  return name[match.end() :] if match else name
+  """Returns a tensor's name without what wrapped models add to it."""
+  *wrappers, last = name.split(".")
+  parts = [part for part in wrappers if part != _COMPILED]
+  kept = itertools.dropwhile(_PREFIXES.__contains__, parts)
+  return ".".join([*kept, last]) if last else name
+
+
+# SwiGLU's inner units. One whose weights are all zero changes nothing, also not
+# in training, where its gradients are zero.
+
+
+def _inner_units(name: str, value: np.ndarray) -> np.ndarray | None:
+  """Returns a SwiGLU's weights as [K, units, size]; None for other tensors."""
+  if value.ndim != 2:
+    return None
+  if _DOWN.fullmatch(name):
+    return value.T[None]
+  if _GATE_UP.fullmatch(name) and len(value) % 2 == 0:
+    return value.reshape(2, -1, value.shape[1])
+  return None
+
+
+def inner_widths(
+  state_dict: Mapping[str, np.ndarray],
+) -> dict[str, tuple[int, int]]:
+  """Returns input size and number of inner units of SwiGLUs, by tensor."""
+  found = {
+    name: _inner_units(name, value) for name, value in state_dict.items()
+  }
+  return {
+    name: (units.shape[2], units.shape[1])
+    for name, units in found.items()
+    if units is not None
+  }
+
+
+def with_inner_widths(
+  state_dict: Mapping[str, np.ndarray], width_of: Callable[[int], int]
+) -> dict[str, np.ndarray] | None:
+  """Adds or takes off inner units that are zero.
+
+  Args:
+    state_dict: arrays by official name.
+    width_of: input size -> the number of inner units to reach.
+
+  Returns:
+    The new state dict; None if units that are not zero are too many.
+  """
+  result = dict(state_dict)
+  for name, (size, _) in inner_widths(state_dict).items():
+    units, width = _inner_units(name, state_dict[name]), width_of(size)
+    assert units is not None
+    if units[:, width:].any():
+      return None
+    missing = max(width - units.shape[1], 0)
+    units = np.pad(units[:, :width], ((0, 0), (0, missing), (0, 0)))
+    is_down = _DOWN.fullmatch(name)
+    result[name] = units[0].T if is_down else units.reshape(2 * width, size)
+  return result

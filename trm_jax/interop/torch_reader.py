@@ -4,12 +4,13 @@ A file of torch.save is a zip archive of one pickle and the tensors' bytes. A
 pickle is a program that may call anything importable, and an allowlist of names
 alone does not tame it, because its other opcodes can change what those names
 refer to. So nothing is unpickled: `pickletools` decodes the opcodes, and only
-those that build plain values and describe tensors are interpreted; all others
-are refused. Nothing is unpacked to disk, and reading a file takes no more
-memory than its size. PyTorch is not needed.
+those that build plain values and describe tensors are interpreted. Objects and
+calls of anything else (a Lightning checkpoint's callbacks, a dataclass of
+settings, a path) become placeholders: no name is looked up. Nothing is unpacked
+to disk, and reading a file takes no more memory than its size. PyTorch is not
+needed.
 """
 
-import dataclasses
 import math
 import os
 import pickletools
@@ -23,6 +24,7 @@ import safetensors
 from etils import epath
 
 from trm_jax import errors
+from trm_jax.runtime import processes
 
 SAFETENSORS = ".safetensors"
 
@@ -33,6 +35,7 @@ _MAX_AXES = 8
 _MAX_SIZE = 2**63  # of offsets, lengths and strides
 _MAX_KEY = 1000  # characters; names of tensors have some dozen
 _MAX_TEXT = 80  # characters of a value in a message
+_MAX_ATTRIBUTES = 2**16  # of all objects of a file
 _MAX_BITS = 128  # as seeds of random numbers; no size comes near it
 
 _DTYPES = {  # by storage class of torch
@@ -57,13 +60,18 @@ _SAFETENSORS_DTYPES = {
 }
 _DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
-_PARAMETER = "torch._utils _rebuild_parameter"
-_NAMES = frozenset((_DICT, _TENSOR, _PARAMETER, *_DTYPES))
+_PARAMETERS = (
+  "torch._utils _rebuild_parameter",
+  "torch._utils _rebuild_parameter_with_state",
+)
+_SUBCLASS = "torch._tensor _rebuild_from_type_v2"
+_KNOWN = frozenset((_DICT, _TENSOR, *_PARAMETERS, _SUBCLASS, *_DTYPES))
 
 # Opcodes that push their own argument.
 _VALUES = frozenset({
   "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
   "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+  "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 })  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _SAVE_AGAIN = (
@@ -74,6 +82,21 @@ _SAVE_AGAIN = (
 ReadStorage = Callable[[str, np.dtype, int], np.ndarray]
 
 
+class Placeholder(dict):
+  """A class, function or object of the program that wrote a file.
+
+  It is never looked up, made or called. As a dict it holds the object's
+  attributes or items, if the file has them.
+
+  Attributes:
+    name: "module attribute" of the class or function.
+  """
+
+  def __init__(self, name: str):
+    super().__init__()
+    self.name = name
+
+
 def read(path: epath.PathLike) -> Any:
   """Reads a file of torch.save (version 1.6 or later) or of safetensors.
 
@@ -82,11 +105,11 @@ def read(path: epath.PathLike) -> Any:
 
   Returns:
     Tensors and parameters as read-only NumPy arrays (bfloat16 of ml_dtypes),
-    plain values, and dicts, lists and tuples of them.
+    plain values, dicts, lists and tuples of them, and placeholders for anything
+    else, which a line on stderr names.
 
   Raises:
-    UserError: the file is unreadable, damaged or of another kind, or holds
-      anything but tensors and plain values.
+    UserError: the file is unreadable, damaged or of another kind.
   """
   path = epath.Path(path)
   if path.name.endswith(SAFETENSORS):
@@ -112,7 +135,8 @@ def quoted(value: Any) -> str:
     return repr(value)
   if isinstance(value, int):
     return f"a number of {value.bit_length():,} bits"
-  return f"an object of type {type(value).__name__}"
+  name = value.name if isinstance(value, Placeholder) else type(value).__name__
+  return f"an object of type {ascii(name[:_MAX_TEXT])[1:-1]}"
 
 
 def is_short(value: Any) -> bool:
@@ -242,39 +266,36 @@ class _Archive:
     return self._storages[key].view(dtype)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Name:
-  """A class or function of the program that wrote the pickle; never looked up.
-
-  Attributes:
-    name: "module attribute".
-  """
-
-  name: str
-
-
 def _parse(content: bytes, read_storage: ReadStorage, *, where: str) -> Any:
   """Returns what a pickle of torch.save describes; runs none of it.
 
   Args:
     content: the pickle.
     read_storage: called for each storage; checks that it exists.
-    where: the file, for error messages.
+    where: the file, for messages.
 
   Raises:
-    UserError: it is damaged, or holds anything but tensors and plain values.
+    UserError: it is damaged, or holds what torch.save does not write.
   """
   machine = _Machine(read_storage, where)
   try:
     for opcode, argument, _ in pickletools.genops(content):
       machine.do(opcode.name, argument)
-    return machine.result()
+    result = machine.result()
   except errors.UserError:
     raise
   except Exception as error:  # whatever meaningless bytes lead to
     raise errors.UserError(
       f"{where} is damaged: {errors.first_line(error)}"
     ) from error
+  names = [quoted(name.replace(" ", ".")) for name in machine.unknown]
+  if names:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    processes.log_once(
+      f"{where} has objects besides its tensors, of which nothing was run:"
+      f" {', '.join(names[:3])}{more}"
+    )
+  return result
 
 
 class _Machine:
@@ -286,6 +307,8 @@ class _Machine:
     self._stack: list[Any] = []
     self._below_marks: list[list[Any]] = []
     self._memo: dict[int, Any] = {}
+    self._attributes = 0  # of all placeholders
+    self.unknown: dict[str, None] = {}  # names, in the order of the file
 
   def result(self) -> Any:
     (value,) = self._stack
@@ -302,25 +325,26 @@ class _Machine:
         self._stack = []
       case "EMPTY_DICT":
         stack.append({})
-      case "EMPTY_LIST":
+      case "EMPTY_LIST" | "EMPTY_SET":
         stack.append([])
       case "EMPTY_TUPLE":
         stack.append(())
-      case "TUPLE":
+      case "TUPLE" | "FROZENSET":
         items = self._above_mark()
         self._stack.append(tuple(items))
       case "TUPLE1" | "TUPLE2" | "TUPLE3":
         count = int(name[-1])
         stack[-count:] = [tuple(stack[-count:])]
-      case "APPEND" | "APPENDS":
-        items = self._above_mark() if name == "APPENDS" else [stack.pop()]
-        self._last(list).extend(items)
+      case "APPEND" | "APPENDS" | "ADDITEMS":
+        items = [stack.pop()] if name == "APPEND" else self._above_mark()
+        if not isinstance(self._stack[-1], Placeholder):
+          _expect(self._stack[-1], list).extend(items)
       case "SETITEM" | "SETITEMS":
         if name == "SETITEMS":
           items = self._above_mark()
         else:
           items = [stack.pop(-2), stack.pop()]
-        self._last(dict).update(self._pairs(items))
+        _expect(self._stack[-1], dict).update(self._pairs(items))
       case "BINPUT" | "LONG_BINPUT":
         self._memo[argument] = stack[-1]
       case "MEMOIZE":
@@ -337,12 +361,21 @@ class _Machine:
         stack.append(self._name(f"{module} {attribute}"))
       case "BINPERSID":
         stack.append(self._storage(stack.pop()))
-      case "REDUCE":
+      case "REDUCE" | "NEWOBJ":
         function, arguments = stack.pop(-2), stack.pop()
         stack.append(self._call(function, arguments))
-      case "BUILD":  # a state dict's _metadata, which says nothing of weights
-        stack.pop()
-        self._last(dict)
+      case "NEWOBJ_EX":
+        stack[-3:] = [self._call(stack[-3], ())]
+      case "BUILD":
+        state = stack.pop()
+        # Of a state dict it is _metadata, which says nothing of weights.
+        if isinstance(stack[-1], Placeholder):
+          for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+              self._attributes += len(part)
+              if self._attributes > _MAX_ATTRIBUTES:  # of one dict, many times
+                raise self._refused("objects of too many attributes")
+              stack[-1].update(part)
       case _ if name in _VALUES:
         if isinstance(argument, int) and not is_short(argument):
           raise self._refused(quoted(argument))
@@ -356,44 +389,51 @@ class _Machine:
     items, self._stack = self._stack, self._below_marks.pop()
     return items
 
-  def _last(self, kind: type) -> Any:
-    if not isinstance(self._stack[-1], kind):
-      raise ValueError(f"no {kind.__name__} where one is filled")
-    return self._stack[-1]
-
   def _pairs(self, items: list[Any]) -> dict[Any, Any]:
-    # No tuples: deeply nested ones overflow the interpreter's own stack.
-    if not all(isinstance(key, str | int | float) for key in items[::2]):
-      raise self._refused("a dict whose keys are not strings or numbers")
     # One long key may occur in many dicts, and is read in each.
     if any(isinstance(key, str) and len(key) > _MAX_KEY for key in items[::2]):
       raise self._refused(f"a key of more than {_MAX_KEY:,} characters")
-    return dict(zip(items[::2], items[1::2], strict=True))
+    # No state dict has other keys. Deeply nested tuples would overflow the
+    # interpreter's own stack.
+    return {
+      key: value
+      for key, value in zip(items[::2], items[1::2], strict=True)
+      if isinstance(key, str | int | float)
+    }
 
-  def _name(self, name: str) -> _Name:
-    if name not in _NAMES:
-      shown = quoted(name.replace(" ", "."))
-      raise self._refused(f"{shown}, which is neither a tensor nor a number")
-    return _Name(name)
+  def _name(self, name: str) -> Placeholder:
+    if name not in _KNOWN:
+      self.unknown[name] = None
+    return Placeholder(name)
 
-  def _storage(self, description: Any) -> np.ndarray:
+  def _storage(self, description: Any) -> np.ndarray | Placeholder:
     """Reads ('storage', class, key, device, number of elements)."""
     match description:
-      case ("storage", _Name(name), str(key), str(), int(size)):
-        if name in _DTYPES and 0 <= size < _MAX_SIZE:
-          return self._read_storage(key, _DTYPES[name], size)
+      case ("storage", Placeholder() as kind, str(key), str(), int(size)):
+        if kind.name not in _DTYPES:
+          return kind
+        if 0 <= size < _MAX_SIZE:
+          return self._read_storage(key, _DTYPES[kind.name], size)
     raise self._refused("a reference to something other than a storage")
 
   def _call(self, function: Any, arguments: Any) -> Any:
-    match function, arguments:
-      case _Name(name), () if name == _DICT:
+    """Returns a dict, a tensor or, of any other call, a placeholder."""
+    name = _expect(function, Placeholder).name
+    match _expect(arguments, tuple):
+      case () if name == _DICT:
         return {}
-      case _Name(name), (np.ndarray() as tensor, *_) if name == _PARAMETER:
+      case (np.ndarray() as tensor, *_) if name in _PARAMETERS:
         return tensor
-      case _Name(name), (np.ndarray() as storage, offset, shape, strides, *_):
-        if name == _TENSOR:
-          return self._tensor(storage, offset, shape, strides)
-    raise self._refused("a call that makes no tensor")
+      case (Placeholder() as inner, _, tuple() as rest, *_) if (
+        name == _SUBCLASS and inner.name in (_TENSOR, *_PARAMETERS)
+      ):
+        return self._call(inner, rest)
+      case (np.ndarray() as storage, offset, shape, strides, *_) if (
+        name == _TENSOR
+      ):
+        return self._tensor(storage, offset, shape, strides)
+    self.unknown.setdefault(name)
+    return Placeholder(name)
 
   def _tensor(
     self, storage: np.ndarray, offset: Any, shape: Any, strides: Any
@@ -424,11 +464,16 @@ class _Machine:
 
   def _refused(self, what: str) -> errors.UserError:
     return errors.UserError(
-      f"{self._where} holds {what}; only tensors, plain values and dicts of"
-      " them are read, and nothing of it was run. If you trust the file, load"
-      " it in PyTorch and save the state dict alone:"
-      " torch.save(model.state_dict(), NEW)"
+      f"{self._where} holds {what}, which torch.save does not write; nothing of"
+      " it was run. If you trust the file, load it in PyTorch and save the"
+      " state dict alone: torch.save(model.state_dict(), NEW)"
     )
+
+
+def _expect(value: Any, kind: type) -> Any:
+  if not isinstance(value, kind):
+    raise ValueError(f"no {kind.__name__} where one is used")
+  return value
 
 
 def _is_size(number: Any) -> bool:

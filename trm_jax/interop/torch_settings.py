@@ -17,7 +17,7 @@ from etils import epath
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.interop import torch_reader
+from trm_jax.interop import nano_trm, torch_architectures, torch_reader
 
 FILE = "all_config.yaml"
 
@@ -47,184 +47,24 @@ SETTINGS: Mapping[str, str] = {
   "halt_max_steps": "train.max_supervision_steps",
   "no_ACT_continue": "train.halt_rule",
 }
-_LAYERS = "model.num_layers"
 _OF_ATTENTION = ("num_heads", "rope_theta")
-# Settings that weights do not show, and their letters in messages.
-_HIDDEN = {
-  "model.latent_updates": "n",
-  "model.recursion_cycles": "T",
-  "model.num_heads": "H",  # of attention
-}
-# Values a message may propose for a shell, besides numbers.
+# Read by the official code, but no answer depends on them.
+_OF_TRAINING = frozenset({
+  "name", "loss", "halt_exploration_prob", "act_enabled", "batch_size",
+  "seq_len", "vocab_size", "num_puzzle_identifiers",
+})  # fmt: skip
+_NOT_OFFICIAL = ("recurrence", "separate_networks", "mlp_gate")
+# Values that a message may propose for a shell, besides numbers.
 _WORDS = frozenset({
   "attention", "bfloat16", "direct", "float32", "halt", "halt_over_continue",
   "latent_per_update", "learned", "mlp", "none", "rope", "silu",
-  "single_latent", "two_latents",
+  "single_latent", "two_latents", "CHARACTERS", "ROWS", "COLUMNS",
+  "n", "T", "H",
 })  # fmt: skip
 _LOSSES = {
   "stablemax": "stablemax_cross_entropy",
   "softmax": "softmax_cross_entropy",
 }
-
-_DEFAULTS = {
-  "rope_theta": 10000.0,
-  "rms_norm_eps": 1e-5,
-  "puzzle_emb_ndim": 0,
-  "forward_dtype": "bfloat16",
-  "mlp_t": False,
-}
-_TRM_DEFAULTS = _DEFAULTS | {
-  "puzzle_emb_len": 16,
-  "no_ACT_continue": True,
-  # Written to a file only if it is not this.
-  "gradient_updates": 0,
-}
-_AS_WIDE_AS_VECTOR = 0  # of puzzle_emb_len: as many tokens as a vector fills
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-  """A network of the official code.
-
-  Attributes:
-    title: what it is called, and an experiment that trains it.
-    modules: its module in TRM's repository, then in others.
-    published: published values of what weights do not show.
-    recurrence: ours.
-    separate_networks: ours.
-    class_name: in its module.
-    layers: official settings that are our num_layers.
-    also_fixed: settings with only one value, whatever a file says, by official
-      name; `fixed` has all.
-    defaults: of settings that a file may omit.
-    unread: settings that its code ignores.
-    added: settings that its code requires in a file besides ours.
-  """
-
-  title: str
-  modules: tuple[str, ...]
-  published: str
-  recurrence: str = "two_latents"
-  separate_networks: bool = False
-  class_name: str = "TinyRecursiveReasoningModel_ACTV1"
-  layers: tuple[str, ...] = ("L_layers",)
-  also_fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  defaults: Mapping[str, Any] = dataclasses.field(
-    default_factory=lambda: _TRM_DEFAULTS
-  )
-  unread: tuple[str, ...] = ("gradient_updates",)
-  added: Mapping[str, Any] = dataclasses.field(
-    default_factory=lambda: {"H_layers": 0}
-  )
-
-  @property
-  def name(self) -> str:
-    """Value of arch.name, in the repository of TRM."""
-    return f"recursive_reasoning.{self.modules[0]}@{self.class_name}"
-
-  @property
-  def fixed(self) -> dict[str, Any]:
-    """Settings with only one value, by official name."""
-    return {
-      "recurrence": self.recurrence,
-      "separate_networks": self.separate_networks,
-      "mlp_gate": "silu",
-      **self.also_fixed,
-    }
-
-
-TRM = Architecture(
-  title="TRM (as experiments/sudoku.py)",
-  modules=("trm",),
-  published="n is 6 for Sudoku, 4 for Maze and ARC; T is 3, H is 8",
-)
-HRM = Architecture(
-  title="HRM (as experiments/hrm.py)",
-  modules=("hrm", "hrm_act_v1"),
-  published="n and T are 2, H is 8",
-  separate_networks=True,
-  class_name="HierarchicalReasoningModel_ACTV1",
-  layers=("L_layers", "H_layers"),
-  also_fixed={"puzzle_emb_len": _AS_WIDE_AS_VECTOR},
-  defaults=_DEFAULTS | {"no_ACT_continue": False, "gradient_updates": 1},
-  unread=("gradient_updates", "no_ACT_continue"),
-  added={},
-)
-SINGLE_LATENT = Architecture(
-  title="TRM with a single z (as experiments/ablations.py:single_latent)",
-  modules=("trm_singlez",),
-  published="n is 6, T is 3, H is 8",
-  recurrence="single_latent",
-)
-LATENT_PER_UPDATE = Architecture(
-  title="TRM with multi-scale z (as experiments/ablations.py:multi_scale)",
-  modules=("trm_hier6",),
-  published="n is 6, T is 3, H is 8",
-  recurrence="latent_per_update",
-)
-DIRECT = Architecture(
-  title="direct prediction (as experiments/ablations.py:direct)",
-  modules=("transformers_baseline",),
-  published="H is 12",
-  recurrence="direct",
-  class_name="Model_ACTV2",
-  layers=("H_layers",),
-  also_fixed={
-    "puzzle_emb_len": _AS_WIDE_AS_VECTOR,
-    "mlp_t": False,
-    # One call, whatever H_cycles says; there is no L_cycles.
-    "H_cycles": 1,
-    "L_cycles": 1,
-  },
-  defaults=_DEFAULTS | {"no_ACT_continue": False, "gradient_updates": 0},
-  unread=("gradient_updates", "no_ACT_continue"),
-  added={"H_cycles": 1},
-)
-ARCHITECTURES = (TRM, HRM, SINGLE_LATENT, LATENT_PER_UPDATE, DIRECT)
-
-
-def architecture_of(
-  recurrence: str, *, separate_networks: bool
-) -> Architecture:
-  """Returns the official network with these settings of ours.
-
-  Raises:
-    UserError: the official code has none.
-  """
-  for one in ARCHITECTURES:
-    if (one.recurrence, one.separate_networks) == (
-      recurrence,
-      separate_networks,
-    ):
-      return one
-  raise errors.UserError(
-    "weights cannot be imported or exported: the official code has no network"
-    f" with config.model.recursion_type {recurrence!r} and"
-    f" config.model.separate_networks {separate_networks}"
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-  """A mismatch between a checkpoint and the config.
-
-  Attributes:
-    text: a sentence that names both values.
-    setting: ours that it concerns, as "model.num_layers"; "" if none.
-    value: what the setting would have to be; None if nothing fits.
-  """
-
-  text: str
-  setting: str = ""
-  value: Any = None
-
-  @property
-  def flag(self) -> str:
-    """The flag that makes it fit; "" if there is none or it is not safe."""
-    is_number = isinstance(self.value, int | float)
-    if (is_number and math.isfinite(self.value)) or self.value in _WORDS:
-      return f"--config.{self.setting}={self.value}"
-    return ""
 
 
 def read(path: epath.Path) -> Mapping[str, Any]:
@@ -270,6 +110,13 @@ def _load_yaml(content: bytes) -> Any:
 
 def find(tree: Any) -> Mapping[str, Any] | None:
   """Returns the dict in a tree that holds the network's settings, if any."""
+  found = _find(tree)
+  if found is not None and nano_trm.has_settings(found):
+    return nano_trm.official_settings(found)
+  return found
+
+
+def _find(tree: Any) -> Mapping[str, Any] | None:
   level = [tree]
   for _ in range(_MAX_DEPTH):
     # Each once: a dict may hold another, or itself, any number of times.
@@ -283,72 +130,161 @@ def find(tree: Any) -> Mapping[str, Any] | None:
   return None
 
 
-def differences(
-  arch: Mapping[str, Any], config: config_lib.Config
-) -> list[Difference]:
-  """Compares a network's settings, as `read` returns them, with the config."""
-  odd = [
-    Difference(
-      f"arch.{name} is {torch_reader.quoted(arch[name])}, neither a number nor"
-      " a word"
-    )
-    for name in ("name", "L_layers", "H_layers", *SETTINGS)
-    if not torch_reader.is_short(arch.get(name))
-  ]
-  if odd:
-    return odd
-  name = arch.get("name", TRM.name)
+def is_official(arch: Mapping[str, Any]) -> bool:
+  """Tells whether settings name a network as the official code does."""
+  name = arch.get("name")
+  return isinstance(name, str) and "@" in name
+
+
+def unread(arch: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns settings that may change the network and are not read here.
+
+  Args:
+    arch: as `find` returns them.
+  """
+  known = {*SETTINGS, "L_layers", "H_layers", *_OF_TRAINING}
+  known -= {*_NOT_OFFICIAL}
+  return {str(name): arch[name] for name in arch if name not in known}
+
+
+def named(arch: Mapping[str, Any]) -> torch_architectures.Architecture:
+  """Returns the network that settings name; TRM if they name none.
+
+  Args:
+    arch: as `find` returns them.
+
+  Raises:
+    UserError: it is unknown, or a setting is neither a number nor a word.
+  """
+  for name in ("name", "L_layers", "H_layers", *SETTINGS):
+    if not torch_reader.is_short(arch.get(name)):
+      raise errors.UserError(
+        f"arch.{name} is {torch_reader.quoted(arch[name])}, neither a number"
+        " nor a word"
+      )
+  name = arch.get("name", torch_architectures.TRM.name)
   module = str(name).split("@")[0].rpartition(".")[2]
-  found = [one for one in ARCHITECTURES if module in one.modules]
-  if not found:
-    text = f"arch.name is {torch_reader.quoted(name)}, an unknown network"
-    return [Difference(text)]
-  return compare(found[0], arch, config, subject="arch.name")
+  for architecture in torch_architectures.ARCHITECTURES:
+    if module in architecture.modules:
+      return architecture
+  raise errors.UserError(
+    f"arch.name is {torch_reader.quoted(name)}, an unknown network"
+  )
 
 
-def compare(
-  architecture: Architecture,
+def values(
+  architecture: torch_architectures.Architecture,
   arch: Mapping[str, Any],
-  config: config_lib.Config,
   *,
-  subject: str,
-) -> list[Difference]:
-  """Compares the settings of an official network with the config.
+  subject: str = "arch.name",
+  shown: Collection[str] = (),
+) -> dict[str, tuple[Any, str]]:
+  """Returns our settings of an official network.
 
   Args:
     architecture: the network.
     arch: its settings by official name, or some of them.
-    config: ours.
     subject: what shows that it is this network; begins a sentence.
+    shown: our settings that are known otherwise; what `arch` does not say of
+      them is not its default.
+
+  Returns:
+    Of each of our settings the value (None if ours cannot have it) and a
+    sentence that says where it is from.
   """
-  here = config_lib.flatten(config)
   fixed = architecture.fixed
-  size = config.model.hidden_size
-  full = {"hidden_size": size, **architecture.defaults, **arch, **fixed}
-  settings = {**SETTINGS, **dict.fromkeys(architecture.layers, _LAYERS)}
-  layers = [full[name] for name in architecture.layers if name in full]
-  is_uneven = any(number != layers[0] for number in layers)  # ours cannot be
-  found = []
-  for name in sorted(settings, key=lambda name: name not in fixed):
-    ours = settings[name]
-    if name not in full or (name in _OF_ATTENTION and full["mlp_t"] is True):
+  defaults = {
+    name: value
+    for name, value in architecture.defaults.items()
+    if SETTINGS[name] not in shown
+  }
+  full = {**defaults, **arch, **fixed}
+  found: dict[str, tuple[Any, str]] = {}
+  for name, ours in SETTINGS.items():
+    if name not in full or (
+      full.get("mlp_t") is True and name in _OF_ATTENTION
+    ):
       continue
-    there = _to_ours(name, full[name], full)
-    if isinstance(there, str) and isinstance(here[ours], float):
-      there = _number(there)
-    if there == here[ours]:
-      continue
+    value = _to_ours(name, full[name], full)
     if name in fixed:
       text = f"{subject} is {architecture.title} with {ours.split('.')[1]}"
-      text += f" {there!r}"
+      found[ours] = value, f"{text} {value!r}"
     else:
-      verb = "is" if name in arch else "is by default"
-      text = f"arch.{name} {verb} {torch_reader.quoted(full[name])}"
-    text += f", but config.{ours} is {here[ours]!r}"
-    is_proper = isinstance(there, bool) == isinstance(here[ours], bool)
-    if name in architecture.layers and is_uneven:
-      is_proper = False
-    found.append(Difference(text, ours, there if is_proper else None))
+      found[ours] = (
+        value,
+        _sentence(name, full[name], by_default=name not in arch),
+      )
+      if name == "halt_max_steps":  # officially, of an evaluation, too
+        found["eval.supervision_steps"] = found[ours]
+  layers = [name for name in architecture.layers if name in full]
+  if layers:
+    is_even = len({full[name] for name in layers}) == 1
+    texts = [_sentence(name, full[name], by_default=False) for name in layers]
+    value = full[layers[0]] if is_even else None
+    found["model.num_layers"] = (
+      value,
+      texts[0] if is_even else " and ".join(texts),
+    )
+  return found
+
+
+def _sentence(name: str, value: Any, *, by_default: bool) -> str:
+  verb = "is by default" if by_default else "is"
+  return f"arch.{name} {verb} {torch_reader.quoted(value)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """A mismatch between a checkpoint and the config.
+
+  Attributes:
+    text: a sentence that names both values.
+    setting: ours that it concerns, as "model.num_layers"; "" if none.
+    value: what the setting would have to be, or a word in capital letters or a
+      letter for what the user must fill in; None if nothing fits.
+  """
+
+  text: str
+  setting: str = ""
+  value: Any = None
+
+  @property
+  def flag(self) -> str:
+    """The flag that makes it fit; "" if there is none or it is not safe."""
+    is_number = isinstance(self.value, int | float)
+    if (is_number and math.isfinite(self.value)) or self.value in _WORDS:
+      return f"--config.{self.setting}={self.value}"
+    return ""
+
+
+def differences(
+  there: Mapping[str, tuple[Any, str]], config: config_lib.Config
+) -> list[Difference]:
+  """Compares settings, as `values` returns them, with the config."""
+  here = config_lib.flatten(config)
+  found = []
+  for name, (value, text) in there.items():
+    ours = here[name]
+    if isinstance(value, str) and isinstance(ours, float):
+      value = _number(value)
+    if value == ours:
+      continue
+    if (
+      name == "eval.supervision_steps"
+      and there["train.max_supervision_steps"][0]
+      == here["train.max_supervision_steps"]
+    ):
+      continue  # as many as the user likes
+    is_proper = all(
+      isinstance(value, kind) == isinstance(ours, kind) for kind in (bool, str)
+    )
+    found.append(
+      Difference(
+        f"{text}, but config.{name} is {ours!r}",
+        name,
+        value if is_proper else None,
+      )
+    )
   return found
 
 
@@ -369,41 +305,18 @@ def _to_ours(name: str, value: Any, arch: Mapping[str, Any]) -> Any:
   if name == "pos_encodings":
     is_rope = value == "rope" and not arch.get("mlp_t")
     return value if is_rope or value == "learned" else "none"
-  if name == "puzzle_emb_len" and value == _AS_WIDE_AS_VECTOR:
+  if name == "puzzle_emb_len":
     width, size = arch.get("puzzle_emb_ndim", 0), arch.get("hidden_size")
+    if width and value != torch_architectures.AS_WIDE_AS_VECTOR:
+      return value
     if isinstance(width, int) and isinstance(size, int) and size > 0:
       return -(-width // size)
   return value
 
 
-def missing_flags(
-  overridden: Collection[str], architecture: Architecture, *, has_heads: bool
-) -> str:
-  """Returns what to type without all_config.yaml; "" if all of it was.
-
-  Args:
-    overridden: settings given on the command line.
-    architecture: the official network.
-    has_heads: whether it has attention.
-  """
-  # Direct prediction is one call; of multi-scale z weights show n.
-  known = {SETTINGS[name] for name in architecture.fixed}
-  if architecture is LATENT_PER_UPDATE:
-    known.add("model.latent_updates")
-  flags = [
-    f"--config.{name}={letter}"
-    for name, letter in _HIDDEN.items()
-    if name not in known | set(overridden) and (has_heads or letter != "H")
-  ]
-  if not flags:
-    return ""
-  return (
-    f"pass {' '.join(flags)} as in training (published:"
-    f" {architecture.published})"
-  )
-
-
-def ignored(architecture: Architecture, config: config_lib.Config) -> list[str]:
+def ignored(
+  architecture: torch_architectures.Architecture, config: config_lib.Config
+) -> list[str]:
   """Returns settings, all of training, that the official code would ignore.
 
   They are not at its default; by official name.
@@ -425,7 +338,7 @@ def to_yaml(config: config_lib.Config) -> bytes:
     UserError: the official code has no such network.
   """
   arch = _to_arch(config)
-  impossible = differences(arch, config)
+  impossible = differences(values(named(arch), arch), config)
   if impossible:
     raise errors.UserError(
       "weights cannot be exported, the official code has no such network:"
@@ -459,7 +372,7 @@ def to_yaml(config: config_lib.Config) -> bytes:
 def _to_arch(config: config_lib.Config) -> dict[str, Any]:
   """Returns the settings of the network by official name."""
   model = config.model
-  architecture = architecture_of(
+  architecture = torch_architectures.architecture_of(
     model.recursion_type, separate_networks=model.separate_networks
   )
   here = config_lib.flatten(config)

@@ -245,7 +245,10 @@ def check_network_fits(
   def matters(name):
     return name.startswith("model.") and name not in _FREE_IN_EVALUATION
 
-  _refuse(_differences(saved, config, matters) + _other_tokens(saved, symbols))
+  _refuse(
+    _differences(saved, config, matters) + _other_tokens(saved, symbols),
+    " (to evaluate or use it, omit --config to use the run's own settings)",
+  )
 
 
 def check_arrays_fit(
@@ -301,10 +304,11 @@ def _other_tokens(saved: Metadata, symbols: Sequence[str]) -> list[str]:
   ]
 
 
-def _refuse(differences: list[str]) -> None:
+def _refuse(differences: list[str], advice: str = "") -> None:
   if differences:
     raise errors.UserError(
       "the workdir holds a checkpoint of another experiment: "
       + "; ".join(differences)
       + "; choose another --workdir, or the settings of the checkpoint"
+      + advice
     )

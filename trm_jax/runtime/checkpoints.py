@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
@@ -162,6 +163,21 @@ class KeepBest:
     return [step in kept for step in steps]
 
 
+def _without_empty(tree: Any) -> Any:
+  """Returns a tree without its empty arrays, which Orbax does not save.
+
+  A puzzle table of width 0 is one.
+  """
+  return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _with_empty(wanted: Any, restored: Any) -> Any:
+  """Returns the restored array, or the empty one that is wanted."""
+  if wanted.size:
+    return restored
+  return jax.device_put(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
+
+
 class Checkpoints:
   """The checkpoints of one workdir."""
 
@@ -243,7 +259,7 @@ class Checkpoints:
       was_saved = self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
+          state=ocp.args.StandardSave(_without_empty(state)),
           metadata=ocp.args.JsonSave(metadata.to_json()),
         ),
       )
@@ -334,20 +350,28 @@ class Checkpoints:
     checkpoint_metadata.check_arrays_fit(
       saved, wanted, where=f"the checkpoint {self.path(step)}", partly=partly
     )
+    present = _without_empty(wanted)
+    if partly:
+      present = {
+        name: tree for name, tree in present.items() if tree is not None
+      }
     # All shapes fit: what is not strict are the table's rows of zeros.
     restore_args = jax.tree.map(
       lambda args: dataclasses.replace(args, strict=False),
-      ocp.checkpoint_utils.construct_restore_args(wanted),
+      ocp.checkpoint_utils.construct_restore_args(present),
     )
     restored = self._read(
       step,
       lambda: handler.restore(
         folder,
         args=ocp.args.PyTreeRestore(
-          wanted, restore_args=restore_args, partial_restore=partly
+          present, restore_args=restore_args, partial_restore=partly
         ),
       ),
     )
+    if partly:
+      restored = {**dict.fromkeys(wanted), **restored}
+    restored = jax.tree.map(_with_empty, wanted, restored)
     self._check_digests(step, saved.arrays, restored)
     return restored
 

@@ -13,7 +13,13 @@ import numpy as np
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import augmentation, characters, csv_files, puzzle_set
+from trm_jax.data import (
+  augmentation,
+  characters,
+  csv_files,
+  official,
+  puzzle_set,
+)
 from trm_jax.data import task as task_lib
 
 _MAX_SIDE = 30
@@ -58,11 +64,33 @@ def _parse_questions(
   return alphabet.parse(texts, "question")
 
 
+def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
+  """Opens a folder of an official builder, whose tokens have no characters."""
+  if not data.charset:
+    raise errors.UserError(
+      f"{data.source} is a data set of the official builders, which do not say"
+      " what their tokens are: set config.data.charset to the characters of"
+      " tokens 1, 2, ... in their order"
+    )
+  seq_len = official.load_split(data.source, "train").seq_len
+  rows = data.grid_rows or math.isqrt(seq_len)
+  cols = data.grid_cols or rows
+  if rows * cols != seq_len:
+    raise errors.UserError(
+      f"{data.source} has {seq_len} cells: set config.data.grid_rows and"
+      " config.data.grid_cols"
+    )
+  _augmentation(data, rows, cols, data.charset)  # checks relabel
+  look = _look_of(rows, cols, data.charset, data.relabel)
+  return official.load(data, look, rules=None)
+
+
 def load(data: config_lib.DataConfig) -> task_lib.Task:
   """Loads the puzzles of a folder.
 
   Args:
-    data: Settings. `source` is a folder as in `csv_files.load`. `grid_rows` and
+    data: Settings. `source` is a folder as in `csv_files.load`, or one of an
+      official builder, which needs `charset`. `grid_rows` and
       `grid_cols` are at most 30; if both are 0, grids are squares of the size
       of the first question. `charset` has the characters that may occur, in
       the order of their tokens; if empty, all that do occur, sorted by code
@@ -81,6 +109,8 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
       "set config.data.source to a folder with your train.csv and test.csv"
       " (header question,answer)"
     )
+  if official.is_official(data.source):
+    return _load_official(data)
   blocks = {
     split: csv_files.read_blocks(path)
     for split, path in csv_files.find_files(data.source).items()

@@ -56,16 +56,19 @@ def _parse_questions(
 
 def _load(data: config_lib.DataConfig) -> task_lib.Task:
   look = _look(data)
-  if (data.box_rows, data.box_cols) != (3, 3):
-    raise errors.UserError(
-      "Sudoku-Extreme has boxes of 3 x 3 cells; set config.data.box_rows"
-      " and config.data.box_cols to 3"
-    )
   if official.is_official(data.source):
     return official.load(data, look, rules=None)
   if data.source:
-    parse_pairs = functools.partial(rules.parse_pairs, box_rows=3, box_cols=3)
+    parse_pairs = functools.partial(
+      rules.parse_pairs, box_rows=data.box_rows, box_cols=data.box_cols
+    )
     train, test = csv_files.load(data, parse_pairs)
+  elif (data.box_rows, data.box_cols) != (3, 3):
+    raise errors.UserError(
+      "Sudoku-Extreme has boxes of 3 x 3 cells; set config.data.box_rows"
+      " and config.data.box_cols to 3, or config.data.source to a folder of"
+      " other Sudokus"
+    )
   else:
     # Imported late: only the public download needs TFDS.
     from trm_jax.data.downloads import csv as download_csv
