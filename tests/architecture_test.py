@@ -21,6 +21,7 @@ MAX_LINES = 500
 # same rank only itself.
 RANKS = {
   "errors": 0,
+  "interrupts": 0,
   "config": 1,
   "core": 2,
   "data": 2,

@@ -6,6 +6,11 @@ Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
 values, add --print_config; experiments/base.py documents each.
 """
 
+from trm_jax import interrupts
+
+if __name__ == "__main__":  # before the imports that take seconds
+  interrupts.install()
+
 import os
 from collections.abc import Sequence
 
@@ -81,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)  # Orbax logs each file it writes
   mode = _MODE.value
+  interrupts.say(_interrupted(mode))
   _check_flags(mode)
   if _PRINT_CONFIG.value:
     _print_config()
@@ -123,6 +129,16 @@ def main(argv: Sequence[str]) -> None:
     from trm_jax.interop import torch_checkpoint
 
     torch_checkpoint.export_checkpoint(solver, _OUTPUT.value, _FORMAT.value)
+
+
+def _interrupted(mode: str) -> str:
+  """Returns the line of a command that Ctrl-C ended."""
+  if mode in ("predict", "import", "export"):
+    return "interrupted; what was not announced as written is not there"
+  return (
+    "interrupted; the same command goes on from the last checkpoint, and an"
+    " ARC evaluation from its last batch"
+  )
 
 
 def _print_config() -> None:
@@ -195,6 +211,8 @@ def _train_or_evaluate(mode: str) -> None:
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
   except preemption.Preempted as stopped:
     processes.print_once(str(stopped))
+    if stop.interrupted:
+      interrupts.leave(interrupts.STATUS)
     return
   for name in (*report.summary.metrics, "exact_accuracy"):
     processes.print_once(f"{name}={report.final[name]:.4f}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import errors, interrupts
 from trm_jax.core import (
   metrics,
   puzzle_embedding,
@@ -62,7 +63,10 @@ def train(
   with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
     stop = stop or preemption.PreemptionSignal()
     loop = _Loop(program, task, workdir, checkpoints, start, stop)
-    return loop.run()
+    try:
+      return loop.run()
+    finally:
+      interrupts.end_at_once()
 
 
 def _start(
@@ -199,6 +203,8 @@ class _Loop:
       batch = mesh.put_batch(next(batches), self._program.mesh)
       self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
+      if step == self._first_step:  # from now on there is something to lose
+        interrupts.save_first(lambda: self._stop.request(signal.SIGINT))
     assert report is not None  # the last step is always evaluated
     self._finish(report, num_steps)
     return report
@@ -297,6 +303,8 @@ class _Loop:
 
   def _finish(self, report: report_lib.EvalResult, step: int) -> None:
     self._checkpoints.wait()
+    if interrupts.end_at_once():  # too late to be asked by the loop
+      interrupts.end()
     line = self._writer.line
     folder = files.folder(self._workdir)
     latest = self._checkpoints.latest_step

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import types
 
 import pytest
 import saved_run
@@ -100,20 +99,3 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
   strange = dataclasses.replace(saved, settings={**saved.settings, "eval.x": 1})
   with pytest.raises(errors.UserError, match=r"config\.eval\.x.*--config"):
     restore.settings_of(strange, "RUN")
-
-
-class _Flags(types.SimpleNamespace):
-  """Parsed flags."""
-
-  def __contains__(self, name):
-    return hasattr(self, name)
-
-
-def test_ctrl_c_promises_only_what_holds(monkeypatch):
-  for mode, text in (
-    ("predict", "what was not announced as written is not there"),
-    ("train", "goes on from the last checkpoint"),
-  ):
-    fake = types.SimpleNamespace(FLAGS=_Flags(mode=mode))
-    monkeypatch.setattr(command_line, "flags", fake)
-    assert text in command_line._interrupted()

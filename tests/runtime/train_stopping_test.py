@@ -14,7 +14,7 @@ import pytest
 
 from tests import tiny
 from trm_jax import config as config_lib
-from trm_jax import train
+from trm_jax import interrupts, train
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import metric_writer, preemption, program
 
@@ -103,6 +103,36 @@ def test_stopped_and_continued_is_never_stopped(
   ]
   assert results[0] == results[1]
   assert results[0]["step"] == 4
+
+
+class _PressAt(_StopAt):
+  """Ctrl-C, as the thread that waits for it hands it on."""
+
+  def request(self, number=None):
+    if number is None:
+      interrupts._press()
+    else:
+      super().request(number)
+
+
+def test_ctrl_c_saves_first(whole, tmp_path, capfd):
+  stop = _PressAt(2)
+  with pytest.raises(preemption.Preempted, match=r"SIGINT .* step 1 .*ckpt_1"):
+    train.train(_config(), str(tmp_path), stop)
+  assert stop.interrupted
+  assert "saving first, a second Ctrl-C" in capfd.readouterr().err
+  assert not interrupts.end_at_once()
+  train.train(_config(), str(tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(whole))
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path, monkeypatch):
+  def ends():
+    raise SystemExit(130)
+
+  monkeypatch.setattr(interrupts, "end", ends)
+  with pytest.raises(SystemExit):
+    train.train(_config(), str(tmp_path), _PressAt(1))
 
 
 def test_a_result_is_there_only_when_nothing_is_left_to_train(whole):

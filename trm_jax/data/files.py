@@ -10,7 +10,7 @@ from typing import IO
 
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import errors, interrupts
 
 
 @contextlib.contextmanager
@@ -32,10 +32,11 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      with draft.open("wb") as file:
-        yield file
-        _sync(file)
-      draft.replace(path)
+      with interrupts.draft(os.fspath(draft)):
+        with draft.open("wb") as file:
+          yield file
+          _sync(file)
+        draft.replace(path)
     finally:
       draft.unlink(missing_ok=True)
   except Exception as error:

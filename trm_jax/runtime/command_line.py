@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import errors, interrupts
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
@@ -92,6 +92,7 @@ def config() -> config_lib.Config:
 
 def run(command: Callable[[Sequence[str]], None]) -> None:
   """Runs a command; what the user can put right is one line, no traceback."""
+  interrupts.install()
   for stream in (sys.stdout, sys.stderr):  # a file's name may be no UTF-8
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
@@ -105,19 +106,6 @@ def run(command: Callable[[Sequence[str]], None]) -> None:
       raise
     traceback.print_exc()
     _exit(1)
-  except KeyboardInterrupt:
-    print(_interrupted(), file=sys.stderr)
-    _exit(130)
-
-
-def _interrupted() -> str:
-  mode = flags.FLAGS.mode if "mode" in flags.FLAGS else "train"
-  if mode in ("predict", "import", "export"):
-    return "interrupted; what was not announced as written is not there"
-  return (
-    "interrupted; the same command goes on from the last checkpoint, and an"
-    " ARC evaluation from its last batch"
-  )
 
 
 def _exit(status: int) -> NoReturn:
