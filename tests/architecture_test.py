@@ -22,6 +22,7 @@ MAX_LINES = 500
 RANKS = {
   "errors": 0,
   "interrupts": 0,
+  "streams": 0,
   "config": 1,
   "core": 2,
   "data": 2,

@@ -67,6 +67,8 @@ def _program(body) -> tuple[str, str]:
       time.sleep(50)
     """,
     """
+    import signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # to a thread
     print("ready", flush=True)
     ctypes.CDLL(None).sleep(50)  # compiled code
     """,

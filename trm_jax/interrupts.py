@@ -19,7 +19,7 @@ from typing import NoReturn
 
 STATUS = 128 + signal.SIGINT
 
-_lock = threading.Lock()
+_is_answered = threading.Event()
 _text = "interrupted"
 _request: Callable[[], None] | None = None
 _was_pressed = False
@@ -38,7 +38,14 @@ def install() -> None:
 
 
 def _left_to_the_thread(number, frame) -> None:
-  """Does nothing: with a handler, Python writes the signal to the pipe."""
+  """Keeps the main thread from going on, or ending, before the other has acted.
+
+  The signal is in the pipe by now, unless a library has put another in its
+  place.
+  """
+  if not _is_answered.wait(timeout=5):
+    _press()
+  _is_answered.clear()
 
 
 def _watch(reader: int) -> None:
@@ -47,17 +54,17 @@ def _watch(reader: int) -> None:
     is_ours = signal.getsignal(signal.SIGINT) is _left_to_the_thread
     for _ in range(numbers.count(signal.SIGINT) if is_ours else 0):
       _press()
+      _is_answered.set()
 
 
 def _press() -> None:
   global _request, _was_pressed
-  with _lock:
-    request, _request = _request, None
-    if request is None:
-      end()
-    _was_pressed = True
-    _print("interrupted; saving first, a second Ctrl-C ends at once")
-    request()
+  _was_pressed = True  # before the next line: see `end_at_once`
+  request, _request = _request, None
+  if request is None:
+    end()
+  _print("interrupted; saving first, a second Ctrl-C ends at once")
+  request()
 
 
 def say(text: str) -> None:
@@ -73,16 +80,15 @@ def save_first(request: Callable[[], None]) -> None:
     request: called in another thread; asks the main thread to save and end.
   """
   global _request
-  with _lock:
-    _request = request
+  _request = request
 
 
 def end_at_once() -> bool:
   """Undoes `save_first`; returns whether there was a press since."""
   global _request, _was_pressed
-  with _lock:
-    was_pressed, _request, _was_pressed = _was_pressed, None, False
-    return was_pressed
+  _request = None  # a press from here on ends; one before is seen below
+  was_pressed, _was_pressed = _was_pressed, False
+  return was_pressed
 
 
 def end() -> NoReturn:

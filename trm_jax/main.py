@@ -6,11 +6,13 @@ Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
 values, add --print_config; experiments/base.py documents each.
 """
 
-from trm_jax import interrupts
+from trm_jax import interrupts, streams
 
 if __name__ == "__main__":  # before the imports that take seconds
+  streams.install()
   interrupts.install()
 
+import importlib
 import os
 from collections.abc import Sequence
 
@@ -18,6 +20,7 @@ from absl import flags, logging
 
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.data import files
 from trm_jax.runtime import command_line, host_memory
 
 # --help lists the flags of this module and those it adopts: --config.
@@ -92,12 +95,14 @@ def main(argv: Sequence[str]) -> None:
     _print_config()
     return
   # Imported late: mistakes in the flags are reported before JAX starts.
+  _import_jax()
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
-  from trm_jax.runtime import compilation_cache, processes
+  from trm_jax.runtime import compilation_cache, devices, processes
 
   processes.check_alone(mode)
+  devices.check_available()
   compilation_cache.enable()
   if mode == "import":
     from trm_jax.interop import torch_checkpoint
@@ -131,6 +136,17 @@ def main(argv: Sequence[str]) -> None:
     torch_checkpoint.export_checkpoint(solver, _OUTPUT.value, _FORMAT.value)
 
 
+def _import_jax() -> None:
+  """Imports JAX, which reads its environment variables then."""
+  try:
+    importlib.import_module("jax")
+  except ValueError as error:
+    raise errors.UserError(
+      f"JAX does not start: {errors.first_line(error)}; correct or unset the"
+      " environment variable"
+    ) from error
+
+
 def _interrupted(mode: str) -> str:
   """Returns the line of a command that Ctrl-C ended."""
   if mode in ("predict", "import", "export"):
@@ -146,6 +162,7 @@ def _print_config() -> None:
   if command_line.has_config():
     config = command_line.config()
   else:
+    _import_jax()
     from trm_jax.runtime import restore
 
     config = command_line.changed(restore.saved_config(_workdir()))
@@ -166,6 +183,9 @@ def _check_flags(mode: str) -> None:
       raise errors.UserError(f"--mode={mode} needs --{flag.name}=...")
     if flag.name not in needed + possible and flag.present:
       raise errors.UserError(f"--{flag.name} has no effect with --mode={mode}")
+    # Folders of runs and of weights are checked where they are read.
+    if flag not in (_SOURCE, _FORMAT):
+      files.check_scheme(flag.value or "", buckets=flag is _OUTPUT)
   if mode in ("predict", "import", "export"):
     for several in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
       if several.present:
@@ -188,7 +208,13 @@ def _train_or_evaluate(mode: str) -> None:
   workdir = _workdir(config.name if config else "")
   from trm_jax import train
   from trm_jax.evaluation import evaluate
-  from trm_jax.runtime import compilation_cache, preemption, processes, restore
+  from trm_jax.runtime import (
+    compilation_cache,
+    devices,
+    preemption,
+    processes,
+    restore,
+  )
 
   stop = preemption.PreemptionSignal(
     config.train.time_limit_minutes if config else 0.0
@@ -196,6 +222,7 @@ def _train_or_evaluate(mode: str) -> None:
   stop.install()
   processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
+  devices.check_available()
   compilation_cache.enable()
   if config is None:
     config = command_line.changed(restore.saved_config(workdir))

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import sys
+import types
 
 import chex
 import jax
@@ -17,8 +18,8 @@ from fsspec.implementations import memory
 from trm_jax import errors
 from trm_jax.data import files, identifiers
 from trm_jax.evaluation import arc as arc_evaluation
+from trm_jax.runtime import checkpoint_scores, program
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import program
 
 
 def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
@@ -138,10 +139,13 @@ def _bucket(monkeypatch):
   monkeypatch.setattr(_Bucket, "store", {})
   monkeypatch.setattr(_Bucket, "pseudo_dirs", [""])
   monkeypatch.setattr(backend, "fs", lambda path: _Bucket())
+  monkeypatch.setitem(sys.modules, "gcsfs", types.ModuleType("gcsfs"))
   return "gs://bucket/run"
 
 
-def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
+def test_a_buckets_path_is_not_one_of_this_machine(
+  tmp_path, monkeypatch, bucket
+):
   monkeypatch.chdir(tmp_path)
   assert str(files.folder("gs://bucket/run")) == "gs://bucket/run"
   assert str(files.folder("run")) == str(tmp_path / "run")
@@ -150,15 +154,15 @@ def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
 
 def test_scores_and_lists_are_kept_in_a_bucket(bucket):
   folder = files.folder(bucket) / "checkpoints"
-  checkpoints_lib.Scores(folder).note(3, 0.5)
-  noted = checkpoints_lib.Scores(folder)
+  checkpoint_scores.Scores(folder).note(3, 0.5)
+  noted = checkpoint_scores.Scores(folder)
   noted.note(4, 0.25)
-  assert checkpoints_lib.Scores(folder).best([3, 4], 2) == [3, 4]
+  assert checkpoint_scores.Scores(folder).best([3, 4], 2) == [3, 4]
   path = folder.parent / "identifiers.json"
   identifiers.write(path, ["<blank>", "b"])
   assert identifiers.read(path) == ["<blank>", "b"]
   (folder / "scores.json").write_text("[")
-  checkpoints_lib.Scores(folder).begin_anew([3])
+  checkpoint_scores.Scores(folder).begin_anew([3])
   names = sorted(path.name for path in folder.iterdir())
   assert names == ["damaged_scores.json", "scores.json"]
 
