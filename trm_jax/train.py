@@ -57,6 +57,7 @@ def train(
     Stopped: it is to end early, and everything is saved.
   """
   program, task = program_lib.load(config)
+  program_lib.check_state_fits(program)
   program_lib.announce_task(task)
   start = _start(program, task, workdir)
   processes.check_shared(files.folder(workdir))
@@ -230,6 +231,9 @@ class _Loop:
       state = mesh.create_state(self._program.init, self._program.mesh)
       return state.with_weights(start.weights) if start else state, 0
     saved, state = found
+    warning = checkpoint_metadata.other_random_settings(saved)
+    if warning:
+      processes.log_once(f"WARNING: {warning}")
     self._learned_before = tuple(saved.learned)
     return state, saved.next_batch
 

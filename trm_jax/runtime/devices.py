@@ -39,7 +39,7 @@ def check_available() -> None:
     reason = "there are none"
   except Exception as error:  # of many kinds, by the device
     reason = errors.first_line(error).rstrip(".")
-  wanted = jax.config.jax_platforms
+  wanted = jax.config.values["jax_platforms"]
   jax.config.update("jax_platforms", None)
   try:
     found = ", ".join(sorted({d.platform for d in jax.devices()}))

@@ -74,6 +74,7 @@ class WorkdirLock:
   def release(self) -> None:
     """Frees the workdir."""
     if self._file:
+      self._file.truncate(0)
       self._file.close()
 
 
