@@ -8,6 +8,7 @@ import sys
 import types
 
 import chex
+import folders
 import jax
 import pytest
 import saved_run
@@ -16,7 +17,7 @@ from etils import epath
 from fsspec.implementations import memory
 
 from trm_jax import errors
-from trm_jax.data import files, identifiers
+from trm_jax.data import files, identifiers, tasks
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.runtime import checkpoint_scores, program
 from trm_jax.runtime import checkpoints as checkpoints_lib
@@ -188,3 +189,48 @@ def test_a_bucket_without_its_package_is_one_line(monkeypatch):
   with pytest.raises(errors.UserError, match="gcsfs") as caught:
     checkpoints_lib.Checkpoints("gs://bucket/run")
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("path", "buckets", "text"),
+  [
+    ("file:///runs/x", True, "write a local path as it is, /runs/x"),
+    ("http://host/x", True, "http:// cannot be read or written; name a local"),
+    ("hdfs://x/y", False, "hdfs:// cannot be read or written; name a local"),
+    ("gs://bucket/x", False, "this must be a local path"),
+    ("gs://bucket/x", True, "pip install gcsfs"),
+  ],
+)
+def test_addresses_that_are_no_paths_are_one_line(
+  path, buckets, text, monkeypatch
+):
+  monkeypatch.setattr(files, "_is_installed", lambda name: False)
+  with pytest.raises(errors.UserError) as caught:
+    files.check_scheme(path, buckets=buckets)
+  assert str(caught.value).startswith(f"{path}: ")
+  assert text in str(caught.value)
+  files.check_scheme("runs/x:y")
+
+
+@pytest.mark.parametrize(
+  "use",
+  [
+    lambda path: checkpoints_lib.Checkpoints(path),
+    lambda path: checkpoints_lib.has_checkpoint(path),
+    lambda path: files.cache_folder(path),
+    lambda path: tasks.load(folders.data(task="sudoku", source=path)),
+    lambda path: tasks.load(
+      folders.data(
+        task="generated_arc",
+        identifiers=path,
+        num_train=1,
+        num_test=1,
+        charset="",
+      )
+    ),
+  ],
+  ids=["reads", "has", "cache", "source", "identifiers"],
+)
+def test_every_path_goes_through_one_door(use):
+  with pytest.raises(errors.UserError, match=r"^http://host/x: http:// cannot"):
+    use("http://host/x")

@@ -99,3 +99,10 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
   strange = dataclasses.replace(saved, settings={**saved.settings, "eval.x": 1})
   with pytest.raises(errors.UserError, match=r"config\.eval\.x.*--config"):
     restore.settings_of(strange, "RUN")
+
+
+def test_a_number_below_zero_is_no_flag():
+  words = ["--config.model.x", "-3", "--config.train.y", "-.5e2", "-z=3"]
+  with pytest.raises(errors.UserError):  # there is no flag z
+    command_line._parse(["main", "--config=experiments/base.py", *words])
+  assert sys.argv[-2:] == ["--config.model.x=-3", "--config.train.y=-.5e2"]

@@ -53,6 +53,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
   """
   task_type = get(data)
   files.check_scheme(data.source, buckets=False)
+  files.check_scheme(data.identifiers)
   for name in _OWN_SETTINGS:
     if getattr(data, name) and name not in task_type.own_settings:
       raise errors.UserError(_unused(data, name, task_type))
