@@ -90,7 +90,11 @@ def test_of_two_runs_in_a_bucket_the_one_that_finds_the_other_ends(
   monkeypatch.setattr(files, "is_remote", lambda path: True)  # no appending
   one, other = (
     metric_writer.Writer(
-      str(tmp_path), first_step=0, is_finished=False, active=True
+      str(tmp_path),
+      first_step=0,
+      is_finished=False,
+      active=True,
+      config=tiny.config(),
     )
     for _ in range(2)
   )
