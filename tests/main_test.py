@@ -258,7 +258,7 @@ def test_batch_size_0(tmp_path):
   message = command_line.error_of(
     "--config.train.batch_size=0", f"--workdir={tmp_path}"
   )
-  assert "config.train.batch_size is 0; it must lie between 1 and" in message
+  assert "config.train.batch_size is 0; it must be at least 1" in message
 
 
 def test_unknown_variant_and_missing_config():

@@ -71,15 +71,15 @@ class ModelConfig:
       *("hidden_size", "num_heads", "mlp_multiple"),
       *("symbol_heads", "symbol_head_size"),
     ):
-      between(f"model.{name}", getattr(self, name), 1, _LARGEST_WIDTH)
+      at_least(f"model.{name}", getattr(self, name), 1, most=_LARGEST_WIDTH)
     for name in ("num_layers", "latent_updates", "recursion_cycles"):
-      between(f"model.{name}", getattr(self, name), 1, _LARGEST_DEPTH)
+      at_least(f"model.{name}", getattr(self, name), 1, most=_LARGEST_DEPTH)
     for name in ("puzzle_embed_dim", "num_prefix_tokens"):
-      between(f"model.{name}", getattr(self, name), 0, _LARGEST_WIDTH)
+      at_least(f"model.{name}", getattr(self, name), 0, most=_LARGEST_WIDTH)
     between(
       "model.gradient_updates", self.gradient_updates, 0, self.latent_updates
     )
-    between("model.mlp_expansion", self.mlp_expansion, 0, _LARGEST_DEPTH)
+    at_least("model.mlp_expansion", self.mlp_expansion, 0, most=_LARGEST_DEPTH)
     for name in ("mlp_expansion", "rope_theta", "rms_norm_eps"):
       positive(f"model.{name}", getattr(self, name))
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
@@ -164,9 +164,8 @@ class OptimizerConfig:
     between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
     for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
       decay(f"optimizer.{name}", getattr(self, name))
-    between(
-      "optimizer.muon_iterations", self.muon_iterations, 1, _LARGEST_DEPTH
-    )
+    iterations = self.muon_iterations
+    at_least("optimizer.muon_iterations", iterations, 1, most=_LARGEST_DEPTH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +224,7 @@ class TrainConfig:
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
     for name in ("batch_size", "gradient_accumulation_steps"):
-      between(f"train.{name}", getattr(self, name), 1, _LARGEST_BATCH)
+      at_least(f"train.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
     decay("train.label_smoothing", self.label_smoothing)
     at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)
@@ -256,7 +255,7 @@ class EvalConfig:
       "eval.rollout_selection", self.rollout_selection, ("confidence", "vote")
     )
     for name in ("batch_size", "supervision_steps", "rollouts"):
-      between(f"eval.{name}", getattr(self, name), 1, _LARGEST_BATCH)
+      at_least(f"eval.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
     for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):
       at_least(f"eval.{name}", getattr(self, name), 0)
     between("eval.halt_threshold", self.halt_threshold, 0, 1)
@@ -406,8 +405,14 @@ def between(name: str, value: float, least: float, most: float) -> None:
     )
 
 
-def at_least(name: str, value: float, least: float) -> None:
-  """Raises UserError unless value is finite and >= least."""
+def at_least(
+  name: str, value: float, least: float, *, most: float = math.inf
+) -> None:
+  """Raises UserError unless value is finite and least <= value <= most."""
+  if value > most and value < math.inf:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at most {most}"
+    )
   if not least <= value < math.inf:
     raise errors.UserError(
       f"config.{name} is {value}; it must be at least {least}"

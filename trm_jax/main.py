@@ -184,8 +184,8 @@ def _check_flags(mode: str) -> None:
     if flag.name not in needed + possible and flag.present:
       raise errors.UserError(f"--{flag.name} has no effect with --mode={mode}")
     # Folders of runs and of weights are checked where they are read.
-    if flag not in (_SOURCE, _FORMAT):
-      files.check_scheme(flag.value or "", buckets=flag is _OUTPUT)
+    if flag.name in ("input", "output", "pictures"):
+      files.check_scheme(flag.value, buckets=flag.name == "output")
   if mode in ("predict", "import", "export"):
     for several in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
       if several.present:
