@@ -14,6 +14,14 @@ from trm_jax import main
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _not_ignored():
+  """Whoever starts the tests in the background ignores SIGINT."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def _start(*command, **options):
   return subprocess.Popen(
     [sys.executable, *command],
@@ -21,8 +29,6 @@ def _start(*command, **options):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    # Whoever started the tests in the background ignores SIGINT.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     **options,
   )
 

@@ -171,10 +171,10 @@ def _wait_for_steps(workdir, processes, step):
     time.sleep(0.05)
 
 
-def _step_of(output, workdir):
-  """The step after which SIGTERM has ended a run."""
+def _step_of(output, workdir, name="SIGTERM"):
+  """The step after which a signal has ended a run."""
   match = re.fullmatch(
-    r"SIGTERM ended the run after step (\d+) of 1000000; saved (.*);"
+    rf"{name} ended the run after step (\d+) of 1000000; saved (.*);"
     r" the same command goes on from there",
     output.splitlines()[-1],
   )
@@ -184,7 +184,7 @@ def _step_of(output, workdir):
 
 
 @pytest.mark.slow
-def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
+def test_signals_and_the_limit_of_minutes_through_main(tmp_path):
   flags = _flags(tmp_path)
   process = command_line.start(*flags, compiles_fast=True)
   _wait_for_steps(tmp_path, [process], 2)
@@ -193,6 +193,16 @@ def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
   assert process.returncode == 0, errors
   assert "Traceback" not in errors
   step = _step_of(output, tmp_path)
+
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  process = command_line.start(*flags, compiles_fast=True)
+  signal.signal(signal.SIGINT, before)
+  _wait_for_steps(tmp_path, [process], step + 2)
+  process.send_signal(signal.SIGINT)
+  output, errors = process.communicate(timeout=120)
+  assert process.returncode == 130
+  assert errors == "interrupted; saving first, a second Ctrl-C ends at once\n"
+  step = _step_of(output, tmp_path, "SIGINT")
 
   result = command_line.run(
     *flags, "--config.train.time_limit_minutes=0.1", compiles_fast=True

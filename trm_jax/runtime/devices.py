@@ -38,7 +38,8 @@ def check_available() -> None:
       return
     reason = "there are none"
   except Exception as error:  # of many kinds, by the device
-    reason = errors.first_line(error).rstrip(".")
+    reason = (str(error) and errors.first_line(error)) or "it is not installed"
+    reason = reason.partition(" (set JAX_PLATFORMS")[0].rstrip(".")
   wanted = jax.config.values["jax_platforms"]
   jax.config.update("jax_platforms", None)
   try:
