@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     _print_config()
     return
   # Imported late: mistakes in the flags are reported before JAX starts.
-  _import_jax()
+  _start_jax()
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
@@ -136,15 +136,23 @@ def main(argv: Sequence[str]) -> None:
     torch_checkpoint.export_checkpoint(solver, _OUTPUT.value, _FORMAT.value)
 
 
-def _import_jax() -> None:
+def _start_jax() -> None:
   """Imports JAX, which reads its environment variables then."""
   try:
-    importlib.import_module("jax")
+    jax = importlib.import_module("jax")
   except ValueError as error:
     raise errors.UserError(
       f"JAX does not start: {errors.first_line(error)}; correct or unset the"
       " environment variable"
     ) from error
+  for name, value in jax.config.values.items():
+    if (name == "jax_numpy_dtype_promotion" and str(value) != "standard") or (
+      name.startswith("jax_transfer_guard") and "disallow" in str(value)
+    ):
+      raise errors.UserError(
+        f"{name.upper()}={value}: trm_jax does not run in this mode of JAX;"
+        " unset the environment variable"
+      )
 
 
 def _interrupted(mode: str) -> str:
@@ -162,7 +170,7 @@ def _print_config() -> None:
   if command_line.has_config():
     config = command_line.config()
   else:
-    _import_jax()
+    _start_jax()
     from trm_jax.runtime import restore
 
     config = command_line.changed(restore.saved_config(_workdir()))

@@ -62,7 +62,15 @@ def test_a_variable_that_is_no_number(monkeypatch):
     processes.check_alone("predict")
 
 
-def test_jax_may_refuse_its_variables():
+@pytest.mark.parametrize(
+  ("name", "value", "text"),
+  [
+    ("JAX_NUM_CPU_DEVICES", "many", "JAX does not start: "),
+    ("JAX_NUMPY_DTYPE_PROMOTION", "strict", "JAX_NUMPY_DTYPE_PROMOTION=strict"),
+    ("JAX_TRANSFER_GUARD", "disallow", "JAX_TRANSFER_GUARD"),
+  ],
+)
+def test_what_jax_or_trm_jax_cannot_run_under(name, value, text):
   """Before anything else of it is used, so a process of its own."""
   ended = subprocess.run(
     [
@@ -70,15 +78,14 @@ def test_jax_may_refuse_its_variables():
       *("--config=experiments/quickstart.py", "--workdir=nowhere"),
     ],
     cwd=ROOT,
-    env={**os.environ, "JAX_NUM_CPU_DEVICES": "many"},
+    env={**os.environ, name: value},
     capture_output=True,
     text=True,
     check=False,
   )
   assert ended.returncode == 1
   (line,) = ended.stderr.splitlines()
-  assert line.startswith("error: JAX does not start: ")
-  assert '"many"' in line
+  assert line.startswith(f"error: {text}")
 
 
 # --- memory ------------------------------------------------------------------
