@@ -140,7 +140,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Parts into which the slots of a device are split, processed one after
   # another to save memory; the gradients are summed.
   config.train.gradient_accumulation_steps = 1
-  config.train.num_steps = 65104  # supervision steps = optimizer steps
+  # Supervision steps = optimizer steps. To train until time_limit_minutes:
+  # 2147483647, the largest number; a cosine schedule then hardly decays.
+  config.train.num_steps = 65104
   config.train.max_supervision_steps = 16  # per puzzle, then it must halt
   # Share of puzzles with a random minimum number of supervision steps.
   config.train.exploration_prob = 0.1

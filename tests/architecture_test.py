@@ -21,17 +21,20 @@ MAX_LINES = 500
 # same rank only itself.
 RANKS = {
   "errors": 0,
+  "interrupts": 0,
+  "streams": 0,
   "progress": 0,
-  "config": 1,
-  "core": 2,
-  "data": 2,
-  "runtime": 3,
-  "evaluation": 4,
-  "inference": 5,
-  "interop": 6,
-  "visualization": 6,
-  "train": 7,
-  "main": 8,
+  "settings": 1,
+  "config": 2,
+  "core": 3,
+  "data": 3,
+  "runtime": 4,
+  "evaluation": 5,
+  "inference": 6,
+  "interop": 7,
+  "visualization": 7,
+  "train": 8,
+  "main": 9,
 }
 # `core` can be copied into other projects and touches neither files nor
 # processes: all that it imports beside itself.

@@ -265,3 +265,27 @@ def test_fill_refuses_to_leave_a_field_without_a_value():
   config = config_lib.from_config_dict(base.get_config())
   with pytest.raises(TypeError, match="misspelled"):
     config_lib.fill(Wanted, config.model)
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("train.num_steps", 3 * 10**9),
+    ("train.batch_size", 10**12),
+    ("eval.batch_size", 10**9),
+    ("model.hidden_size", 10**9),
+    ("model.num_layers", 10**6),
+    ("model.mlp_expansion", 1e9),
+    ("data.num_train", 10**30),
+    ("log.every_steps", 2**31),
+  ],
+)
+def test_numbers_beyond_what_arrays_and_int32_hold_are_refused(name, value):
+  text = _refused(_with({name: value}))
+  assert text.startswith(f"config.{name} is {value}")
+  assert "the largest number here is 2147483647" in text or "at most" in text
+
+
+def test_to_train_without_an_end_is_the_largest_number():
+  config = _with({"train.num_steps": 2**31 - 1})
+  assert config_lib.from_config_dict(config).train.num_steps == 2**31 - 1

@@ -8,22 +8,23 @@ variants that `core` defines (e.g. `model.token_mixing`) are checked by
 """
 
 import dataclasses
-import difflib
 import math
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ml_collections
 
-from trm_jax import errors
+from trm_jax import errors, settings
 
 SOLVERS = ("fixed", "adaptive", "rollouts")  # see core/solve_batch.py
 
 _T = TypeVar("_T")
 
-_LARGEST_SEED = 2**31 - 1
+_LARGEST_SEED = settings.LARGEST
 _LARGEST_SIDE = 30  # of a grid
+# Arrays of these sizes can be described, though no device may hold them, and
+# what is unrolled can be compiled.
+_LARGEST_WIDTH, _LARGEST_DEPTH, _LARGEST_BATCH = 2**16, 2**10, 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +68,18 @@ class ModelConfig:
     )
     one_of("model.gate_kernel", self.gate_kernel, ("xla", "triton"))
     for name in (
-      *("hidden_size", "num_heads", "num_layers", "mlp_multiple"),
-      *("latent_updates", "recursion_cycles", "symbol_heads"),
-      "symbol_head_size",
+      *("hidden_size", "num_heads", "mlp_multiple"),
+      *("symbol_heads", "symbol_head_size"),
     ):
-      at_least(f"model.{name}", getattr(self, name), 1)
+      at_least(f"model.{name}", getattr(self, name), 1, most=_LARGEST_WIDTH)
+    for name in ("num_layers", "latent_updates", "recursion_cycles"):
+      at_least(f"model.{name}", getattr(self, name), 1, most=_LARGEST_DEPTH)
     for name in ("puzzle_embed_dim", "num_prefix_tokens"):
-      at_least(f"model.{name}", getattr(self, name), 0)
+      at_least(f"model.{name}", getattr(self, name), 0, most=_LARGEST_WIDTH)
     between(
       "model.gradient_updates", self.gradient_updates, 0, self.latent_updates
     )
+    at_least("model.mlp_expansion", self.mlp_expansion, 0, most=_LARGEST_DEPTH)
     for name in ("mlp_expansion", "rope_theta", "rms_norm_eps"):
       positive(f"model.{name}", getattr(self, name))
     if self.token_mixing == "attention" and self.hidden_size % self.num_heads:
@@ -161,7 +164,8 @@ class OptimizerConfig:
     between("optimizer.min_learning_rate_ratio", ratio, 0, 1)
     for name in ("beta1", "beta2", "muon_momentum", "ema_decay"):
       decay(f"optimizer.{name}", getattr(self, name))
-    at_least("optimizer.muon_iterations", self.muon_iterations, 1)
+    iterations = self.muon_iterations
+    at_least("optimizer.muon_iterations", iterations, 1, most=_LARGEST_DEPTH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +224,7 @@ class TrainConfig:
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
     for name in ("batch_size", "gradient_accumulation_steps"):
-      at_least(f"train.{name}", getattr(self, name), 1)
+      at_least(f"train.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
     decay("train.label_smoothing", self.label_smoothing)
     at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)
@@ -251,7 +255,7 @@ class EvalConfig:
       "eval.rollout_selection", self.rollout_selection, ("confidence", "vote")
     )
     for name in ("batch_size", "supervision_steps", "rollouts"):
-      at_least(f"eval.{name}", getattr(self, name), 1)
+      at_least(f"eval.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
     for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):
       at_least(f"eval.{name}", getattr(self, name), 0)
     between("eval.halt_threshold", self.halt_threshold, 0, 1)
@@ -328,7 +332,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       f"the experiment's get_config() returned {type(config).__name__}, not a"
       " ConfigDict"
     ) from error
-  return build_settings(Config, values, "config.")
+  return settings.build(Config, values, "config.")
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -338,12 +342,12 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 def flatten(config: Config) -> dict[str, Any]:
   """Returns {"model.hidden_size": 512, ...}."""
-  return flatten_settings(config)
+  return settings.flatten(config)
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
   """Inverts `flatten`; raises UserError as `from_config_dict` does."""
-  return unflatten_settings(Config, flat, "config.")
+  return settings.unflatten(Config, flat, "config.")
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -382,82 +386,6 @@ def fill(kind: Callable[..., _T], *groups: Any, **values: Any) -> _T:
   return kind(**(found | values))
 
 
-# Dataclasses from plain values, every name and every type checked.
-
-
-def build_settings(kind: Any, values: Mapping[str, Any], path: str) -> Any:
-  """Builds dataclass `kind` from a mapping, group by group.
-
-  Args:
-    kind: a dataclass, whose fields may be dataclasses.
-    values: of its fields, by name.
-    path: of the mapping, with a dot at its end, for messages.
-
-  Raises:
-    UserError: a name is misspelled or missing, or a value has the wrong type.
-  """
-  if not isinstance(values, Mapping):
-    raise errors.UserError(
-      f"{path[:-1]} is {values!r}; it must be a group of settings"
-    )
-  fields = {f.name: f for f in dataclasses.fields(kind)}
-  for name in values:
-    if name not in fields:
-      close = difflib.get_close_matches(name, fields, n=1)
-      hint = f"; did you mean {path}{close[0]}?" if close else ""
-      raise errors.UserError(f"there is no setting {path}{name}{hint}")
-  missing = [name for name in fields if name not in values]
-  if missing:
-    raise errors.UserError(
-      "settings without a value: " + ", ".join(path + m for m in missing)
-    )
-  built = {
-    name: build_settings(field.type, values[name], f"{path}{name}.")
-    if dataclasses.is_dataclass(field.type)
-    else _typed(path + name, field.type, values[name])
-    for name, field in fields.items()
-  }
-  return kind(**built)
-
-
-def flatten_settings(settings: Any) -> dict[str, Any]:
-  """Returns {"group.name": value, ...} of a dataclass of dataclasses."""
-  flat: dict[str, Any] = {}
-  for name, value in dataclasses.asdict(settings).items():
-    if isinstance(value, dict):
-      flat.update({f"{name}.{key}": knob for key, knob in value.items()})
-    else:
-      flat[name] = value
-  return flat
-
-
-def unflatten_settings(kind: Any, flat: Mapping[str, Any], path: str) -> Any:
-  """Builds a dataclass from what `flatten_settings` returned, or from JSON."""
-  values: dict[str, Any] = {}
-  for name, value in flat.items():
-    group, _, knob = name.rpartition(".")
-    (values.setdefault(group, {}) if group else values)[knob] = value
-  return build_settings(kind, values, path)
-
-
-def _typed(path: str, kind: Any, value: Any) -> Any:
-  """Returns the value as the field's type; raises UserError if it is not."""
-  if typing.get_origin(kind) is tuple:
-    member = typing.get_args(kind)[0]
-    if isinstance(value, list | tuple) and all(
-      isinstance(v, member) for v in value
-    ):
-      return tuple(value)
-  elif isinstance(value, bool) and kind is not bool:
-    pass  # to Python a bool is an int
-  elif kind is float and isinstance(value, int | float):
-    return float(value)
-  elif isinstance(value, kind):
-    return value
-  name = str(kind) if typing.get_origin(kind) else kind.__name__
-  raise errors.UserError(f"{path} is {value!r}; it must be of type {name}")
-
-
 # Checks of single settings; errors name the setting and its valid values.
 
 
@@ -477,8 +405,14 @@ def between(name: str, value: float, least: float, most: float) -> None:
     )
 
 
-def at_least(name: str, value: float, least: float) -> None:
-  """Raises UserError unless value is finite and >= least."""
+def at_least(
+  name: str, value: float, least: float, *, most: float = math.inf
+) -> None:
+  """Raises UserError unless value is finite and least <= value <= most."""
+  if value > most and value < math.inf:
+    raise errors.UserError(
+      f"config.{name} is {value}; it must be at most {most}"
+    )
   if not least <= value < math.inf:
     raise errors.UserError(
       f"config.{name} is {value}; it must be at least {least}"

@@ -35,6 +35,7 @@ _TROUBLE = re.compile(
   r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED"
   r"|UNAUTHENTICATED|Out of memory"
 )
+_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|[Oo]ut of memory")
 # TensorStore's message about a part of an array.
 _PART = re.compile(r'^([A-Z_]+): .*?"([^"]+)" in OCDBT', re.DOTALL)
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -73,6 +74,19 @@ def is_trouble(error: BaseException) -> bool:
   return any(map(is_one, _chain(error)))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+  """Returns whether the host or a device had too little memory."""
+  return any(
+    isinstance(cause, MemoryError)
+    # Of JAX, from XLA.
+    or (
+      type(cause).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+      and bool(_MEMORY.search(str(cause)))
+    )
+    for cause in _chain(error)
+  )
+
+
 def is_of_files(error: BaseException) -> bool:
   """Returns whether an error comes from the file system, not from a bug."""
   if isinstance(error, UserError):
@@ -96,6 +110,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     cause = cause.__cause__ or (
       None if cause.__suppress_context__ else cause.__context__
     )
+
+
+def _denied(error: BaseException, what: str) -> str:
+  """Names the file that permission was denied for, if `what` does not."""
+  for cause in _chain(error):
+    if isinstance(cause, PermissionError) and cause.filename:
+      name = str(cause.filename)
+      return "" if what.endswith(name) else f" ({name})"
+  return ""
 
 
 @functools.cache  # once
@@ -139,4 +162,4 @@ def user_error_context(what: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    raise UserError(f"{what}: {reason(error)}") from error
+    raise UserError(f"{what}: {reason(error)}{_denied(error, what)}") from error

@@ -6,7 +6,14 @@ Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
 values, add --print_config; experiments/base.py documents each.
 """
 
+from trm_jax import interrupts, streams
+
+if __name__ == "__main__":  # before the imports that take seconds
+  streams.install()
+  interrupts.install()
+
 import functools
+import importlib
 import os
 from collections.abc import Sequence
 
@@ -14,6 +21,7 @@ from absl import flags, logging
 
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.data import files
 from trm_jax.runtime import command_line, host_memory
 
 # --help lists the flags of this module and those it adopts: --config.
@@ -91,17 +99,20 @@ def main(argv: Sequence[str]) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)  # Orbax logs each file it writes
   mode = _MODE.value
+  interrupts.say(_interrupted(mode))
   _check_flags(mode)
   if _PRINT_CONFIG.value:
     _print_config()
     return
   # Imported late: mistakes in the flags are reported before JAX starts.
+  _start_jax()
   if mode in ("train", "evaluate", "report"):
     _train_or_evaluate(mode)
     return
-  from trm_jax.runtime import compilation_cache, processes
+  from trm_jax.runtime import compilation_cache, devices, processes
 
   processes.check_alone(mode)
+  devices.check_available()
   compilation_cache.enable()
   if mode == "import":
     from trm_jax.interop import torch_checkpoint
@@ -147,11 +158,41 @@ def main(argv: Sequence[str]) -> None:
     torch_checkpoint.export_checkpoint(solver, _OUTPUT.value, _FORMAT.value)
 
 
+def _start_jax() -> None:
+  """Imports JAX, which reads its environment variables then."""
+  try:
+    jax = importlib.import_module("jax")
+  except ValueError as error:
+    raise errors.UserError(
+      f"JAX does not start: {errors.first_line(error)}; correct or unset the"
+      " environment variable"
+    ) from error
+  for name, value in jax.config.values.items():
+    if (name == "jax_numpy_dtype_promotion" and str(value) != "standard") or (
+      name.startswith("jax_transfer_guard") and "disallow" in str(value)
+    ):
+      raise errors.UserError(
+        f"{name.upper()}={value}: trm_jax does not run in this mode of JAX;"
+        " unset the environment variable"
+      )
+
+
+def _interrupted(mode: str) -> str:
+  """Returns the line of a command that Ctrl-C ended."""
+  if mode in ("predict", "import", "export"):
+    return "interrupted; what was not announced as written is not there"
+  return (
+    "interrupted; the same command goes on from the last checkpoint, and an"
+    " ARC evaluation from its last batch"
+  )
+
+
 def _print_config() -> None:
   """Prints every setting, as --config or the checkpoint in --workdir has it."""
   if command_line.has_config():
     config = command_line.config()
   else:
+    _start_jax()
     from trm_jax.runtime import restore
 
     config = command_line.changed(restore.saved_config(_workdir()))
@@ -172,6 +213,9 @@ def _check_flags(mode: str) -> None:
       raise errors.UserError(f"--mode={mode} needs --{flag.name}=...")
     if flag.name not in needed + possible and flag.present:
       raise errors.UserError(f"--{flag.name} has no effect with --mode={mode}")
+    # Folders of runs and of weights are checked where they are read.
+    if flag.name in ("input", "output", "pictures"):
+      files.check_scheme(flag.value, buckets=flag.name == "output")
   if mode in ("predict", "import", "export"):
     for several in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
       if several.present:
@@ -194,7 +238,13 @@ def _train_or_evaluate(mode: str) -> None:
   workdir = _workdir(config.name if config else "")
   from trm_jax import train
   from trm_jax.evaluation import evaluate
-  from trm_jax.runtime import compilation_cache, preemption, processes, restore
+  from trm_jax.runtime import (
+    compilation_cache,
+    devices,
+    preemption,
+    processes,
+    restore,
+  )
 
   stop = preemption.PreemptionSignal(
     config.train.time_limit_minutes if config else 0.0
@@ -202,6 +252,7 @@ def _train_or_evaluate(mode: str) -> None:
   stop.install()
   processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   stop.install()  # again: joining has put its own in this place
+  devices.check_available()
   compilation_cache.enable()
   if config is None:
     config = command_line.changed(restore.saved_config(workdir))
@@ -217,6 +268,8 @@ def _train_or_evaluate(mode: str) -> None:
       report = html_report.write(config, workdir, _OUTPUT.value, stop)
   except preemption.Preempted as stopped:
     processes.print_once(str(stopped))
+    if stop.interrupted:
+      interrupts.leave(interrupts.STATUS)
     return
   for name in (*report.summary.metrics, "exact_accuracy"):
     processes.print_once(f"{name}={report.final[name]:.4f}")

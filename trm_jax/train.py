@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import errors, interrupts
 from trm_jax.core import (
   metrics,
   puzzle_embedding,
@@ -61,13 +62,17 @@ def train(
   """
   weights_folder.refuse(workdir)
   program, task = program_lib.load(config)
+  program_lib.check_state_fits(program)
   program_lib.announce_task(task)
   start = _start(program, task, workdir)
   processes.check_shared(files.folder(workdir))
   with checkpoints_lib.Checkpoints(workdir, config.checkpoint) as checkpoints:
     stop = stop or preemption.PreemptionSignal()
     loop = _Loop(program, task, workdir, checkpoints, start, stop)
-    return loop.run()
+    try:
+      return loop.run()
+    finally:
+      interrupts.end_at_once()
 
 
 def _start(
@@ -207,6 +212,8 @@ class _Loop:
       batch = mesh.put_batch(next(batches), self._program.mesh)
       self._state, sums = train_step_fn(self._state, batch)
       self._log.add(step + 1, sums)
+      if step == self._first_step:  # from now on there is something to lose
+        interrupts.save_first(lambda: self._stop.request(signal.SIGINT))
     assert report is not None  # the last step is always evaluated
     self._finish(report, num_steps)
     return report
@@ -232,6 +239,9 @@ class _Loop:
       state = mesh.create_state(self._program.init, self._program.mesh)
       return state.with_weights(start.weights) if start else state, 0
     saved, state = found
+    warning = checkpoint_metadata.other_random_settings(saved)
+    if warning:
+      processes.log_once(f"WARNING: {warning}")
     self._learned_before = tuple(saved.learned)
     return state, saved.next_batch
 
@@ -306,6 +316,8 @@ class _Loop:
 
   def _finish(self, report: report_lib.EvalResult, step: int) -> None:
     self._checkpoints.wait()
+    if interrupts.end_at_once():  # too late to be asked by the loop
+      interrupts.end()
     line = self._writer.line
     folder = files.folder(self._workdir)
     latest = self._checkpoints.latest_step

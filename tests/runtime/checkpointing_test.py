@@ -18,6 +18,7 @@ from trm_jax.evaluation import evaluate
 from trm_jax.runtime import (
   array_digest,
   checkpoint_metadata,
+  checkpoint_scores,
   mesh,
   program,
 )
@@ -442,9 +443,9 @@ def test_an_evaluation_that_was_killed_is_done_by_the_next_run(
 
 def test_of_equal_scores_the_newest_is_the_best(tmp_path):
   folder = epath.Path(tmp_path)
-  noted = checkpoints_lib.Scores(folder)
+  noted = checkpoint_scores.Scores(folder)
   for step, score in ((1, 0.5), (2, 0.9), (3, 0.9), (4, float("nan"))):
     noted.note(step, score)
-  read = checkpoints_lib.Scores(folder)
+  read = checkpoint_scores.Scores(folder)
   assert read.best([1, 2, 3, 4], 2) == [3, 2]
   assert read.best([1, 4], 2) == [1]

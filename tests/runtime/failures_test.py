@@ -5,8 +5,10 @@ import os
 import resource
 import shutil
 import sys
+import types
 
 import chex
+import folders
 import jax
 import pytest
 import saved_run
@@ -15,10 +17,10 @@ from etils import epath
 from fsspec.implementations import memory
 
 from trm_jax import errors
-from trm_jax.data import files, identifiers
+from trm_jax.data import files, identifiers, tasks
 from trm_jax.evaluation import arc as arc_evaluation
+from trm_jax.runtime import checkpoint_scores, program
 from trm_jax.runtime import checkpoints as checkpoints_lib
-from trm_jax.runtime import program
 
 
 def test_a_full_disk_is_told_and_the_older_checkpoint_stays(tmp_path, capfd):
@@ -138,10 +140,13 @@ def _bucket(monkeypatch):
   monkeypatch.setattr(_Bucket, "store", {})
   monkeypatch.setattr(_Bucket, "pseudo_dirs", [""])
   monkeypatch.setattr(backend, "fs", lambda path: _Bucket())
+  monkeypatch.setitem(sys.modules, "gcsfs", types.ModuleType("gcsfs"))
   return "gs://bucket/run"
 
 
-def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
+def test_a_buckets_path_is_not_one_of_this_machine(
+  tmp_path, monkeypatch, bucket
+):
   monkeypatch.chdir(tmp_path)
   assert str(files.folder("gs://bucket/run")) == "gs://bucket/run"
   assert str(files.folder("run")) == str(tmp_path / "run")
@@ -150,15 +155,15 @@ def test_a_buckets_path_is_not_one_of_this_machine(tmp_path, monkeypatch):
 
 def test_scores_and_lists_are_kept_in_a_bucket(bucket):
   folder = files.folder(bucket) / "checkpoints"
-  checkpoints_lib.Scores(folder).note(3, 0.5)
-  noted = checkpoints_lib.Scores(folder)
+  checkpoint_scores.Scores(folder).note(3, 0.5)
+  noted = checkpoint_scores.Scores(folder)
   noted.note(4, 0.25)
-  assert checkpoints_lib.Scores(folder).best([3, 4], 2) == [3, 4]
+  assert checkpoint_scores.Scores(folder).best([3, 4], 2) == [3, 4]
   path = folder.parent / "identifiers.json"
   identifiers.write(path, ["<blank>", "b"])
   assert identifiers.read(path) == ["<blank>", "b"]
   (folder / "scores.json").write_text("[")
-  checkpoints_lib.Scores(folder).begin_anew([3])
+  checkpoint_scores.Scores(folder).begin_anew([3])
   names = sorted(path.name for path in folder.iterdir())
   assert names == ["damaged_scores.json", "scores.json"]
 
@@ -184,3 +189,48 @@ def test_a_bucket_without_its_package_is_one_line(monkeypatch):
   with pytest.raises(errors.UserError, match="gcsfs") as caught:
     checkpoints_lib.Checkpoints("gs://bucket/run")
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("path", "buckets", "text"),
+  [
+    ("file:///runs/x", True, "write a local path as it is, /runs/x"),
+    ("http://host/x", True, "http:// cannot be read or written; name a local"),
+    ("hdfs://x/y", False, "hdfs:// cannot be read or written; name a local"),
+    ("gs://bucket/x", False, "this must be a local path"),
+    ("gs://bucket/x", True, "pip install gcsfs"),
+  ],
+)
+def test_addresses_that_are_no_paths_are_one_line(
+  path, buckets, text, monkeypatch
+):
+  monkeypatch.setattr(files, "_is_installed", lambda name: False)
+  with pytest.raises(errors.UserError) as caught:
+    files.check_scheme(path, buckets=buckets)
+  assert str(caught.value).startswith(f"{path}: ")
+  assert text in str(caught.value)
+  files.check_scheme("runs/x:y")
+
+
+@pytest.mark.parametrize(
+  "use",
+  [
+    lambda path: checkpoints_lib.Checkpoints(path),
+    lambda path: checkpoints_lib.has_checkpoint(path),
+    lambda path: files.cache_folder(path),
+    lambda path: tasks.load(folders.data(task="sudoku", source=path)),
+    lambda path: tasks.load(
+      folders.data(
+        task="generated_arc",
+        identifiers=path,
+        num_train=1,
+        num_test=1,
+        charset="",
+      )
+    ),
+  ],
+  ids=["reads", "has", "cache", "source", "identifiers"],
+)
+def test_every_path_goes_through_one_door(use):
+  with pytest.raises(errors.UserError, match=r"^http://host/x: http:// cannot"):
+    use("http://host/x")

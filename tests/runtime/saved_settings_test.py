@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import types
 
 import pytest
 import saved_run
@@ -102,18 +101,8 @@ def test_other_settings_than_this_version_knows_are_named(tmp_path):
     restore.settings_of(strange, "RUN")
 
 
-class _Flags(types.SimpleNamespace):
-  """Parsed flags."""
-
-  def __contains__(self, name):
-    return hasattr(self, name)
-
-
-def test_ctrl_c_promises_only_what_holds(monkeypatch):
-  for mode, text in (
-    ("predict", "what was not announced as written is not there"),
-    ("train", "goes on from the last checkpoint"),
-  ):
-    fake = types.SimpleNamespace(FLAGS=_Flags(mode=mode))
-    monkeypatch.setattr(command_line, "flags", fake)
-    assert text in command_line._interrupted()
+def test_a_number_below_zero_is_no_flag():
+  words = ["--config.model.x", "-3", "--config.train.y", "-.5e2", "-z=3"]
+  with pytest.raises(errors.UserError):  # there is no flag z
+    command_line._parse(["main", "--config=experiments/base.py", *words])
+  assert sys.argv[-2:] == ["--config.model.x=-3", "--config.train.y=-.5e2"]

@@ -14,7 +14,7 @@ import pytest
 
 from tests import tiny
 from trm_jax import config as config_lib
-from trm_jax import train
+from trm_jax import interrupts, train
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import metric_writer, preemption, program
 
@@ -105,6 +105,36 @@ def test_stopped_and_continued_is_never_stopped(
   assert results[0]["step"] == 4
 
 
+class _PressAt(_StopAt):
+  """Ctrl-C, as the thread that waits for it hands it on."""
+
+  def request(self, number=None):
+    if number is None:
+      interrupts._press()
+    else:
+      super().request(number)
+
+
+def test_ctrl_c_saves_first(whole, tmp_path, capfd):
+  stop = _PressAt(2)
+  with pytest.raises(preemption.Preempted, match=r"SIGINT .* step 1 .*ckpt_1"):
+    train.train(_config(), str(tmp_path), stop)
+  assert stop.interrupted
+  assert "saving first, a second Ctrl-C" in capfd.readouterr().err
+  assert not interrupts.end_at_once()
+  train.train(_config(), str(tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(whole))
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path, monkeypatch):
+  def ends():
+    raise SystemExit(130)
+
+  monkeypatch.setattr(interrupts, "end", ends)
+  with pytest.raises(SystemExit):
+    train.train(_config(), str(tmp_path), _PressAt(1))
+
+
 def test_a_result_is_there_only_when_nothing_is_left_to_train(whole, capsys):
   path = whole / metric_writer.RESULT_FILE
   config = _config()
@@ -145,10 +175,10 @@ def _wait_for_steps(workdir, processes, step):
     time.sleep(0.05)
 
 
-def _step_of(output, workdir):
-  """The step after which SIGTERM has ended a run."""
+def _step_of(output, workdir, name="SIGTERM"):
+  """The step after which a signal has ended a run."""
   match = re.fullmatch(
-    r"SIGTERM ended the run after step (\d+) of 1000000; saved (.*);"
+    rf"{name} ended the run after step (\d+) of 1000000; saved (.*);"
     r" the same command goes on from there",
     output.splitlines()[-1],
   )
@@ -158,7 +188,7 @@ def _step_of(output, workdir):
 
 
 @pytest.mark.slow
-def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
+def test_signals_and_the_limit_of_minutes_through_main(tmp_path):
   flags = _flags(tmp_path)
   process = command_line.start(*flags, compiles_fast=True)
   _wait_for_steps(tmp_path, [process], 2)
@@ -167,6 +197,16 @@ def test_sigterm_and_the_limit_of_minutes_through_main(tmp_path):
   assert process.returncode == 0, errors
   assert "Traceback" not in errors
   step = _step_of(output, tmp_path)
+
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  process = command_line.start(*flags, compiles_fast=True)
+  signal.signal(signal.SIGINT, before)
+  _wait_for_steps(tmp_path, [process], step + 2)
+  process.send_signal(signal.SIGINT)
+  output, errors = process.communicate(timeout=120)
+  assert process.returncode == 130
+  assert errors == "interrupted; saving first, a second Ctrl-C ends at once\n"
+  step = _step_of(output, tmp_path, "SIGINT")
 
   result = command_line.run(
     *flags, "--config.train.time_limit_minutes=0.1", compiles_fast=True

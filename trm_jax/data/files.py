@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import glob
+import importlib.util
 import io
 import os
 import pathlib
@@ -14,7 +15,7 @@ from typing import IO
 
 from etils import epath
 
-from trm_jax import errors
+from trm_jax import errors, interrupts
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
     check_writable(path)
     draft, file = _open_draft(path)
     try:
-      with file:
+      with interrupts.draft(os.fspath(draft)), file:
         yield file
         _sync(file)
         if not is_remote(path):
@@ -121,6 +122,69 @@ def _sync(file: IO) -> None:
     os.fsync(file.fileno())  # files in buckets have none
 
 
+def try_lock(file: IO) -> bool:
+  """Locks a local file, open for writing, until it or the process is closed.
+
+  Returns:
+    False if another process has locked it.
+
+  Raises:
+    OSError: the file system has no locks.
+  """
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
+
+
+def denied(folder: epath.PathLike) -> str:
+  """Returns what in a local folder may not be read, and why; '' if all may.
+
+  Args:
+    folder: Path of a folder, with all below it, or of a file.
+  """
+
+  def fails(error: OSError):
+    raise error
+
+  try:
+    if os.path.isfile(folder):
+      open(folder, "rb").close()
+    elif not is_remote(folder):
+      for place, _, names in os.walk(folder, onerror=fails):
+        for name in names:
+          open(os.path.join(place, name), "rb").close()
+  except PermissionError as error:
+    return f"{error.filename}: {errors.reason(error)}{_rights(error.filename)}"
+  except OSError:
+    pass  # other damage
+  return ""
+
+
+def check_listable(folder: epath.PathLike) -> None:
+  """Raises UserError if a folder is there but may not be read."""
+  if is_remote(folder):
+    return
+  try:
+    os.scandir(folder).close()
+  except PermissionError as error:
+    raise errors.UserError(
+      f"cannot read {folder}: {errors.reason(error)}{_rights(folder)}"
+    ) from error
+  except OSError:
+    pass  # missing, or no folder
+
+
+def _rights(path: epath.PathLike) -> str:
+  """Returns the mode and owner of a file, as far as they can be seen."""
+  try:
+    found = os.stat(path)
+  except OSError:  # of a folder that cannot be entered
+    return ""
+  return f" ({stat.filemode(found.st_mode)}, owner {found.st_uid})"
+
+
 def put_aside(path: epath.Path) -> epath.Path:
   """Renames a damaged file or folder, so that it is neither used nor lost.
 
@@ -173,8 +237,51 @@ def is_remote(path: epath.PathLike) -> bool:
   return "://" in os.fspath(path)
 
 
+# Schemes of buckets, and the packages of which one reads and writes them.
+_BUCKETS = {"gs": ("gcsfs", "tensorflow"), "s3": ("s3fs", "tensorflow")}
+
+
+def check_scheme(path: epath.PathLike, *, buckets: bool = True) -> None:
+  """Checks that a path which the user names is local, or in a bucket.
+
+  Args:
+    path: As given; empty is no path.
+    buckets: Whether it may be in a bucket.
+
+  Raises:
+    UserError: it is an address of another kind, or a package is missing.
+  """
+  scheme, is_address, rest = os.fspath(path).partition("://")
+  if not is_address:
+    return
+  if scheme == "file":
+    raise errors.UserError(f"{path}: write a local path as it is, {rest}")
+  if scheme not in _BUCKETS:
+    raise errors.UserError(
+      f"{path}: {scheme}:// cannot be read or written; name a local path"
+      + (" or one of a bucket, gs://..." if buckets else "")
+    )
+  if not buckets:
+    raise errors.UserError(
+      f"{path}: this must be a local path; copy the files from the bucket"
+    )
+  if not any(map(_is_installed, _BUCKETS[scheme])):
+    package = _BUCKETS[scheme][0]
+    raise errors.UserError(
+      f"{path}: {scheme}:// needs the package {package}; pip install {package}"
+    )
+
+
+def _is_installed(package: str) -> bool:
+  try:
+    return importlib.util.find_spec(package) is not None
+  except ValueError:  # imported, but from no file
+    return True
+
+
 def folder(workdir: epath.PathLike) -> epath.Path:
-  """Returns the absolute path of a workdir."""
+  """Returns the absolute path of a workdir; UserError as `check_scheme`."""
+  check_scheme(workdir)
   path = epath.Path(workdir)
   # pathlib would take gs://bucket for a relative path.
   return path if is_remote(path) else path.expanduser().resolve()
@@ -186,5 +293,6 @@ def cache_folder(cache_dir: str) -> epath.Path:
   Args:
     cache_dir: The setting; "" for the default of TFDS.
   """
+  check_scheme(cache_dir)
   default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
   return epath.Path(cache_dir or default).expanduser()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from trm_jax import config as config_lib
 from trm_jax import errors
+from trm_jax.data import files
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.grid import puzzles as grid_puzzles
@@ -51,6 +52,8 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     UserError: if files are missing or malformed, or settings contradict.
   """
   task_type = get(data)
+  files.check_scheme(data.source, buckets=False)
+  files.check_scheme(data.identifiers)
   for name in _OWN_SETTINGS:
     if getattr(data, name) and name not in task_type.own_settings:
       raise errors.UserError(_unused(data, name, task_type))

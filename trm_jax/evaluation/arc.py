@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import os
@@ -278,15 +277,16 @@ class EvaluationLog:
 
   def _lock(self, file: io.FileIO) -> None:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.UserError(
-        f"another evaluation is writing {self.path}; wait until it has ended"
-      ) from error
+      is_ours = files.try_lock(file)
     except OSError as error:
       # Some network file systems do not have locks.
       if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
         raise
+      return
+    if not is_ours:
+      raise errors.UserError(
+        f"another evaluation is writing {self.path}; wait until it has ended"
+      )
 
   def _read(self, content: bytes, wanted: dict[str, Any]) -> int:
     """Sets `entries` and `replaced`; returns the number of bytes to keep."""

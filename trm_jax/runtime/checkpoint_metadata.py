@@ -13,6 +13,8 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
@@ -46,6 +48,12 @@ ADDED: Mapping[str, Any] = {
   "model.symbol_heads": 4,
   "model.symbol_mixing": "none",
 }
+_RANDOM = (
+  "jax_default_prng_impl",
+  "jax_enable_x64",
+  "jax_random_seed_offset",
+  "jax_threefry_partitionable",
+)
 TABLE = "puzzle_table"  # path of the one array that may have more rows
 _TOKENS = "carry/batch/inputs"  # path of the slots' puzzles, [slots, L]
 _FREE_GROUPS = ("eval.", "checkpoint.", "log.")
@@ -72,6 +80,8 @@ class Metadata:
     learned: Marks of ARC's test answers seen so far; see data/arc/leakage.
     next_batch: Number of the first batch not yet seen.
     versions: Of trm_jax, the libraries and Python.
+    random: JAX's settings that change random numbers, by variable; empty in
+      older checkpoints.
     arrays: Info of each array of the state, by its path.
     seq_len: L, grid tokens.
   """
@@ -84,6 +94,7 @@ class Metadata:
   learned: list[str]
   next_batch: int
   versions: Mapping[str, str]
+  random: Mapping[str, str] = dataclasses.field(default_factory=dict)
   arrays: Mapping[str, array_digest.ArrayInfo] = dataclasses.field(
     default_factory=dict
   )
@@ -178,6 +189,32 @@ def make_metadata(
     next_batch=next_batch,
     versions=versions,
     num_puzzle_ids=task.num_puzzle_ids,
+    random=random_settings(),
+  )
+
+
+def random_settings() -> dict[str, str]:
+  """Returns JAX's settings that change random numbers, by variable."""
+  return {
+    name.upper(): str(jax.config.values[name])
+    for name in _RANDOM
+    if name in jax.config.values
+  }
+
+
+def other_random_settings(saved: Metadata) -> str:
+  """Returns a warning if a run draws other numbers than before, or ''."""
+  here = random_settings()
+  changes = [
+    f"{name} was {saved.random[name]} and is {here[name]}"
+    for name in sorted(here.keys() & saved.random.keys())
+    if here[name] != saved.random[name]
+  ]
+  if not changes:
+    return ""
+  return (
+    f"{', '.join(changes)}: from here on JAX draws other random numbers than"
+    " the run would have drawn"
   )
 
 

@@ -5,18 +5,16 @@ next batch's number and a digest of each array, which what is read is compared
 with. A damaged checkpoint is skipped, but never silently.
 
 A checkpoint is saved before it is evaluated, so that a killed evaluation can
-resume; its score follows in scores.json.
+resume; its score follows (`checkpoint_scores`).
 """
 
 import contextlib
 import dataclasses
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
@@ -25,10 +23,15 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import train_state, types
 from trm_jax.data import files
-from trm_jax.runtime import array_digest, checkpoint_metadata, processes
+from trm_jax.runtime import (
+  array_digest,
+  checkpoint_metadata,
+  checkpoint_scores,
+  processes,
+  workdir_lock,
+)
 
 _PREFIX = "ckpt"
-_SCORES = "scores.json"
 _METADATA = "metadata"
 _OLDER_METADATA = "description"  # of versions before 0.2
 
@@ -37,145 +40,6 @@ _T = TypeVar("_T")
 
 class DamagedError(errors.UserError):
   """A checkpoint is not as it was saved; one that does not fit is another."""
-
-
-class Scores:
-  """Scores of checkpoints by step, higher is better.
-
-  Attributes:
-    damage: What is wrong with the file; empty if nothing is.
-  """
-
-  def __init__(self, folder: epath.Path):
-    """Reads the scores in a folder, if there are any, on the first host."""
-    self._path = folder / _SCORES
-    found = processes.from_first(self._read)
-    self.damage: str = found["damage"]
-    # None: lost with a damaged file.
-    self._scores: dict[int, float | None] = {
-      int(step): score for step, score in found["scores"].items()
-    }
-
-  def _read(self) -> dict[str, Any]:
-    if not self._path.exists():
-      return {"scores": {}, "damage": ""}
-    try:
-      read = json.loads(self._path.read_text())
-      scores = {
-        int(step): None if score is None else float(score)
-        for step, score in read.items()
-      }
-      return {"scores": scores, "damage": ""}
-    except Exception as error:
-      if errors.is_trouble(error):
-        raise errors.UserError(
-          f"{self._path} cannot be read: {errors.reason(error)}"
-        ) from error
-      return {"scores": {}, "damage": errors.first_line(error)}
-
-  def begin_anew(self, steps: Iterable[int]) -> None:
-    """Puts a damaged file aside; one of the checkpoints may be the best.
-
-    Args:
-      steps: of the checkpoints that are there; all are kept from now on.
-
-    Raises:
-      UserError: the file cannot be renamed or written.
-    """
-    self._scores = dict.fromkeys(steps)
-    damage, self.damage = self.damage, ""
-
-    def put_aside():
-      aside = files.put_aside(self._path)
-      self._write()
-      processes.log_once(
-        f"WARNING: {self._path} is damaged ({damage}) and is now {aside}: which"
-        " checkpoint was the best is not known; those that are there are kept"
-      )
-
-    processes.from_first(put_aside)
-
-  def note(self, step: int, score: float) -> None:
-    """Keeps a score; NaN is none.
-
-    Args:
-      step: of the checkpoint.
-      score: of its evaluation.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    if not math.isnan(score):
-      self._scores[step] = score
-      self._write()
-
-  def forget_after(self, step: int) -> None:
-    """Drops the scores of later steps, which will be made again.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    kept = {s: score for s, score in self._scores.items() if s <= step}
-    if len(kept) < len(self._scores):
-      self._scores = kept
-      self._write()
-
-  def best(self, steps: Iterable[int], count: int) -> list[int]:
-    """Returns the best of `steps` that have a score; of equals, the newest.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    if self.damage:
-      raise errors.UserError(
-        f"{self._path} is damaged ({self.damage}): which checkpoint was the"
-        " best is not known; use --config.eval.checkpoint=latest"
-      )
-    scored = [
-      (score, step)
-      for step in steps
-      if (score := self._scores.get(step)) is not None
-    ]
-    return [step for _, step in sorted(scored, reverse=True)[:count]]
-
-  def lost(self, steps: Iterable[int]) -> list[int]:
-    """Returns those of `steps` whose score was lost with a damaged file."""
-    return [s for s in steps if self._scores.get(s, math.nan) is None]
-
-  def _write(self) -> None:
-    if processes.is_first():
-      with files.writing(self._path) as file:
-        file.write(json.dumps(self._scores).encode())
-
-
-@dataclasses.dataclass(frozen=True)
-class KeepBest:
-  """A preservation policy of Orbax: keeps the best, and what may be it."""
-
-  scores: Scores
-  count: int
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """Says of each checkpoint whether it is kept."""
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    kept = {*self.scores.best(steps, self.count), *self.scores.lost(steps)}
-    return [step in kept for step in steps]
-
-
-def _without_empty(tree: Any) -> Any:
-  """Returns a tree without its empty arrays, which Orbax does not save.
-
-  A puzzle table of width 0 is one.
-  """
-  return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
-
-
-def _with_empty(wanted: Any, restored: Any) -> Any:
-  """Returns the restored array, or the empty one that is wanted."""
-  if wanted.size:
-    return restored
-  return jax.device_put(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
 
 
 class Checkpoints:
@@ -191,14 +55,22 @@ class Checkpoints:
       settings: which to keep; None opens for reading only.
 
     Raises:
-      UserError: the workdir can't be written, or has no checkpoint to read.
+      UserError: the workdir can't be written, is in use by another training,
+        or has no checkpoint to read.
     """
     self.folder = _folder(workdir)
     self.writes = settings is not None  # or reads only
     self._has_failed = False
     self._metadata: dict[int, checkpoint_metadata.Metadata] = {}
     errors.silence_orbax()
-    with errors.user_error_context(f"cannot use the workdir, {self.folder}"):
+    self._at_close = contextlib.ExitStack()
+    with (
+      errors.user_error_context(f"cannot use the workdir, {self.folder}"),
+      contextlib.ExitStack() as on_error,
+    ):
+      if self.writes:
+        lock = workdir_lock.WorkdirLock(workdir)
+        on_error.callback(lock.release)
       if self.writes:
         self.folder.mkdir(parents=True, exist_ok=True)
       elif not self.folder.exists():
@@ -206,12 +78,13 @@ class Checkpoints:
           f"{workdir} holds no checkpoint; train first, or name another"
           " --workdir"
         )
-      self._scores = Scores(self.folder)
+      self._scores = checkpoint_scores.Scores(self.folder)
       self._manager = ocp.CheckpointManager(
         self.folder,
         item_names=("state", _METADATA),
         options=_options(settings, self._scores),
       )
+      self._at_close = on_error.pop_all()
     if self.writes and self._scores.damage:
       self._scores.begin_anew(self._manager.all_steps())
 
@@ -259,7 +132,7 @@ class Checkpoints:
       was_saved = self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(_without_empty(state)),
+          state=ocp.args.StandardSave(_stored(state)),
           metadata=ocp.args.JsonSave(metadata.to_json()),
         ),
       )
@@ -350,28 +223,26 @@ class Checkpoints:
     checkpoint_metadata.check_arrays_fit(
       saved, wanted, where=f"the checkpoint {self.path(step)}", partly=partly
     )
-    present = _without_empty(wanted)
+    stored = _stored(wanted)
     if partly:
-      present = {
-        name: tree for name, tree in present.items() if tree is not None
-      }
+      stored = {name: tree for name, tree in stored.items() if tree is not None}
     # All shapes fit: what is not strict are the table's rows of zeros.
     restore_args = jax.tree.map(
       lambda args: dataclasses.replace(args, strict=False),
-      ocp.checkpoint_utils.construct_restore_args(present),
+      ocp.checkpoint_utils.construct_restore_args(stored),
     )
     restored = self._read(
       step,
       lambda: handler.restore(
         folder,
         args=ocp.args.PyTreeRestore(
-          present, restore_args=restore_args, partial_restore=partly
+          stored, restore_args=restore_args, partial_restore=partly
         ),
       ),
     )
     if partly:
       restored = {**dict.fromkeys(wanted), **restored}
-    restored = jax.tree.map(_with_empty, wanted, restored)
+    restored = _with_empty(restored, wanted)
     self._check_digests(step, saved.arrays, restored)
     return restored
 
@@ -395,7 +266,7 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits, then closes."""
-    with self._writing():
+    with self._at_close, self._writing():
       self._manager.close()
 
   def __enter__(self) -> "Checkpoints":
@@ -438,9 +309,11 @@ class Checkpoints:
     except errors.UserError as error:
       other = str(error)
     except Exception as error:
-      if errors.is_trouble(error):
+      # Some readers take what they may not read for missing.
+      trouble = files.denied(self.path(step))
+      if not trouble and errors.is_trouble(error):
         trouble = errors.reason(error)
-      else:
+      elif not trouble:
         damage = errors.reason(error)
     trouble = processes.of_any_host(trouble)
     damage = processes.of_any_host(damage)
@@ -462,7 +335,29 @@ def has_checkpoint(workdir: str) -> bool:
 
 
 def _folder(workdir: str) -> epath.Path:
-  return files.folder(workdir) / "checkpoints"
+  """Returns the checkpoints' folder; one that may not be read is no new run."""
+  folder = files.folder(workdir) / "checkpoints"
+  files.check_listable(folder.parent)
+  files.check_listable(folder)
+  return folder
+
+
+def _stored(tree: Any) -> Any:
+  """Leaves out arrays without entries, which Orbax does not save."""
+  return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _with_empty(restored: Any, wanted: Any) -> Any:
+  """Puts in the arrays that `_stored` left out."""
+  return jax.tree.map(
+    lambda want, found: (
+      found
+      if want.size
+      else jnp.zeros(want.shape, want.dtype, device=want.sharding)
+    ),
+    wanted,
+    restored,
+  )
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -473,7 +368,7 @@ def _steps(folder: epath.Path) -> list[int]:
 
 
 def _options(
-  settings: config_lib.CheckpointConfig | None, scores: Scores
+  settings: config_lib.CheckpointConfig | None, scores: checkpoint_scores.Scores
 ) -> ocp.CheckpointManagerOptions:
   if settings is None:
     return ocp.CheckpointManagerOptions(
@@ -484,7 +379,7 @@ def _options(
     preservation_policy=policies.AnyPreservationPolicy(
       [
         policies.LatestN(settings.keep_last),
-        KeepBest(scores, settings.keep_best),
+        checkpoint_scores.KeepBest(scores, settings.keep_best),
       ]
     ),
     cleanup_tmp_directories=True,

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import io
 import os
 import re
 import sys
@@ -14,12 +13,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from trm_jax import config as config_lib
-from trm_jax import errors
+from trm_jax import errors, interrupts, streams
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."
 )
 _SETTING = re.compile(r"--?(no)?config\.")  # a change to one setting
+_NUMBER = re.compile(r"-(\.?\d|inf)")  # below zero, which is no flag
 # The --config.group.name=value of a command without --config: changes to the
 # settings saved with a checkpoint, which are read later.
 _overrides: list[str] = []
@@ -92,32 +92,29 @@ def config() -> config_lib.Config:
 
 def run(command: Callable[[Sequence[str]], None]) -> None:
   """Runs a command; what the user can put right is one line, no traceback."""
-  for stream in (sys.stdout, sys.stderr):  # a file's name may be no UTF-8
-    if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors="backslashreplace")
+  streams.install()
+  interrupts.install()
   try:
     app.run(command, flags_parser=_parse)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     _exit(1)
-  except Exception:
+  except Exception as error:
+    if errors.is_out_of_memory(error):
+      print(
+        f"error: out of memory ({errors.reason(error)}); lower"
+        " config.train.batch_size or raise"
+        " config.train.gradient_accumulation_steps, or set"
+        " config.model.remat=full; to evaluate and to predict lower"
+        " config.eval.batch_size",
+        file=sys.stderr,
+        flush=True,
+      )
+      _exit(1)
     if not _is_one_of_several():
       raise
     traceback.print_exc()
     _exit(1)
-  except KeyboardInterrupt:
-    print(_interrupted(), file=sys.stderr)
-    _exit(130)
-
-
-def _interrupted() -> str:
-  mode = flags.FLAGS.mode if "mode" in flags.FLAGS else "train"
-  if mode in ("predict", "import", "export"):
-    return "interrupted; what was not announced as written is not there"
-  return (
-    "interrupted; the same command goes on from the last checkpoint, and an"
-    " ARC evaluation from its last batch"
-  )
 
 
 def _exit(status: int) -> NoReturn:
@@ -141,7 +138,7 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     if _SETTING.match(word):
       settings.append(word)
       has_value = "=" in word
-    elif has_value or word.startswith("-"):
+    elif has_value or (word.startswith("-") and not _NUMBER.match(word)):
       others.append(word)
       has_value = True
     else:

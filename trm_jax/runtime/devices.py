@@ -7,6 +7,7 @@ import re
 
 import jax
 
+from trm_jax import errors
 from trm_jax.runtime import host_memory
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
@@ -28,6 +29,33 @@ class Chip:
   platform: str = "cpu"
   cuda_capability: float = 0.0
   cpu_has_bfloat16: bool = False
+
+
+def check_available() -> None:
+  """Raises UserError if JAX has not the devices that it is told to use."""
+  try:
+    if jax.devices():
+      return
+    reason = "there are none"
+  except Exception as error:  # of many kinds, by the device
+    reason = (str(error) and errors.first_line(error)) or "it is not installed"
+    reason = reason.partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+  wanted = jax.config.values["jax_platforms"]
+  jax.config.update("jax_platforms", None)
+  try:
+    found = ", ".join(sorted({d.platform for d in jax.devices()}))
+  except Exception:
+    found = ""
+  if wanted and found:
+    raise errors.UserError(
+      f"JAX cannot use JAX_PLATFORMS={wanted} here ({reason}); it has {found}:"
+      " unset JAX_PLATFORMS, or install JAX for that device (pip install"
+      " '.[cuda]' or '.[tpu]')"
+    )
+  raise errors.UserError(
+    f"JAX has no device to use ({reason}); XLA_FLAGS and JAX_NUM_CPU_DEVICES"
+    " must leave at least one CPU device"
+  )
 
 
 def detect_chip(device: jax.Device) -> Chip:

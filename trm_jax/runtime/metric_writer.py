@@ -1,4 +1,11 @@
-"""What a run leaves to read: terminal lines, metrics.jsonl, trackers."""
+"""What a run leaves to read: terminal lines, metrics.jsonl, trackers.
+
+Two runs in one workdir: a local one is locked (`workdir_lock`). In a bucket a
+run ends when the newest line of metrics is not its own. Until then, for as long
+as `log.every_steps` take, the other run may have saved checkpoints and scores
+that this one reads or replaces, and of two lines written at the same moment one
+is lost.
+"""
 
 import functools
 import json
@@ -48,6 +55,7 @@ class Writer:
     self._path = folder / METRICS_FILE
     self._result_path = folder / RESULT_FILE
     self._text = ""  # of the whole file, in a bucket
+    self._newest: str | None = None  # line there, once this run wrote one
     with errors.user_error_context(f"cannot write to the workdir {workdir}"):
       if not is_finished:
         self._result_path.unlink(missing_ok=True)
@@ -113,7 +121,13 @@ class Writer:
 
   def _append(self, line: str) -> None:
     if files.is_remote(self._path):
+      if self._newest and self._newest not in _lines(self._path)[-1:]:
+        raise errors.UserError(
+          f"another run writes to {self._path}; this one ends here: choose"
+          " another --workdir for one of them"
+        )
       self._text += line
+      self._newest = line.strip() or None
       self._path.write_text(self._text)  # nothing can be appended there
       return
     with self._path.open("a") as file:
@@ -148,9 +162,10 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
   """Reads metrics.jsonl, but for lines that are no metrics."""
   path = files.folder(workdir) / METRICS_FILE
-  if not path.exists():
-    return []
-  return [row for row in map(_parse, _lines(path)) if row is not None]
+  with errors.user_error_context(f"cannot read {path}"):
+    if not path.exists():
+      return []
+    return [row for row in map(_parse, _lines(path)) if row is not None]
 
 
 def has_row(workdir: str, step: int, group: str) -> bool:

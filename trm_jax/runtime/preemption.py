@@ -1,4 +1,4 @@
-"""Stopping early without loss: SIGTERM, preemption, a time limit."""
+"""Stopping early without loss: signals, preemption, a time limit."""
 
 import functools
 import signal
@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 
 from trm_jax.runtime import mesh as mesh_lib
 
-_NO, _SIGNAL, _TIME = range(3)
-_REASONS = {_SIGNAL: "SIGTERM", _TIME: "config.train.time_limit_minutes"}
+# Why a run stops: _NO, _TIME, or the number of a signal, from 1 to 64. Of what
+# several hosts ask, the largest counts.
+_NO, _TIME = 0, 1000
+# A scheduler's end of a job, a closed terminal, and SLURM's warning.
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Preempted(Exception):  # noqa: N818  # not an error: the exit status is 0
@@ -30,7 +33,7 @@ class PreemptionSignal:
       time_limit_minutes: time limit from now on; 0 for none.
     """
     self.limit(time_limit_minutes)
-    self._signalled = False
+    self._signal = _NO
     self._asked: jax.Array | None = None
     self._agreed = _NO
 
@@ -43,17 +46,30 @@ class PreemptionSignal:
     )
 
   def install(self) -> None:
-    """Handles SIGTERM; call after `processes.join`, which installs its own."""
-    signal.signal(signal.SIGTERM, lambda *_: self.request())
+    """Handles signals; call after `processes.join`, which installs its own.
 
-  def request(self) -> None:
-    """Requests a stop, as SIGTERM does."""
-    self._signalled = True
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    for name in _SIGNALS:
+      number = getattr(signal, name, None)  # Windows has SIGTERM only
+      if number and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, lambda received, _: self.request(received))
+
+  def request(self, number: int = signal.SIGTERM) -> None:
+    """Requests a stop, as the signal does."""
+    self._signal = self._signal or int(number)
 
   @property
   def reason(self) -> str:
     """Why the run stops, once `now` returned True."""
-    return _REASONS[self._agreed]
+    if self._agreed == _TIME:
+      return "config.train.time_limit_minutes"
+    return signal.Signals(self._agreed).name
+
+  @property
+  def interrupted(self) -> bool:
+    """Whether the run stops because of Ctrl-C, once `now` returned True."""
+    return self._agreed == signal.SIGINT
 
   def now(self, mesh: Mesh) -> bool:
     """Returns whether to stop; all hosts must call it equally often.
@@ -65,14 +81,14 @@ class PreemptionSignal:
       self._agreed = self._agreed or self._wanted()
       return bool(self._agreed)
     if self._asked is not None:
-      self._agreed = int(self._asked)
+      self._agreed = self._agreed or int(self._asked)
     mine = np.full(jax.local_device_count(), self._wanted(), np.int32)
     self._asked = _largest(mesh)(mesh_lib.put_rows(mine, mesh))
     return bool(self._agreed)
 
   def _wanted(self) -> int:
-    if self._signalled:
-      return _SIGNAL
+    if self._signal:
+      return self._signal
     late = self._end is not None and time.monotonic() >= self._end
     return _TIME if late else _NO
 

@@ -89,7 +89,7 @@ def _initialize(
 ) -> None:
   try:
     jax.distributed.initialize(**arguments)
-  except (RuntimeError, ValueError) as error:
+  except Exception as error:  # also of variables that are no numbers
     # JAX found no other machines.
     if may_be_alone and isinstance(error, ValueError):
       print("no other TPU machines found: training on this one", flush=True)
@@ -112,10 +112,16 @@ def _were_started_together() -> bool:
   """Returns whether srun or mpirun started several processes."""
   # In a batch script, outside of srun, SLURM_NTASKS is set but not this.
   counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-  return (
-    any(int(os.environ.get(name) or 1) > 1 for name in counts)
-    or "JAX_COORDINATOR_ADDRESS" in os.environ
-  )
+  for name in counts:
+    count = os.environ.get(name) or "1"
+    if not count.isdecimal():
+      raise errors.UserError(
+        f"the environment variable {name} is {count!r}; it must be the number"
+        " of processes"
+      )
+    if int(count) > 1:
+      return True
+  return "JAX_COORDINATOR_ADDRESS" in os.environ
 
 
 def _is_tpu_machine() -> bool:

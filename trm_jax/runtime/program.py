@@ -316,9 +316,10 @@ def load(config: config_lib.Config) -> Loaded:
   check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
-  return Loaded(
-    _build(config, DataSpec.of_look(task.look, task.num_puzzle_ids), mesh), task
-  )
+  sizes = DataSpec.of_look(task.look, task.num_puzzle_ids)
+  program = _build(config, sizes, mesh)
+  _check_slots_fit(program)
+  return Loaded(program, task)
 
 
 def _load_task(data: config_lib.DataConfig) -> task_lib.Task:
@@ -412,6 +413,62 @@ def _table_bytes(program: Program) -> int:
   rows = mesh_lib.num_rows(program.sizes.num_puzzle_ids, program.mesh)
   row = 4 * program.config.model.puzzle_embed_dim
   return rows // program.mesh.size * row
+
+
+def check_state_fits(program: Program) -> None:
+  """Raises UserError if the training state alone exceeds the memory.
+
+  Before anything is made: a system out of memory may end the process without a
+  word.
+  """
+  state, mesh = program.abstract_state(), program.mesh
+  network = (state.params, state.ema_params, state.opt_state)
+  _check_memory(
+    {
+      "config.train.batch_size": _num_bytes(state.carry) // mesh.size,
+      "config.model.hidden_size or num_layers": _num_bytes(network),
+      "config.model.puzzle_embed_dim or the number of puzzles": (
+        _table_bytes(program)
+      ),
+    },
+    mesh,
+  )
+
+
+def _check_slots_fit(program: Program) -> None:
+  """Raises UserError if the slots of an evaluation alone exceed the memory."""
+  config = program.config
+  tokens = program.sizes.seq_len + config.model.num_prefix_tokens
+  width = jnp.dtype(config.model.compute_dtype).itemsize
+  latents = 2 * config.eval.batch_size * tokens * config.model.hidden_size
+  _check_memory(
+    {"config.eval.batch_size": latents * width // program.mesh.size},
+    program.mesh,
+  )
+
+
+def _num_bytes(tree: Any) -> int:
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _check_memory(needed: Mapping[str, int], mesh: Mesh) -> None:
+  """Raises UserError that names the setting which needs most.
+
+  Args:
+    needed: bytes on each device, by what to lower.
+    mesh: of the devices.
+  """
+  memory = _least_memory(mesh)
+  if mesh.devices.flat[0].platform == "cpu":
+    memory *= 2  # all that the process may use
+  total = sum(needed.values())
+  if memory and total > memory:
+    most = max(needed, key=lambda name: needed[name])
+    raise errors.UserError(
+      f"out of memory: each device needs {total / 2**30:,.1f} GiB and has"
+      f" {memory / 2**30:,.1f} GiB; lower {most}, which takes"
+      f" {needed[most] / 2**30:,.1f} GiB"
+    )
 
 
 def _least_memory(mesh: Mesh) -> int:
