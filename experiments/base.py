@@ -142,15 +142,24 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.batch_size = 768
   # 'fixed': all puzzles take all steps; 'adaptive': a puzzle whose answer the
   # network is confident of makes room for the next one; 'rollouts': several
-  # attempts from noisy latents, of which one is selected.
+  # attempts at each puzzle, of which one is selected. The first is 'fixed'.
   config.eval.solver = "fixed"
   config.eval.supervision_steps = 16  # 'adaptive': at most
   # 'adaptive': confidence to stop at, from the halting logit alone, also with
   # train.halt_rule 'halt_over_continue'.
   config.eval.halt_threshold = 0.5
   config.eval.rollouts = 8  # 'rollouts': attempts per puzzle, K
-  config.eval.noise = 0.5  # 'rollouts': standard deviation, before each step
-  # 'rollouts': 'confidence', or 'vote' (the most frequent answer).
+  # How attempts differ: 'noise' on z before each step, random 'starts' of y and
+  # z, or 'symmetries' of the puzzle (not of ARC's).
+  config.eval.rollout_variation = "noise"
+  config.eval.noise = 0.3  # standard deviation of the 'noise'
+  # 'never': all attempts take all steps; 'attempt': each halts at
+  # halt_threshold; 'puzzle': the first to do so also ends all others at the
+  # same puzzle.
+  config.eval.rollout_halting = "never"
+  # 'confidence', 'first' (to halt), 'residual' (whose answer changed least in
+  # the last three steps), 'vote' (the most frequent answer), or 'rules' (an
+  # answer that is valid by the rules of the game; then by confidence).
   config.eval.rollout_selection = "confidence"
   # Evaluate only the first N tasks; 0: all. Without variants, a task is one
   # puzzle.

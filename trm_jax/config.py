@@ -239,7 +239,9 @@ class EvalConfig:
   supervision_steps: int
   halt_threshold: float
   rollouts: int
+  rollout_variation: str
   noise: float
+  rollout_halting: str
   rollout_selection: str
   max_tasks: int
   max_augmentations: int
@@ -247,9 +249,11 @@ class EvalConfig:
 
   def __post_init__(self):
     one_of("eval.solver", self.solver, SOLVERS)
-    one_of(
-      "eval.rollout_selection", self.rollout_selection, ("confidence", "vote")
-    )
+    if self.rollout_selection == "first" and self.rollout_halting == "never":
+      raise errors.UserError(
+        "config.eval.rollout_selection 'first' selects the attempt that halts"
+        " first: set config.eval.rollout_halting to 'attempt'"
+      )
     for name in ("batch_size", "supervision_steps", "rollouts"):
       at_least(f"eval.{name}", getattr(self, name), 1)
     for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):

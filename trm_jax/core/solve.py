@@ -116,7 +116,7 @@ def solve_adaptive(
       _solve_queue,
       model,
       slots=slots if mesh is None else slots // mesh.size,
-      halt_logit=_logit(threshold),
+      halt_logit=logit(threshold),
       max_supervision_steps=max_supervision_steps,
       observe=observe,
     ),
@@ -236,7 +236,7 @@ def _solve_queue(
   return end.found, end.steps_taken
 
 
-def _logit(probability: float) -> float:
+def logit(probability: float) -> float:
   """Returns log(p / (1 - p)), including at 0 and 1."""
   if probability in (0.0, 1.0):
     return math.inf if probability else -math.inf

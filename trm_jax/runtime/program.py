@@ -19,14 +19,17 @@ from jax.sharding import Mesh
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import (
+  choices,
   eval_step,
   losses,
   network,
   optim,
   recursion,
+  rollouts,
   solve_batch,
   train_state,
   types,
+  variations,
 )
 from trm_jax.core import model as model_lib
 from trm_jax.core import train_step as train_step_lib
@@ -53,6 +56,9 @@ _NAMED: Mapping[str, Mapping[str, Any]] = {
   "model.recursion_type": recursion.RECURRENCES,
   "optimizer.name": optim.OPTIMIZERS,
   "train.answer_loss": losses.ANSWER_LOSSES,
+  "eval.rollout_variation": variations.VARIATIONS,
+  "eval.rollout_halting": dict.fromkeys(rollouts.HALTING),
+  "eval.rollout_selection": {**choices.CHOICES, solve_batch.RULES: None},
 }
 
 
@@ -166,21 +172,33 @@ class Program:
       compiler_options=self._compiler_options(),
     )
 
-  def evaluate_batch(self) -> eval_step.EvaluateBatch:
-    """Returns the jitted function that solves and scores a batch."""
-    return self._solve_batch(answer_loss=self.config.train.answer_loss)
+  def evaluate_batch(
+    self, look: task_lib.Look | None = None
+  ) -> eval_step.EvaluateBatch:
+    """Returns the jitted function that solves and scores a batch.
 
-  def predict_batch(self) -> eval_step.EvaluateBatch:
+    Args:
+      look: of the puzzles; needed only to attempt them under symmetries.
+    """
+    return self._solve_batch(self.config.train.answer_loss, look)
+
+  def predict_batch(
+    self, look: task_lib.Look | None = None
+  ) -> eval_step.EvaluateBatch:
     """Returns the jitted function that solves a batch without labels."""
-    return self._solve_batch(answer_loss=None)
+    return self._solve_batch(None, look)
 
-  def _solve_batch(self, answer_loss: str | None) -> eval_step.EvaluateBatch:
+  def _solve_batch(
+    self, answer_loss: str | None, look: task_lib.Look | None
+  ) -> eval_step.EvaluateBatch:
     function = eval_step.make_evaluate_batch(
       self.model,
       supervision_steps=self.config.eval.supervision_steps,
       answer_loss=answer_loss,
       halt_loss_weight=self.config.train.halt_loss_weight,
       solver=self.solver_config(),
+      symmetries=symmetries(self.config, look),
+      report_steps=self.config.eval.report_steps if answer_loss else (),
       mesh=self.mesh,
     )
     return jax.jit(
@@ -249,6 +267,29 @@ def solver_config(
   )
 
 
+def symmetries(
+  config: config_lib.Config, look: task_lib.Look | None
+) -> variations.Symmetries | None:
+  """Returns the symmetries under which puzzles are attempted, if they are.
+
+  Raises:
+    UserError: the puzzles have none.
+  """
+  settings = config.eval
+  if (settings.solver, settings.rollout_variation) != (
+    "rollouts",
+    "symmetries",
+  ):
+    return None
+  if look is None:
+    raise ValueError("attempts under symmetries need the look of the puzzles")
+  cells, tokens = tasks.attempt_tables(config.data, look, settings.rollouts)
+  return variations.Symmetries(
+    cells=cells.astype(np.int32),  # type: ignore[arg-type]
+    tokens=tokens.astype(np.int32),  # type: ignore[arg-type]
+  )
+
+
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
   """Returns how many puzzles to solve the devices get at most at a time."""
   per_slot = PUZZLES_PER_SLOT if settings.solver == "adaptive" else 1
@@ -259,7 +300,8 @@ def check_names(config: config_lib.Config) -> None:
   """Checks the settings that name an entry of a registry.
 
   Raises:
-    UserError: there is no such entry, or a second network has no use.
+    UserError: there is no such entry, a second network has no use, or there are
+      no rules to choose by.
   """
   values = config_lib.flatten(config)
   for name, entries in _NAMED.items():
@@ -277,6 +319,15 @@ def check_names(config: config_lib.Config) -> None:
       f"config.model.recursion_type {name!r} has no use for a second"
       " network; set"
       " config.model.separate_networks to False"
+    )
+  if (
+    config.eval.solver == "rollouts"
+    and config.eval.rollout_selection == solve_batch.RULES
+    and tasks.rules(config.data) is None
+  ):
+    raise errors.UserError(
+      f"config.eval.rollout_selection 'rules' needs a game with rules; the task"
+      f" {config.data.task!r} has none: choose another one"
     )
 
 
