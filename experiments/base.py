@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.mlp_expansion = 4.0
   config.model.mlp_multiple = 256
   # SwiGLU's silu(gate) * up, or 'normed': sigmoid(gate) * norm(gate * up),
-  # which keeps its scale when Muon trains the matrices.
+  # which keeps its scale when Muon trains the matrices; or 'conv' (attention
+  # only): silu(conv(silu(gate) * up)), over each token and the one before it.
   config.model.mlp_gate = "silu"
   config.model.token_mixing = "mlp"  # 'attention' or 'mlp' over the sequence
   # 'rope', 'rope_2d' (both for attention only), 'learned' or 'none'.

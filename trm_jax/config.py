@@ -98,6 +98,11 @@ class ModelConfig:
         f" {self.hidden_size // self.num_heads}; change"
         " config.model.num_heads or config.model.hidden_size"
       )
+    if self.token_mixing == "mlp" and self.mlp_gate == "conv":
+      raise errors.UserError(
+        "config.model.mlp_gate 'conv' convolves over the tokens, which"
+        " token_mixing 'mlp' mixes by an MLP; choose token_mixing 'attention'"
+      )
     if self.symbol_mixing != "none":
       self._check_symbols()
     if self.puzzle_embed_dim > self.num_prefix_tokens * self.hidden_size:
