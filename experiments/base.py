@@ -136,6 +136,15 @@ def get_config() -> ml_collections.ConfigDict:
   # True: at the first step, slot i counts as if it had i mod 16 supervision
   # steps behind it, so that not all slots take new puzzles at the same time.
   config.train.stagger_slots = False
+  # True: n and T grow to those of the model at 30 % and 60 % of training
+  # (CGAR).
+  config.train.depth_curriculum = False
+  # Weight of a puzzle's loss relative to the supervision step before (CGAR:
+  # 0.7), of mean 1 over max_supervision_steps; 1: all alike.
+  config.train.step_loss_decay = 1.0
+  # K > 1: each puzzle has K chains, from random z; in each step only the one of
+  # the lowest answer loss is trained, and its y is given to the others (SiC).
+  config.train.num_starts = 1
   config.train.freeze_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()

@@ -219,13 +219,18 @@ class TrainConfig:
   halt_loss_weight: float
   gradient_accumulation_steps: int
   stagger_slots: bool
+  depth_curriculum: bool
+  step_loss_decay: float
+  num_starts: int
   freeze_network: bool
   time_limit_minutes: float
 
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
-    for name in ("batch_size", "gradient_accumulation_steps"):
+    for name in ("batch_size", "gradient_accumulation_steps", "num_starts"):
       at_least(f"train.{name}", getattr(self, name), 1)
+    positive("train.step_loss_decay", self.step_loss_decay)
+    between("train.step_loss_decay", self.step_loss_decay, 0, 1)
     decay("train.label_smoothing", self.label_smoothing)
     at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)

@@ -119,6 +119,7 @@ class Program:
       batch_size=self.config.train.batch_size,
       num_puzzle_rows=mesh_lib.num_rows(self.sizes.num_puzzle_ids, self.mesh),
       puzzle_embed_dim=self.config.model.puzzle_embed_dim,
+      num_starts=self.config.train.num_starts,
     )
 
   def abstract_state(self) -> train_state.TrainState:
@@ -319,6 +320,17 @@ def check_names(config: config_lib.Config) -> None:
       f"config.model.recursion_type {name!r} has no use for a second"
       " network; set"
       " config.model.separate_networks to False"
+    )
+  shape = recurrence.z_shape(config.model.latent_updates, 1)
+  if config.train.num_starts > 1 and shape is None:
+    raise errors.UserError(
+      "config.train.num_starts gives each start a z of its own, which"
+      f" config.model.recursion_type {name!r} does not have; set it to 1"
+    )
+  if config.train.depth_curriculum and shape is not None and len(shape) > 1:
+    raise errors.UserError(
+      "config.train.depth_curriculum varies the number of updates, and"
+      f" config.model.recursion_type {name!r} has a z for each; set it to False"
     )
   if (
     config.eval.solver == "rollouts"
