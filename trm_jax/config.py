@@ -4,7 +4,7 @@ Experiments are ConfigDicts with the groups below; experiments/base.py documents
 every setting, its default and its unit. No other module sees a ConfigDict: a
 misspelled, missing or impossible setting is rejected here, by name. Names of
 variants that `core` defines (e.g. `model.token_mixing`) are checked by
-`runtime.program`, where the registries are known.
+`runtime.setting_checks`, where the registries are known.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from trm_jax import errors
 SOLVERS = ("fixed", "adaptive", "rollouts")  # see core/solve_batch.py
 
 _T = TypeVar("_T")
-
 _LARGEST_SEED = 2**31 - 1
 _LARGEST_SIDE = 30  # of a grid
 
@@ -97,11 +96,6 @@ class ModelConfig:
         f" whose size is a multiple of {pairs}, not"
         f" {self.hidden_size // self.num_heads}; change"
         " config.model.num_heads or config.model.hidden_size"
-      )
-    if self.token_mixing == "mlp" and self.mlp_gate == "conv":
-      raise errors.UserError(
-        "config.model.mlp_gate 'conv' convolves over the tokens, which"
-        " token_mixing 'mlp' mixes by an MLP; choose token_mixing 'attention'"
       )
     if self.symbol_mixing != "none":
       self._check_symbols()
@@ -230,11 +224,9 @@ class TrainConfig:
     for name in ("batch_size", "gradient_accumulation_steps", "num_starts"):
       at_least(f"train.{name}", getattr(self, name), 1)
     positive("train.step_loss_decay", self.step_loss_decay)
-    between("train.step_loss_decay", self.step_loss_decay, 0, 1)
     decay("train.label_smoothing", self.label_smoothing)
-    at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)
-    for name in ("num_steps", "time_limit_minutes"):
+    for name in ("num_steps", "time_limit_minutes", "halt_loss_weight"):
       at_least(f"train.{name}", getattr(self, name), 0)
     at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
 
@@ -259,11 +251,6 @@ class EvalConfig:
 
   def __post_init__(self):
     one_of("eval.solver", self.solver, SOLVERS)
-    if self.rollout_selection == "first" and self.rollout_halting == "never":
-      raise errors.UserError(
-        "config.eval.rollout_selection 'first' selects the attempt that halts"
-        " first: set config.eval.rollout_halting to 'attempt'"
-      )
     for name in ("batch_size", "supervision_steps", "rollouts"):
       at_least(f"eval.{name}", getattr(self, name), 1)
     for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):

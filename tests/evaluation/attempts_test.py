@@ -10,7 +10,7 @@ from trm_jax import config as config_lib
 from trm_jax.core import eval_step
 from trm_jax.data import task as task_lib
 from trm_jax.evaluation import attempts, evaluate, report
-from trm_jax.runtime import mesh, program
+from trm_jax.runtime import mesh, program, setting_checks
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_an_evaluation_prints_the_table(run, tmp_path, knobs, rows):
 )
 def test_unknown_names_are_refused(knobs, words):
   with pytest.raises(config_lib.errors.UserError, match=words):
-    program.check_names(_config(**knobs))
+    setting_checks.check_names(_config(**knobs))
 
 
 def test_first_needs_attempts_that_halt():
   with pytest.raises(config_lib.errors.UserError, match="rollout_halting"):
-    _config(rollout_selection="first")
+    setting_checks.check_names(_config(rollout_selection="first"))
 
 
 def test_rules_need_a_game_with_rules():
   config = _config(rollout_selection="rules")
   config = config_lib.changed(config, {"data.task": "grid"})
   with pytest.raises(config_lib.errors.UserError, match="'grid' has none"):
-    program.check_names(config)
+    setting_checks.check_names(config)

@@ -60,7 +60,7 @@ def step_weights(
 
   Args:
     steps: [B] int32, supervision steps of the puzzle including this one.
-    decay: weight of a step relative to the one before it, in (0, 1).
+    decay: weight of a step relative to the one before it, above 0, not 1.
     max_supervision_steps: the most steps per puzzle.
 
   Returns:

@@ -7,8 +7,8 @@ too; training and evaluation hold the program and the task side by side.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,8 @@ from jax.sharding import Mesh
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import (
-  choices,
   eval_step,
-  losses,
-  network,
   optim,
-  recursion,
-  rollouts,
   solve_batch,
   train_state,
   types,
@@ -33,7 +28,6 @@ from trm_jax.core import (
 )
 from trm_jax.core import model as model_lib
 from trm_jax.core import train_step as train_step_lib
-from trm_jax.core.kernels import swiglu
 from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.runtime import (
@@ -41,25 +35,13 @@ from trm_jax.runtime import (
   flops,
   model_factory,
   processes,
-  trackers,
+  setting_checks,
 )
 from trm_jax.runtime import mesh as mesh_lib
 
 # With adaptive halting, puzzles given to the devices at a time, per slot: few
 # slots then wait for the last puzzles.
 PUZZLES_PER_SLOT = 16
-
-# Settings that name an entry of a registry of `core`.
-_NAMED: Mapping[str, Mapping[str, Any]] = {
-  "model.token_mixing": network.TOKEN_MIXERS,
-  "model.mlp_gate": swiglu.GATES,
-  "model.recursion_type": recursion.RECURRENCES,
-  "optimizer.name": optim.OPTIMIZERS,
-  "train.answer_loss": losses.ANSWER_LOSSES,
-  "eval.rollout_variation": variations.VARIATIONS,
-  "eval.rollout_halting": dict.fromkeys(rollouts.HALTING),
-  "eval.rollout_selection": {**choices.CHOICES, solve_batch.RULES: None},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,52 +279,6 @@ def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
   return settings.batch_size * per_slot
 
 
-def check_names(config: config_lib.Config) -> None:
-  """Checks the settings that name an entry of a registry.
-
-  Raises:
-    UserError: there is no such entry, a second network has no use, or there are
-      no rules to choose by.
-  """
-  values = config_lib.flatten(config)
-  for name, entries in _NAMED.items():
-    config_lib.one_of(name, values[name], tuple(entries))
-  for name in config.log.trackers:
-    config_lib.one_of("log.trackers", name, tuple(trackers.TRACKERS))
-  symbol_mixers = ("none", *network.SYMBOL_MIXERS)
-  config_lib.one_of(
-    "model.symbol_mixing", config.model.symbol_mixing, symbol_mixers
-  )
-  name = config.model.recursion_type
-  recurrence = recursion.RECURRENCES[name]
-  if config.model.separate_networks and not recurrence.answer_calls:
-    raise errors.UserError(
-      f"config.model.recursion_type {name!r} has no use for a second"
-      " network; set"
-      " config.model.separate_networks to False"
-    )
-  shape = recurrence.z_shape(config.model.latent_updates, 1)
-  if config.train.num_starts > 1 and shape is None:
-    raise errors.UserError(
-      "config.train.num_starts gives each start a z of its own, which"
-      f" config.model.recursion_type {name!r} does not have; set it to 1"
-    )
-  if config.train.depth_curriculum and shape is not None and len(shape) > 1:
-    raise errors.UserError(
-      "config.train.depth_curriculum varies the number of updates, and"
-      f" config.model.recursion_type {name!r} has a z for each; set it to False"
-    )
-  if (
-    config.eval.solver == "rollouts"
-    and config.eval.rollout_selection == solve_batch.RULES
-    and tasks.rules(config.data) is None
-  ):
-    raise errors.UserError(
-      f"config.eval.rollout_selection 'rules' needs a game with rules; the task"
-      f" {config.data.task!r} has none: choose another one"
-    )
-
-
 def _check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
   """Raises UserError unless batches divide over devices and accumulation."""
   train, evaluate = config.train, config.eval
@@ -376,7 +312,7 @@ def load(config: config_lib.Config) -> Loaded:
       or malformed.
   """
   mesh = mesh_lib.make_mesh()
-  check_names(config)
+  setting_checks.check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
   return Loaded(
@@ -421,7 +357,7 @@ def build(
       or a setting names a variant that does not exist or that the devices
       cannot run.
   """
-  check_names(config)
+  setting_checks.check_names(config)
   _check_batch_sizes(config, mesh)
   return _build(config, sizes, mesh, memory_bytes=memory_bytes)
 
