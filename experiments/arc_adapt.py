@@ -16,14 +16,15 @@ writes runs/adapted/evaluations/step_12500/submission.json. Another subset:
 Its network must be that of arc.py; repeat the settings of the old run if it was
 another.
 
-  arc_adapt.py      trains the rows only; the network stays as it is
-  arc_adapt.py:all  trains everything, including rows of older tasks if the data
-                    have them
+  arc_adapt.py       trains everything, including rows of older tasks if the data
+                     have them
+  arc_adapt.py:rows  trains the rows only; the network stays as it is
+  arc_adapt.py:deep  starts from a run of arc.py:deep
 
 "Test-time Adaptation of Tiny Recursive Models" (arXiv 2511.02886) reports
 6.67 % on the hidden tasks of ARC-AGI-2 after 12,500 steps, within the contest's
-time limit, and that training everything was better than the rows alone. Not yet
-run here.
+time limit, and that training the rows alone solved hardly any hidden task. Not
+yet run here.
 
 New rows start as the mean of the trained ones; with
 --config.data.new_rows=zeros they start at zero, like all rows of a new
@@ -32,7 +33,7 @@ read the identifiers.json of runs/arc. If that run is gone, use
 --config.data.identifiers=runs/adapted: the new run keeps a list of all its
 rows. A warning that training saw test answers considers both runs.
 
-`arc_adapt.py:smoke` (and `arc_adapt.py:all,smoke`) takes a few steps on
+`arc_adapt.py:smoke` (and `arc_adapt.py:rows,smoke`) takes a few steps on
 generated tasks, two of which are new to a run of `arc.py:smoke`:
 
   python -m trm_jax.main --config=experiments/arc.py:smoke --workdir=runs/smoke
@@ -47,14 +48,14 @@ from experiments import arc, arguments
 
 def get_config(text: str = "") -> ml_collections.ConfigDict:
   """Returns the config of the variants named in `text`."""
-  words = arguments.parse(text, ("all", "smoke"))
-  config = arc.get_config("smoke" if "smoke" in words else "")
+  words = arguments.parse(text, ("rows", "deep", "smoke"))
+  config = arc.get_config(",".join(sorted(words - {"rows"})))
   config.name = "_".join(["arc_adapt", *sorted(words)])
 
   # The rows are those of the old run unless another list is named.
   config.data.identifiers = config.checkpoint.get_oneway_ref("init_from")
   config.data.new_rows = "mean"
-  config.train.freeze_network = "all" not in words
+  config.train.freeze_network = "rows" in words
   if "smoke" in words:
     config.data.num_test = 5
     return config

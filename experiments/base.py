@@ -25,7 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
   # SwiGLU's inner width is rounded up to a multiple of this.
   config.model.mlp_multiple = 256
   # SwiGLU's gate. 'silu': silu(gate) * up; 'normed': sigmoid(gate) *
-  # norm(gate * up), whose scale stays bounded when Muon trains the matrices.
+  # norm(gate * up), whose scale stays bounded when Muon trains the matrices;
+  # 'conv' (attention only): silu(conv(silu(gate) * up)), a convolution over each
+  # token and the one before it.
   config.model.mlp_gate = "silu"
   # How tokens are mixed: 'attention', or an 'mlp' over the sequence.
   config.model.token_mixing = "mlp"
@@ -159,6 +161,15 @@ def get_config() -> ml_collections.ConfigDict:
   # True: at the first step, slot i counts as if it had i mod 16 supervision
   # steps behind it, so that not all slots take new puzzles at the same time.
   config.train.stagger_slots = False
+  # True: n and T grow to those of the model at 30 % and 60 % of training
+  # (CGAR).
+  config.train.depth_curriculum = False
+  # Weight of a puzzle's loss relative to the supervision step before (CGAR:
+  # 0.7), of mean 1 over max_supervision_steps; 1: all alike.
+  config.train.step_loss_decay = 1.0
+  # K > 1: each puzzle has K chains, from random z; in each step only the one of
+  # the lowest answer loss is trained, and its y is given to the others (SiC).
+  config.train.num_starts = 1
   config.train.freeze_network = False  # True: only the puzzle table is trained
 
   config.eval = ml_collections.ConfigDict()
@@ -166,7 +177,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.batch_size = 768  # puzzles at a time, over all devices and hosts
   # 'fixed': all puzzles take all steps; 'adaptive': a puzzle whose answer the
   # network is confident of makes room for the next one; 'rollouts': several
-  # attempts from noisy latents, of which one is selected.
+  # attempts at each puzzle, of which one is selected. The first is 'fixed'.
   config.eval.solver = "fixed"
   # Per puzzle; 'adaptive': the maximum.
   config.eval.supervision_steps = 16
@@ -174,10 +185,17 @@ def get_config() -> ml_collections.ConfigDict:
   # logit alone, also with train.halt_rule 'halt_over_continue'.
   config.eval.halt_threshold = 0.5
   config.eval.rollouts = 8  # 'rollouts': attempts per puzzle, K
-  # 'rollouts': standard deviation of the noise added to the latents before each
-  # step.
-  config.eval.noise = 0.5
-  # 'rollouts': 'confidence', or 'vote' (the most frequent answer).
+  # How attempts differ: 'noise' on z before each step, random 'starts' of y and
+  # z, or 'symmetries' of the puzzle (not of ARC's).
+  config.eval.rollout_variation = "noise"
+  config.eval.noise = 0.3  # standard deviation of the 'noise'
+  # 'never': all attempts take all steps; 'attempt': each halts at
+  # halt_threshold; 'puzzle': the first to do so also ends all others at the
+  # same puzzle.
+  config.eval.rollout_halting = "never"
+  # 'confidence', 'first' (to halt), 'residual' (whose answer changed least in
+  # the last three steps), 'vote' (the most frequent answer), or 'rules' (an
+  # answer that is valid by the rules of the game; then by confidence).
   config.eval.rollout_selection = "confidence"
   # Evaluate only the first N tasks; 0: all. Without variants, a task is one
   # puzzle.

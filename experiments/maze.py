@@ -40,6 +40,8 @@ def get_config(text: str = "") -> ml_collections.ConfigDict:
   config.model.token_mixing = "attention"
   config.model.position_encoding = "rope"
   config.model.latent_updates = 4
+  config.eval.noise = 1.0  # of solver=rollouts: PTRM's for mazes, with a vote
+  config.eval.rollout_selection = "vote"
   if "smoke" in words:
     smoke.shrink(config)
     config.data.task = "generated_maze"

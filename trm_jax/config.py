@@ -4,7 +4,7 @@ Experiments are ConfigDicts with the groups below; experiments/base.py documents
 every setting, its default and its unit. No other module sees a ConfigDict: a
 misspelled, missing or impossible setting is rejected here, by name. Names of
 variants that `core` defines (e.g. `model.token_mixing`) are checked by
-`runtime.program`, where the registries are known.
+`runtime.setting_checks`, where the registries are known.
 """
 
 import dataclasses
@@ -218,17 +218,20 @@ class TrainConfig:
   halt_loss_weight: float
   gradient_accumulation_steps: int
   stagger_slots: bool
+  depth_curriculum: bool
+  step_loss_decay: float
+  num_starts: int
   freeze_network: bool
   time_limit_minutes: float
 
   def __post_init__(self):
     one_of("train.halt_rule", self.halt_rule, ("halt", "halt_over_continue"))
-    for name in ("batch_size", "gradient_accumulation_steps"):
+    for name in ("batch_size", "gradient_accumulation_steps", "num_starts"):
       at_least(f"train.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
+    positive("train.step_loss_decay", self.step_loss_decay)
     decay("train.label_smoothing", self.label_smoothing)
-    at_least("train.halt_loss_weight", self.halt_loss_weight, 0)
     between("train.exploration_prob", self.exploration_prob, 0, 1)
-    for name in ("num_steps", "time_limit_minutes"):
+    for name in ("num_steps", "time_limit_minutes", "halt_loss_weight"):
       at_least(f"train.{name}", getattr(self, name), 0)
     at_least("train.max_supervision_steps", self.max_supervision_steps, 1)
 
@@ -243,7 +246,9 @@ class EvalConfig:
   supervision_steps: int
   halt_threshold: float
   rollouts: int
+  rollout_variation: str
   noise: float
+  rollout_halting: str
   rollout_selection: str
   max_tasks: int
   max_augmentations: int
@@ -251,9 +256,6 @@ class EvalConfig:
 
   def __post_init__(self):
     one_of("eval.solver", self.solver, SOLVERS)
-    one_of(
-      "eval.rollout_selection", self.rollout_selection, ("confidence", "vote")
-    )
     for name in ("batch_size", "supervision_steps", "rollouts"):
       at_least(f"eval.{name}", getattr(self, name), 1, most=_LARGEST_BATCH)
     for name in ("every_steps", "max_tasks", "max_augmentations", "noise"):

@@ -13,7 +13,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import train_state, types
 from trm_jax.interop import torch_names
-from trm_jax.runtime import mesh, program
+from trm_jax.runtime import mesh, program, setting_checks
 
 SIDE, SYMBOLS = 4, (2, 3, 4, 5)
 VARIANTS = ("mean", "attention")
@@ -141,7 +141,7 @@ def test_impossible_settings_are_one_line(settings, message):
   config = sudoku_equivariant.get_config("smoke")
   config.model.update(settings)
   with pytest.raises(errors.UserError, match=message):
-    program.check_names(config_lib.from_config_dict(config))
+    setting_checks.check_names(config_lib.from_config_dict(config))
 
 
 def test_the_official_code_has_no_such_network():

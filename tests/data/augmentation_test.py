@@ -1,14 +1,17 @@
 """Symmetries of grids."""
 
+import dataclasses
 import itertools
 import pickle
 
 import numpy as np
 import pytest
+import tiny
 
 from trm_jax import errors
-from trm_jax.data import augmentation, loader, puzzle_set
+from trm_jax.data import augmentation, loader, puzzle_set, tasks
 from trm_jax.data import rng as rng_lib
+from trm_jax.data.sudoku import rules as sudoku_rules
 
 VOCAB = 7
 RELABEL = (2, 3, 5, 6)
@@ -241,3 +244,86 @@ def test_loader_takes_it():
 def test_impossible_tokens_are_refused(relabel, text):
   with pytest.raises(errors.UserError, match=text):
     _augmentation(relabel=relabel)
+
+
+# --- symmetries of attempts --------------------------------------------------
+
+
+def _attempt_tables(task, count=5, **settings):
+  data = tiny.config_dict().data
+  data.task = task
+  data.update(settings)
+  frozen = dataclasses.replace(tiny.config().data, **data)
+  look = tasks.look(frozen, ("?", *"abcd"), 12)
+  return look, tasks.attempt_tables(frozen, look, count)
+
+
+@pytest.mark.parametrize(
+  ("task", "settings"),
+  [
+    ("generated_sudoku", {"box_rows": 2, "box_cols": 3}),
+    ("generated_sudoku", {}),
+    ("generated_maze", {"grid_rows": 5, "grid_cols": 5}),
+    ("generated_maze", {"grid_rows": 5, "grid_cols": 7}),
+    ("grid", {"grid_rows": 3, "relabel": "bd", "dihedral": True}),
+  ],
+)
+def test_attempts_have_symmetries_and_the_first_is_the_identity(task, settings):
+  look, (cells, tokens) = _attempt_tables(task, **settings)
+  length, vocab = look.rows * look.cols, len(look.symbols)
+  assert cells.shape == (5, length)
+  assert tokens.shape == (5, vocab)
+  assert cells[0].tolist() == list(range(length))
+  assert tokens[0].tolist() == list(range(vocab))
+  assert (np.sort(cells) == np.arange(length)).all()
+  assert (np.sort(tokens) == np.arange(vocab)).all()
+  both = [
+    (*a, *b) for a, b in zip(cells.tolist(), tokens.tolist(), strict=True)
+  ]
+  assert len(set(both)) > 2
+  again = _attempt_tables(task, 3, **settings)[1]
+  np.testing.assert_array_equal(again[0], cells[:3])
+
+
+def test_a_solution_stays_one_under_every_symmetry():
+  _, (cells, tokens) = _attempt_tables(
+    "generated_sudoku", 20, box_rows=2, box_cols=2
+  )
+  solution = np.array([2, 3, 4, 5, 4, 5, 2, 3, 3, 2, 5, 4, 5, 4, 3, 2])
+  moved = np.take_along_axis(tokens, solution[cells].astype(np.int64), axis=1)
+  assert sudoku_rules.is_valid_solution(moved, box_rows=2, box_cols=2).all()
+
+
+def test_the_tables_are_the_symmetries_of_training():
+  augmentations = [
+    task_type.symmetries(data, tasks.look(data))
+    for task_type, data in (
+      (tasks.TASKS["generated_sudoku"], tiny.config().data),
+      (
+        tasks.TASKS["generated_maze"],
+        dataclasses.replace(
+          tiny.config().data, task="generated_maze", grid_rows=6, grid_cols=6
+        ),
+      ),
+    )
+  ]
+  for symmetries, length, vocab in zip(
+    augmentations, (16, 36), (6, 6), strict=True
+  ):
+    keys = rng_lib.key(np.arange(7))
+    grids = np.random.default_rng(0).integers(0, vocab, (7, length))
+    grids = grids.astype(np.uint8)
+    cells, tokens = symmetries.tables(keys)
+    moved = np.take_along_axis(grids, cells, axis=1)
+    np.testing.assert_array_equal(
+      np.take_along_axis(tokens, moved, axis=1), symmetries.mover(keys)(grids)
+    )
+
+
+@pytest.mark.parametrize(
+  ("task", "words"),
+  [("grid", "declare them by"), ("generated_arc", "has none")],
+)
+def test_puzzles_without_symmetries_are_refused(task, words):
+  with pytest.raises(errors.UserError, match=words):
+    _attempt_tables(task)

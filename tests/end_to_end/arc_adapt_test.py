@@ -242,6 +242,7 @@ def _adapted(tmp_path_factory, files, old):
   config = _config(
     files,
     old,
+    "rows",
     optimizer={"warmup_steps": 0, "puzzle_learning_rate": 0.1},
     train={"num_steps": NUM_STEPS, "max_supervision_steps": 1},
   )
@@ -326,7 +327,7 @@ def test_going_on_needs_no_old_run(adapted, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_everything_is_learned(tmp_path, files, old):
-  config = _config(files, old, "all", train={"num_steps": 1})
+  config = _config(files, old, train={"num_steps": 1})
   train.train(config, str(tmp_path))
   before, after = _old_state(old), _state(config, tmp_path, 1)
   changed = jax.tree.map(
@@ -421,7 +422,12 @@ def test_the_network_is_that_of_arc():
     for module in (arc, arc_adapt)
   )
   assert new.model == old.model
-  assert new.train.freeze_network
+  assert not new.train.freeze_network
+  rows = config_lib.from_config_dict(arc_adapt.get_config("rows,deep"))
+  assert rows.train.freeze_network
+  assert rows.model.latent_updates == 6
+  deep = config_lib.from_config_dict(arc.get_config("deep"))
+  assert rows.model == deep.model
 
 
 def test_a_misspelt_run_is_one_line(tmp_path):

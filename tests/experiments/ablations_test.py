@@ -18,7 +18,7 @@ from experiments import ablations, arc, hrm, maze, sudoku
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import tasks
-from trm_jax.runtime import flops, program
+from trm_jax.runtime import flops, program, setting_checks
 from trm_jax.runtime import mesh as mesh_lib
 
 TRM, ATTENTION, HRM = 5_028_866, 6_828_034, 27_275_266
@@ -242,7 +242,7 @@ def test_an_unknown_recurrence_is_named_with_the_known_ones():
     _config("trm"), {"model.recursion_type": "three_latents"}
   )
   with pytest.raises(errors.UserError, match="choose one of two_latents, "):
-    program.check_names(config)
+    setting_checks.check_names(config)
 
 
 def test_a_second_network_without_work_is_refused():
@@ -250,7 +250,7 @@ def test_a_second_network_without_work_is_refused():
     _config("direct"), {"model.separate_networks": True}
   )
   with pytest.raises(errors.UserError, match="no use for a second network"):
-    program.check_names(config)
+    setting_checks.check_names(config)
 
 
 # --- training ---------------------------------------------------------------

@@ -13,8 +13,9 @@ import tiny
 
 import trm_jax
 from trm_jax import errors
-from trm_jax.core import rollouts, types
+from trm_jax.core import types
 from trm_jax.data import puzzle_set
+from trm_jax.data import task as task_lib
 from trm_jax.data.sudoku import generator as sudoku_generator
 from trm_jax.inference import solver
 from trm_jax.runtime import restore
@@ -101,19 +102,42 @@ def test_the_solver_of_rollouts_takes_the_surest_attempt(workdir):
   )
 
 
-def test_attempts_at_few_puzzles_are_made_at_once(workdir, monkeypatch):
-  at_once = []
-  solve_rollouts = rollouts.solve_rollouts
-
-  def spy(*args, **kwargs):
-    at_once.append(kwargs["at_a_time"])
-    return solve_rollouts(*args, **kwargs)
-
-  monkeypatch.setattr(rollouts, "solve_rollouts", spy)
+def test_attempts_at_few_puzzles_are_made_at_once(workdir):
   loaded = _load(workdir, solver="rollouts", rollouts=5, batch_size=32)
   for count in (1, 11, 2):  # on eight devices
-    loaded.solve_tokens(_inputs(30)[:count])
-  assert at_once == [4, 2]  # compiled once for each size
+    found = loaded.solve_tokens(_inputs(30)[:count])
+    assert found.steps.tolist() == [4] * count
+
+
+def test_the_rules_choose_among_attempts(workdir):
+  loaded = _load(
+    workdir,
+    solver="rollouts",
+    rollouts=5,
+    rollout_variation="symmetries",
+    rollout_selection="rules",
+  )
+  (result,) = loaded.batch_results(_puzzles(_inputs()[:8]))
+  answers = np.asarray(result.last.attempts["answers"])
+  logits = np.asarray(result.last.attempts["halt_logits"])
+  judged = dataclasses.replace(
+    loaded,
+    rules=task_lib.Rules(lambda x, y: np.ones(len(x), bool), "grid"),
+  )
+  found = judged.solve_tokens(_inputs()[:8])
+  np.testing.assert_array_equal(
+    found.answers, answers[logits.argmax(0), np.arange(8)]
+  )
+  only_attempt_3 = iter([False] * 3 + [True] + [False])
+  judged = dataclasses.replace(
+    loaded,
+    rules=task_lib.Rules(
+      lambda x, y: np.full(len(x), next(only_attempt_3)), "grid"
+    ),
+  )
+  found = judged.solve_tokens(_inputs()[:8])
+  np.testing.assert_array_equal(found.answers, answers[3])
+  np.testing.assert_allclose(found.halt_logits, logits[3])
 
 
 def test_settings_from_python(workdir):

@@ -70,10 +70,10 @@ def export_once(monkeypatch, programs):
   """Each solver's program, for tests of how files are written."""
   export_program = stablehlo.export_program
 
-  def export_cached(model, weights, config):
+  def export_cached(model, weights, config, symmetries):
     solver = config.eval.solver
     if solver not in programs:
-      programs[solver] = export_program(model, weights, config)
+      programs[solver] = export_program(model, weights, config, symmetries)
     return programs[solver]
 
   monkeypatch.setattr(stablehlo, "export_program", export_cached)

@@ -42,7 +42,11 @@ def golden_dir() -> pathlib.Path:
 
 @functools.cache
 def load(name: str) -> dict[str, np.ndarray]:
-  with np.load(golden_dir() / f"{name}.npz") as arrays:
+  """A case; one that the folder lacks is read from the project's own."""
+  path = golden_dir() / f"{name}.npz"
+  if not path.exists():
+    path = pathlib.Path(__file__).parent.parent / "golden" / path.name
+  with np.load(path) as arrays:
     return {key: arrays[key] for key in arrays.files}
 
 

@@ -8,7 +8,7 @@ from trm_jax import errors
 from trm_jax.core import train_step
 from trm_jax.core.kernels import swiglu
 from trm_jax.data import tasks
-from trm_jax.runtime import flops, mesh, program
+from trm_jax.runtime import flops, mesh, program, setting_checks
 
 SIZES = program.DataSpec(vocab_size=6, seq_len=16, num_puzzle_ids=1)
 
@@ -49,7 +49,7 @@ def test_flops_of_an_unknown_variant_are_not_guessed():
 def test_a_new_gate_needs_one_entry(monkeypatch):
   gates = dict(swiglu.GATES) | {"product": lambda gate, up, **_: gate * up}
   monkeypatch.setattr(swiglu, "GATES", gates)
-  monkeypatch.setitem(program._NAMED, "model.mlp_gate", gates)
+  monkeypatch.setitem(setting_checks._NAMED, "model.mlp_gate", gates)
   config = config_lib.changed(tiny.config(), {"model.mlp_gate": "product"})
   built = program.build(config, SIZES, mesh.make_mesh(1))
   assert built.model.network_config.mlp_gate == "product"

@@ -13,7 +13,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.runtime import metric_writer, program
+from trm_jax.runtime import metric_writer, setting_checks
 from trm_jax.visualization import plots
 
 
@@ -217,4 +217,4 @@ def test_a_missing_package_is_one_line(name, tmp_path, monkeypatch):
 def test_an_unknown_tracker_is_one_line():
   config = config_lib.changed(tiny.config(), {"log.trackers": ("excel",)})
   with pytest.raises(errors.UserError, match="one of tensorboard, wandb, mlf"):
-    program.check_names(config)
+    setting_checks.check_names(config)

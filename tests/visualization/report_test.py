@@ -18,7 +18,7 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import tasks as arc_tasks
-from trm_jax.evaluation import evaluate, voting
+from trm_jax.evaluation import attempts, evaluate, voting
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import preemption, program
 from trm_jax.visualization import (
@@ -263,6 +263,30 @@ def test_the_page_names_the_solver(solver, axis, words, chart):
   assert ("attempt without noise" in page.text) == (solver == "rollouts")
   warning = page.text.index("WARNING: trained on the test set")
   assert warning < page.text.index("Halt accuracy")
+
+
+def test_rollouts_have_a_table_and_a_chart_of_attempts():
+  table = attempts.AttemptTable(
+    steps=(2, 4),
+    attempts=(1, 2, 3),
+    num_puzzles=8,
+    chosen=np.array([[1, 2, 3], [2, 4, 6]]),
+    any_=np.array([[1, 3, 5], [2, 5, 8]]),
+    calls=np.array([[20, 40, 60], [40, 80, 1234]]),
+    choice="residual",
+  )
+  evaluation = _evaluation(axis="rollouts", entries=3)
+  page = _render(_config(), dataclasses.replace(evaluation, attempts=table))
+  assert "Attempts" in page.titles
+  assert "8 puzzles by supervision steps and attempts, chosen by residual" in (
+    page.text
+  )
+  low, high = attempts.wilson_interval(6, 8)
+  for text in ("75.00%", f"{low:.2%} to {high:.2%}", "1,234", "100.00%"):
+    assert text in page.text
+  charts = [alt for alt in page.alts() if "number of attempts" in alt]
+  assert len(charts) == 1
+  assert "Attempts" not in _render(_config(), evaluation).titles
 
 
 # --- votes -------------------------------------------------------------------

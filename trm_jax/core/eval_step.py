@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from . import losses, metrics, parallel, solve, solve_batch, types
+from . import (
+  losses,
+  metrics,
+  parallel,
+  solve,
+  solve_batch,
+  types,
+  variations,
+)
 from . import model as model_lib
 
 
@@ -23,6 +31,8 @@ class Answers:
     halt_logits: [B] float32.
     steps: [B] int32, supervision steps taken.
     rows: [B] bool, False for padding.
+    attempts: with rollouts, the results of all attempts, [K, B, ...]:
+      {"answers": uint8, "halt_logits": float32, "steps": int32}; else None.
   """
 
   questions: jax.Array
@@ -31,6 +41,7 @@ class Answers:
   halt_logits: jax.Array
   steps: jax.Array
   rows: jax.Array
+  attempts: dict[str, jax.Array] | None = None
 
 
 @flax.struct.dataclass
@@ -38,7 +49,8 @@ class BatchResult:
   """Result of a batch; `solve_batch` defines the axis K.
 
   Attributes:
-    sums: metric sums, [K] each; empty without losses.
+    sums: metric sums, [K] each; empty without losses. With rollouts also those
+      of `ROLLOUT_SUMS`, [R, K] each.
     answers: [K, B, L] int32 tokens.
     halt_logits: [K, B] float32.
     last: the final answers.
@@ -49,6 +61,10 @@ class BatchResult:
   halt_logits: jax.Array
   last: Answers
 
+
+# Sums of `solve_batch.RolloutTable` over rows with labels: right answers
+# chosen, puzzles with any right answer, and supervision steps.
+ROLLOUT_SUMS = ("rollouts_chosen", "rollouts_any", "rollouts_steps")
 
 _FIXED = solve_batch.SolverConfig()
 
@@ -62,6 +78,8 @@ def make_evaluate_batch(
   answer_loss: str | None,
   halt_loss_weight: float = 0.5,
   solver: solve_batch.SolverConfig = _FIXED,
+  symmetries: variations.Symmetries | None = None,
+  report_steps: tuple[int, ...] = (),
   mesh: Mesh | None = None,
 ) -> EvaluateBatch:
   """Returns a pure function that solves a batch and scores it.
@@ -76,6 +94,8 @@ def make_evaluate_batch(
       no metrics, for puzzles without labels.
     halt_loss_weight: as for `losses.supervision_loss`.
     solver: how puzzles are solved.
+    symmetries: as for `solve_batch.solve_batch`, and
+    report_steps: likewise.
     mesh: as for `puzzle_embedding.lookup`.
   """
 
@@ -96,7 +116,7 @@ def make_evaluate_batch(
     return {"values": values, **seen}
 
   def evaluate_batch(weights, batch, rows):
-    seen, steps = solve_batch.solve_batch(
+    solved = solve_batch.solve_batch(
       model,
       weights,
       batch,
@@ -104,8 +124,11 @@ def make_evaluate_batch(
       supervision_steps=supervision_steps,
       solver=solver,
       observe=observe,
+      symmetries=symmetries,
+      report_steps=report_steps,
       mesh=mesh,
     )
+    seen, steps = solved.seen, solved.steps
 
     def sum_rows(values, steps):
       return metrics.sum_rows(
@@ -119,11 +142,24 @@ def make_evaluate_batch(
       halt_logits=seen["halt_logits"][-1],
       steps=steps[-1],
       rows=rows,
+      attempts=None
+      if solved.attempts is None
+      else {
+        "answers": solved.attempts["answers"].astype(jnp.uint8),
+        "halt_logits": solved.attempts["halt_logits"],
+        "steps": solved.attempts["steps"],
+      },
     )
+    sums = {}
+    if "values" in seen:
+      sums = jax.vmap(sum_rows)(seen["values"], steps)
+    if solved.table is not None:
+      known = jnp.any(batch.labels != types.IGNORED_LABEL, axis=-1) & rows
+      leaves = solved.table.chosen, solved.table.any_, solved.table.steps
+      for name, leaf in zip(ROLLOUT_SUMS, leaves, strict=True):
+        sums[name] = jnp.sum(jnp.where(known[None, None], leaf, 0.0), axis=-1)
     return BatchResult(
-      sums=jax.vmap(sum_rows)(seen["values"], steps)
-      if "values" in seen
-      else {},
+      sums=sums,
       answers=seen["answers"],
       halt_logits=seen["halt_logits"],
       last=last,

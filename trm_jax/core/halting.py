@@ -1,10 +1,16 @@
 """Halting and refilling of slots (paper, sections 2.5, 4.6)."""
 
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from . import types
+
+# A normal law cut at two deviations: the largest uniform draw, the deviation.
+_LARGEST_UNIFORM = math.erf(2.0**0.5)
+_CUT_DEVIATION = 0.87962566103423978
 
 
 @flax.struct.dataclass
@@ -14,10 +20,13 @@ class ExplorationDraws:
   Attributes:
     uniform: [B] float32 in [0, 1); a slot explores below exploration_prob.
     min_steps: [B] int32 in 2..max_supervision_steps.
+    starts: [B, K, S, D] float32, z that new puzzles start with, with several
+      starts; else None.
   """
 
   uniform: jax.Array
   min_steps: jax.Array
+  starts: jax.Array | None = None
 
 
 def draw_exploration(
@@ -55,8 +64,31 @@ def initial_latents(
   return jax.tree.map(spread, constants)
 
 
+def start_of_uniform(uniform: jax.Array) -> jax.Array:
+  """Maps uniform draws to the law of the initial latents.
+
+  Args:
+    uniform: float32 in (-erf(sqrt 2), erf(sqrt 2)).
+
+  Returns:
+    Draws of a truncated normal law of standard deviation 1, cut at 2.27.
+  """
+  return 2.0**0.5 * jax.scipy.special.erfinv(uniform) / _CUT_DEVIATION
+
+
+def draw_start(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Draws random latents, float32, each feature independently."""
+  edge = _LARGEST_UNIFORM
+  return start_of_uniform(
+    jax.random.uniform(key, shape, minval=-edge, maxval=edge)
+  )
+
+
 def refill(
-  carry: types.Carry, batch: types.Batch, constants: types.Latents
+  carry: types.Carry,
+  batch: types.Batch,
+  constants: types.Latents,
+  starts: jax.Array | None = None,
 ) -> types.Carry:
   """Gives each halted slot the new batch's row and the initial latents.
 
@@ -66,6 +98,7 @@ def refill(
     carry: of the previous supervision step.
     batch: one new puzzle per slot.
     constants: initial y and z, [D] each (z as the recurrence has it).
+    starts: as of `ExplorationDraws`.
 
   Returns:
     The carry with no slot halted.
@@ -79,11 +112,16 @@ def refill(
   fresh = initial_latents(
     constants, batch_size, total_len, carry.latents.y.dtype
   )
+  alive = carry.alive
+  if alive is not None and starts is not None:
+    fresh = types.Latents(y=fresh.y, z=starts.astype(fresh.y.dtype))
+    alive |= free[:, None]
   return types.Carry(
     latents=jax.tree.map(choose, fresh, carry.latents),
     batch=jax.tree.map(choose, batch, carry.batch),
     steps=jnp.where(free, 0, carry.steps),
     halted=jnp.zeros_like(free),
+    alive=alive,
   )
 
 
@@ -111,6 +149,7 @@ def stagger(
     batch=carry.batch,
     steps=carry.steps + ages,
     halted=carry.halted,
+    alive=carry.alive,
   )
 
 

@@ -176,7 +176,9 @@ class SwiGLU(nn.Module):
     if self.gated_product is not None:
       (h,) = made
     else:
-      h = gate(*made, epsilon=self.rms_norm_eps, axis=self.axis)
+      h = gate(
+        *made, epsilon=self.rms_norm_eps, axis=self.axis, param=self.param
+      )
     (y,) = dense(size, multiple=self.multiple_of_rows, name="down")(h)
     return y
 

@@ -111,6 +111,30 @@ def sequence_is_correct(
   return correct, jnp.all(correct | ~known, axis=-1)
 
 
+def answer_losses(
+  output: types.Output,
+  labels: jax.Array,
+  *,
+  answer_loss: str,
+  label_smoothing: float,
+  num_labels: jax.Array | None = None,
+) -> jax.Array:
+  """Computes the mean answer loss over the labels of each row, [B].
+
+  Args:
+    output: of the model.
+    labels: [B, L] int32 or IGNORED_LABEL.
+    answer_loss: name in `ANSWER_LOSSES`.
+    label_smoothing: of the labels.
+    num_labels: [B] int, if already counted.
+  """
+  if num_labels is None:
+    num_labels = jnp.sum(labels != types.IGNORED_LABEL, axis=-1)
+  loss = registry.get(ANSWER_LOSSES, answer_loss, kind="answer_loss")
+  per_token = loss(output.logits, labels, label_smoothing=label_smoothing)
+  return jnp.sum(per_token, axis=-1) / jnp.maximum(num_labels, 1)
+
+
 def supervision_loss(
   output: types.Output,
   labels: jax.Array,
@@ -140,11 +164,14 @@ def supervision_loss(
   chex.assert_equal_shape([output.logits[..., 0], labels])
   num_labels = jnp.sum(labels != types.IGNORED_LABEL, axis=-1)
 
-  loss = registry.get(ANSWER_LOSSES, answer_loss, kind="answer_loss")
-
   def mean_loss(smoothing):
-    per_token = loss(output.logits, labels, label_smoothing=smoothing)
-    return jnp.sum(per_token, axis=-1) / jnp.maximum(num_labels, 1)
+    return answer_losses(
+      output,
+      labels,
+      answer_loss=answer_loss,
+      label_smoothing=smoothing,
+      num_labels=num_labels,
+    )
 
   answer = mean_loss(0.0)
   _, exact = sequence_is_correct(output.logits, labels)

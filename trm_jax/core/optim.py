@@ -19,6 +19,8 @@ from . import registry
 # recursive network. Every parameter must be covered.
 PARAMETER_LABELS = (
   (r"(answer_)?network/layers_\d+/\w+/\w+/kernel", "matrix"),
+  # No matrices; trained as the heads are.
+  (r"(answer_)?network/layers_\d+/\w+/conv_(kernel|bias)", "head"),
   (r"(token|position)_embedding/embedding", "embedding"),
   (r"(answer|halt)_head/(kernel|bias)", "head"),
 )

@@ -1,6 +1,11 @@
-"""Rollouts (PTRM, arXiv 2605.19943): noisy attempts, of which one is chosen."""
+"""Rollouts: several attempts at each puzzle, of which one is chosen.
 
-from collections.abc import Callable, Mapping
+`variations` has the ways in which attempts differ, `choices` those in which one
+of them is chosen.
+"""
+
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -9,142 +14,374 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from . import (
+  choices,
+  halting,
+  parallel,
+  puzzle_embedding,
+  solve,
+  types,
+  variations,
+)
 from . import model as model_lib
-from . import registry, solve, types
+
+HALTING = ("never", "attempt", "puzzle")  # see `solve_rollouts`
 
 _ODD = np.uint32(2654435761)  # of Knuth's multiplicative hashing
+
+
+@flax.struct.dataclass
+class Attempts:
+  """K attempts at N puzzles.
+
+  Attributes:
+    found: what was observed at the end of each attempt, [K, N, ...].
+    tracked: some of it after each of R numbers of steps, [R, K, N, ...]; an
+      attempt that has ended keeps its last value.
+    residual: [R, K, N] float32, mean change of the answer's logits over the
+      last steps (L2 norm over tokens, mean over cells); infinite after one
+      step.
+    steps: [K, N] int32, supervision steps taken.
+    halted_after: [K, N] int32, the step at which the confidence reached the
+      threshold; `choices.NEVER` if it did not.
+  """
+
+  found: Any
+  tracked: Any
+  residual: jax.Array
+  steps: jax.Array
+  halted_after: jax.Array
 
 
 def solve_rollouts(
   model: model_lib.TinyRecursiveModel,
   weights: types.Weights,
-  inputs: jax.Array,
-  puzzle_ids: jax.Array,
+  batch: types.Batch,
+  rows: jax.Array,
   *,
   rollouts: int,
-  noise: float,
+  variation: variations.Variation,
   seed: int,
   supervision_steps: int,
-  at_a_time: int = 1,
+  slots: int,
+  halt: str = "never",
+  halt_threshold: float = 0.5,
+  first_only: bool = False,
+  report_steps: tuple[int, ...] = (),
+  tracked: tuple[str, ...] = (),
   mesh: Mesh | None = None,
-  observe: Callable[[types.Output], Any],
-) -> Any:
-  """Attempts each puzzle several times from noisy latents.
+  observe: Callable[[types.Output, types.Batch], dict[str, Any]],
+) -> Attempts:
+  """Attempts each puzzle several times.
+
+  As with adaptive halting, attempts are in slots, and one that ends makes room
+  for the next. The first attempts at all puzzles come first.
 
   Args:
     model: the module.
     weights: of the module.
-    inputs: [B, L] int32 questions.
-    puzzle_ids: [B] int32, rows of the puzzle table.
+    batch: N puzzles.
+    rows: [N] bool, False for padding, which is skipped.
     rollouts: attempts at each puzzle, K.
-    noise: standard deviation; with 0 all attempts are the same.
-    seed: of the noise.
-    supervision_steps: of each attempt.
-    at_a_time: attempts at all puzzles made in parallel, for few puzzles.
-    mesh: as for `puzzle_embedding.lookup`.
-    observe: called with the model's last output of an attempt, [B, ...].
+    variation: how they differ.
+    seed: of the random draws.
+    supervision_steps: of each attempt, at most.
+    slots: attempts in progress at a time, over all devices.
+    halt: when attempts end earlier: 'never'; 'attempt', when the confidence
+      reaches the threshold; 'puzzle', which also ends all other attempts at the
+      puzzle (which of them had begun depends on the slots).
+    halt_threshold: confidence in (0, 1).
+    first_only: whether only the first attempt to halt counts: with 'attempt',
+      others then end when an earlier one has halted in no more steps.
+    report_steps: numbers of steps, ascending, after which to track; the last
+      is always `supervision_steps`.
+    tracked: names of what is tracked, if it is observed.
+    mesh: as for `puzzle_embedding.lookup`; N and slots divide over it.
+    observe: called after each step with the model's output and the puzzles in
+      the slots; returns a dict of arrays with a leading axis of slots, with
+      the tokens `answers`, [s, L].
 
   Returns:
-    What `observe` returned, stacked on a new leading axis of size K.
+    The attempts; zeros for padding.
+
+  Raises:
+    ValueError: `halt` is none of `HALTING`.
   """
-  at_a_time = min(at_a_time, rollouts)
-  questions, ids = (
-    jnp.repeat(rows, at_a_time, axis=0) for rows in (inputs, puzzle_ids)
+  if halt not in HALTING:
+    raise ValueError(f"unknown halt {halt!r}; choose one of {HALTING}")
+  by_row, copies = parallel.ROWS, parallel.COPIES
+  queue = _Queue(
+    model=model,
+    rollouts=rollouts,
+    variation=variation,
+    seed=seed,
+    max_steps=supervision_steps,
+    slots=slots if mesh is None else slots // mesh.size,
+    halt=halt,
+    halt_logit=solve.logit(halt_threshold),
+    first_only=first_only,
+    report_steps=(
+      *(n for n in report_steps if n < supervision_steps),
+      supervision_steps,
+    ),
+    tracked=tracked,
+    observe=observe,
   )
+  vectors = puzzle_embedding.lookup(
+    weights.puzzle_table, batch.puzzle_ids, mesh=mesh
+  )
+  attempts = parallel.on_each_device(
+    queue.run,
+    mesh,
+    in_specs=(copies, copies, by_row, by_row, by_row),
+    out_specs=by_row,
+  )(weights.params, weights.initial_latents, batch, vectors, rows)
+  # The rows came first, to be split over devices.
+  by_attempt = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), attempts)
 
-  def attempt(numbers):
-    def observe_attempts(output, _):
-      by_attempt = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, at_a_time, *leaf.shape[1:]), output
-      )
-      return jax.vmap(observe, in_axes=1)(by_attempt)
+  def by_step(leaf):
+    return jnp.moveaxis(leaf, 2, 0)
 
-    seen = solve.solve_fixed(
-      model,
-      weights,
-      questions,
-      ids,
-      supervision_steps=supervision_steps,
-      mesh=mesh,
-      perturb=latent_noise(
-        Noise(
-          scale=noise,
-          seed=seed,
-          attempts=jnp.tile(numbers, inputs.shape[0]),
-        ),
-        questions,
-        ids,
-      ),
-      observe=observe_attempts,
-    )
-    return jax.tree.map(lambda leaf: leaf[-1], seen)
-
-  groups = -(-rollouts // at_a_time)
-  numbers = jnp.arange(groups * at_a_time, dtype=jnp.int32)
-  seen = jax.lax.map(attempt, numbers.reshape(groups, at_a_time))
-  return jax.tree.map(
-    lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rollouts], seen
+  return by_attempt.replace(
+    tracked=jax.tree.map(by_step, by_attempt.tracked),
+    residual=by_step(by_attempt.residual),
   )
 
 
 @flax.struct.dataclass
-class Noise:
-  """Gaussian noise added to the latents before every supervision step.
-
-  The draws depend on the seed, the puzzle, the attempt and the step, not on the
-  batch that a puzzle is in.
+class _SlotState:
+  """The s slots of a device with t = K n attempts; t in a slot that is empty.
 
   Attributes:
-    scale: standard deviation.
-    seed: of the draws.
-    attempts: [B] int32, index of each row's attempt.
+    pending: [t] bool, attempts that have not begun.
+    item: [s] int32, attempt * n + puzzle.
+    steps: [s] int32, steps of each slot's attempt so far.
+    latents: [s, S, D].
+    logits: [s, L, V], of the step before.
+    changes: [s, w] float32, of the logits in the last steps.
+    found: [t, ...]; see `Attempts`.
+    tracked: [t, R, ...].
+    residual: [t, R].
+    steps_taken: [t] int32.
+    halted_after: [t] int32.
   """
 
-  scale: float = flax.struct.field(pytree_node=False)
-  seed: int = flax.struct.field(pytree_node=False)
-  attempts: jax.Array
+  pending: jax.Array
+  item: jax.Array
+  steps: jax.Array
+  latents: types.Latents
+  logits: jax.Array
+  changes: jax.Array
+  found: Any
+  tracked: Any
+  residual: jax.Array
+  steps_taken: jax.Array
+  halted_after: jax.Array
 
 
-def latent_noise(
-  noise: Noise, inputs: jax.Array, puzzle_ids: jax.Array
-) -> solve.Perturb | None:
-  """Returns a function that adds noise to the latents before a step.
+@dataclasses.dataclass(frozen=True)
+class _Queue:
+  """The attempts of one device; fields as the arguments of `solve_rollouts`."""
+
+  model: model_lib.TinyRecursiveModel
+  rollouts: int
+  variation: variations.Variation
+  seed: int
+  max_steps: int
+  slots: int
+  halt: str
+  halt_logit: float
+  first_only: bool
+  report_steps: tuple[int, ...]
+  tracked: tuple[str, ...]
+  observe: Callable[[types.Output, types.Batch], dict[str, Any]]
+
+  def run(
+    self,
+    params: Any,
+    constants: types.Latents,
+    batch: types.Batch,
+    vectors: jax.Array,
+    rows: jax.Array,
+  ) -> Attempts:
+    """Makes the attempts; returns them with the rows first, [n, K, ...]."""
+    count = rows.shape[0]
+    total = self.rollouts * count
+    slots = min(self.slots, total)
+    prints = _fingerprints(batch.inputs, batch.puzzle_ids)
+    fresh = halting.initial_latents(
+      constants, slots, self.model.total_len, self.model.dtype
+    )
+    report_steps = np.array(self.report_steps, np.int32)
+
+    def pick(leaf, indices):
+      return leaf.at[indices].get(mode="clip")
+
+    def draws(item):
+      keys = jax.vmap(
+        lambda puzzle, attempt: jax.random.fold_in(
+          jax.random.fold_in(jax.random.key(self.seed), puzzle), attempt
+        )
+      )(pick(prints, item % count), item // count)
+      return variations.Draws(keys, item // count)
+
+    def call(item, steps, latents):
+      streams = draws(item)
+      puzzles = jax.tree.map(lambda leaf: pick(leaf, item % count), batch)
+      symmetries = self.variation.symmetries
+      if symmetries is not None:
+        puzzles = types.Batch(
+          inputs=symmetries.apply(streams.attempts, puzzles.inputs),
+          labels=symmetries.apply(streams.attempts, puzzles.labels),
+          puzzle_ids=puzzles.puzzle_ids,
+        )
+      output = model_lib.apply(
+        self.model,
+        params,
+        puzzles.inputs,
+        pick(vectors, item % count),
+        self.variation.perturb(streams, steps, latents),
+        differentiated=False,
+      )
+      seen = self.observe(output, puzzles)
+      if symmetries is not None:
+        answers = symmetries.invert(streams.attempts, seen["answers"])
+        seen = {**seen, "answers": answers}
+      return output, seen
+
+    def step(state: _SlotState) -> _SlotState:
+      item, steps = state.item, state.steps + 1
+      output, seen = call(item, steps, state.latents)
+      active = item < total
+      logits = output.logits.astype(jnp.float32)
+      changes = choices.add_change(state.changes, logits, state.logits, steps)
+      residual = choices.residual(changes, steps)
+
+      halts = active & (output.halt_logits > self.halt_logit)
+      if self.halt == "never":
+        halts = jnp.zeros_like(active)
+      halted_after = state.halted_after.at[jnp.where(halts, item, total)].set(
+        steps, mode="drop"
+      )
+      by_attempt = halted_after.reshape(self.rollouts, count)
+      pending, ends = state.pending, halts | (steps >= self.max_steps)
+      if self.halt == "puzzle":
+        done = jnp.any(by_attempt < choices.NEVER, axis=0)
+        pending &= ~jnp.tile(done, self.rollouts)
+        ends |= pick(done, item % count)
+      elif self.first_only:
+        earlier = jax.lax.cummin(by_attempt, axis=0)[:-1]
+        never = jnp.full_like(by_attempt[:1], choices.NEVER)
+        earlier = jnp.concatenate([never, earlier]).reshape(-1)
+        ends |= steps >= pick(earlier, item)
+      ends &= active
+
+      at_end = jnp.where(ends, item, total)  # outside: dropped
+
+      def keep(all_, new):
+        return all_.at[at_end].set(new, mode="drop")
+
+      reported = (steps[:, None] == report_steps[None]) & active[:, None]
+      reported |= ends[:, None] & (steps[:, None] <= report_steps[None])
+      place = jnp.where(reported, item[:, None], total)
+      column = np.arange(len(report_steps))[None]
+
+      def track(all_, new):
+        new = jnp.broadcast_to(
+          new[:, None], (slots, len(report_steps), *new.shape[1:])
+        )
+        return all_.at[place, column].set(new, mode="drop")
+
+      pending, item = _refilled(pending, item, ends | ~active)
+      streams = draws(item)
+      begun = self.variation.start(streams, fresh)
+
+      def renewed(new, old):
+        return jnp.where(ends.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+      return _SlotState(
+        pending=pending,
+        item=item,
+        steps=jnp.where(ends, 0, steps),
+        latents=jax.tree.map(renewed, begun, output.latents),
+        logits=logits,
+        changes=renewed(jnp.zeros_like(changes), changes),
+        found=jax.tree.map(keep, state.found, seen),
+        tracked=jax.tree.map(track, state.tracked, self._tracked(seen)),
+        residual=track(state.residual, residual),
+        steps_taken=keep(state.steps_taken, steps),
+        halted_after=halted_after,
+      )
+
+    empty = jnp.full((slots,), total, jnp.int32)
+    pending, first = _refilled(
+      jnp.tile(rows, self.rollouts), empty, jnp.ones((slots,), bool)
+    )
+    output, seen = jax.eval_shape(call, first, first, fresh)
+
+    def zeros(leaf, *axes):
+      return jnp.zeros((total, *axes, *leaf.shape[1:]), leaf.dtype)
+
+    num = len(report_steps)
+    start = _SlotState(
+      pending=pending,
+      item=first,
+      steps=jnp.zeros((slots,), jnp.int32),
+      latents=self.variation.start(draws(first), fresh),
+      logits=jnp.zeros(output.logits.shape, jnp.float32),
+      changes=choices.no_changes(slots),
+      found=jax.tree.map(zeros, seen),
+      tracked=jax.tree.map(lambda leaf: zeros(leaf, num), self._tracked(seen)),
+      residual=jnp.zeros((total, num), jnp.float32),
+      steps_taken=jnp.zeros((total,), jnp.int32),
+      halted_after=jnp.full((total,), choices.NEVER, jnp.int32),
+    )
+    end = jax.lax.while_loop(
+      lambda state: jnp.any(state.item < total), step, start
+    )
+    attempts = Attempts(
+      found=end.found,
+      tracked=end.tracked,
+      residual=end.residual,
+      steps=end.steps_taken,
+      halted_after=end.halted_after,
+    )
+    return jax.tree.map(
+      lambda leaf: jnp.swapaxes(
+        leaf.reshape(self.rollouts, count, *leaf.shape[1:]), 0, 1
+      ),
+      attempts,
+    )
+
+  def _tracked(self, seen: dict[str, Any]) -> dict[str, Any]:
+    return {name: seen[name] for name in self.tracked if name in seen}
+
+
+def _refilled(
+  pending: jax.Array, item: jax.Array, free: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Gives each free slot the next pending item, or the number of items.
 
   Args:
-    noise: its scale may be 0.
-    inputs: [B, L] int32 questions.
-    puzzle_ids: [B] int32.
+    pending: [t] bool.
+    item: [s] int32, of each slot.
+    free: [s] bool.
 
   Returns:
-    A function of latents, [B, S, D] each, and of the step's number, [] int32;
-    None if the scale is 0.
+    The items still pending and the items in the slots.
   """
-  if not noise.scale:
-    return None
-  scale = noise.scale
-  keys = jax.vmap(
-    lambda puzzle, attempt: jax.random.fold_in(
-      jax.random.fold_in(jax.random.key(noise.seed), puzzle), attempt
-    )
-  )(_fingerprints(inputs, puzzle_ids), noise.attempts)
-
-  def perturb_row(key, number, y, z):
-    y_key, z_key = jax.random.split(jax.random.fold_in(key, number))
-
-    def noisy(key, row):
-      draw = scale * jax.random.normal(key, row.shape, jnp.float32)
-      return row + draw.astype(row.dtype)
-
-    return types.Latents(
-      y=noisy(y_key, y), z=None if z is None else noisy(z_key, z)
-    )
-
-  def perturb(latents, number):
-    return jax.vmap(perturb_row, in_axes=(0, None, 0, 0))(
-      keys, number, latents.y, latents.z
-    )
-
-  return perturb
+  total, slots = pending.shape[0], item.shape[0]
+  place = jnp.cumsum(pending, dtype=jnp.int32) - 1  # among those pending
+  following = jnp.full((slots,), total, jnp.int32)
+  following = following.at[jnp.where(pending, place, slots)].set(
+    jnp.arange(total, dtype=jnp.int32), mode="drop"
+  )
+  place = jnp.cumsum(free, dtype=jnp.int32) - 1  # among the free slots
+  taken = jnp.where(free, following.at[place].get(mode="clip"), total)
+  return (
+    pending.at[taken].set(False, mode="drop"),
+    jnp.where(free, taken, item),
+  )
 
 
 def _fingerprints(inputs: jax.Array, puzzle_ids: jax.Array) -> jax.Array:
@@ -155,66 +392,3 @@ def _fingerprints(inputs: jax.Array, puzzle_ids: jax.Array) -> jax.Array:
   return jnp.sum(
     numbers.astype(jnp.uint32) * factors[None], axis=1, dtype=jnp.uint32
   )
-
-
-def most_confident(answers: jax.Array, halt_logits: jax.Array) -> jax.Array:
-  """Chooses the attempt of the highest confidence.
-
-  Args:
-    answers: [K, B, L] tokens of each attempt; not used.
-    halt_logits: [K, B], of each attempt.
-
-  Returns:
-    [K, B] int32: entry k chooses among the attempts 0 to k; ties go to the
-    first.
-  """
-  del answers
-  best = jax.lax.cummax(halt_logits, axis=0)
-  number = jnp.arange(halt_logits.shape[0], dtype=jnp.int32)[:, None]
-  is_new = jnp.concatenate(
-    [jnp.ones_like(best[:1], bool), best[1:] > best[:-1]]
-  )
-  return jax.lax.cummax(jnp.where(is_new, number, 0), axis=0)
-
-
-def majority_vote(answers: jax.Array, halt_logits: jax.Array) -> jax.Array:
-  """Chooses the answer that was given most often.
-
-  Ties go to the higher mean confidence, then to the first seen, as in the votes
-  on ARC tasks.
-
-  Args:
-    answers: [K, B, L] tokens of each attempt.
-    halt_logits: [K, B].
-
-  Returns:
-    [K, B] int32: entry k is the first attempt, among 0 to k, that gave the
-    chosen answer.
-  """
-  count = answers.shape[0]
-  same = jax.lax.map(
-    lambda answer: jnp.all(answers == answer[None], axis=-1), answers
-  ).astype(jnp.float32)  # [K, K, B]: do attempts j and i agree?
-  confidence = jax.nn.sigmoid(halt_logits)
-  votes = jnp.cumsum(same, axis=0)  # of the attempts 0 to k, for i's answer
-  mean = jnp.cumsum(same * confidence[:, None], axis=0) / jnp.maximum(votes, 1)
-  seen = jnp.tril(jnp.ones((count, count), bool))[:, :, None]  # i <= k
-  votes = jnp.where(seen, votes, 0.0)
-  leads = votes == jnp.max(votes, axis=1, keepdims=True)
-  # Means may be summed in another order: nearly equal ones are a tie.
-  merit = jnp.where(leads, jnp.round(mean * 1e6), -1.0)
-  return jnp.argmax(merit, axis=1).astype(jnp.int32)
-
-
-# How to choose among attempts: (answers, halt_logits) -> [K, B].
-CHOICES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-  "confidence": most_confident,
-  "vote": majority_vote,
-}
-
-
-def choose(
-  choice: str, answers: jax.Array, halt_logits: jax.Array
-) -> jax.Array:
-  """Chooses attempts by an entry of `CHOICES`; see there."""
-  return registry.get(CHOICES, choice, kind="choice")(answers, halt_logits)

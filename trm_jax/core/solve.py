@@ -2,7 +2,7 @@
 
 `solve_fixed` runs the same number of steps for every puzzle; `solve_adaptive`
 stops a puzzle at a confidence threshold and gives its slot to the next one.
-`rollouts.py` has several noisy attempts at each puzzle.
+`rollouts.py` has several attempts at each puzzle.
 """
 
 import functools
@@ -18,9 +18,6 @@ from jax.sharding import Mesh
 from . import halting, parallel, puzzle_embedding, types
 from . import model as model_lib
 
-# (latents before a step, number of the step from 1) -> the latents to use.
-Perturb = Callable[[types.Latents, jax.Array], types.Latents]
-
 
 def solve_fixed(
   model: model_lib.TinyRecursiveModel,
@@ -30,7 +27,6 @@ def solve_fixed(
   *,
   supervision_steps: int,
   mesh: Mesh | None = None,
-  perturb: Perturb | None = None,
   observe: Callable[[types.Output, jax.Array], Any],
 ) -> Any:
   """Runs exactly `supervision_steps` steps for each puzzle.
@@ -44,7 +40,6 @@ def solve_fixed(
     puzzle_ids: [B] int32, rows of the puzzle table.
     supervision_steps: at least 1; may exceed the number used in training.
     mesh: as for `puzzle_embedding.lookup`.
-    perturb: applied to the latents before each step.
     observe: called after each step with the model's output and the number of
       steps so far, [] int32; returns what to keep.
 
@@ -60,8 +55,6 @@ def solve_fixed(
   )
 
   def step(latents, number):
-    if perturb is not None:
-      latents = perturb(latents, number)
     output = call(weights.params, inputs, vectors, latents)
     return output.latents, observe(output, number)
 
@@ -116,7 +109,7 @@ def solve_adaptive(
       _solve_queue,
       model,
       slots=slots if mesh is None else slots // mesh.size,
-      halt_logit=_logit(threshold),
+      halt_logit=logit(threshold),
       max_supervision_steps=max_supervision_steps,
       observe=observe,
     ),
@@ -236,7 +229,7 @@ def _solve_queue(
   return end.found, end.steps_taken
 
 
-def _logit(probability: float) -> float:
+def logit(probability: float) -> float:
   """Returns log(p / (1 - p)), including at 0 and 1."""
   if probability in (0.0, 1.0):
     return math.inf if probability else -math.inf

@@ -59,17 +59,31 @@ class TrainState:
 
 
 def empty_carry(
-  model: model_lib.TinyRecursiveModel, batch_size: int
+  model: model_lib.TinyRecursiveModel, batch_size: int, num_starts: int = 1
 ) -> types.Carry:
-  """Returns slots that are all halted, ready to be refilled."""
+  """Returns slots that are all halted, ready to be refilled.
+
+  Args:
+    model: the module.
+    batch_size: B.
+    num_starts: K, chains of each puzzle; see `winner`.
+  """
   tokens = (batch_size, model.seq_len)
   constants = jax.tree.map(
     lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _abstract_latents(model)
   )
+  latents = halting.initial_latents(
+    constants, batch_size, model.total_len, model.dtype
+  )
+  alive = None
+  if num_starts > 1:
+    assert latents.z is not None
+    latents = types.Latents(
+      y=latents.y, z=jnp.repeat(latents.z[:, None], num_starts, axis=1)
+    )
+    alive = jnp.ones((batch_size, num_starts), bool)
   return types.Carry(
-    latents=halting.initial_latents(
-      constants, batch_size, model.total_len, model.dtype
-    ),
+    latents=latents,
     batch=types.Batch(
       inputs=jnp.zeros(tokens, jnp.int32),
       labels=jnp.full(tokens, types.IGNORED_LABEL, jnp.int32),
@@ -77,6 +91,7 @@ def empty_carry(
     ),
     steps=jnp.zeros((batch_size,), jnp.int32),
     halted=jnp.ones((batch_size,), bool),
+    alive=alive,
   )
 
 
@@ -122,6 +137,7 @@ def init_state(
   batch_size: int,
   num_puzzle_rows: int,
   puzzle_embed_dim: int,
+  num_starts: int = 1,
 ) -> TrainState:
   """Draws the state before the first supervision step.
 
@@ -132,6 +148,7 @@ def init_state(
     batch_size: slots, over all devices.
     num_puzzle_rows: N; the puzzle table is initialized to 0.
     puzzle_embed_dim: E.
+    num_starts: as for `empty_carry`.
 
   Returns:
     The state. Call this under jit; on several devices with `out_shardings`.
@@ -160,5 +177,5 @@ def init_state(
       y=initial_latent(y_key, latents.y.shape),
       z=(None if latents.z is None else initial_latent(z_key, latents.z.shape)),
     ),
-    carry=empty_carry(model, batch_size),
+    carry=empty_carry(model, batch_size, num_starts),
   )

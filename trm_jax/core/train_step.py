@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from . import (
+  curriculum,
   halting,
   losses,
   metrics,
@@ -22,12 +23,14 @@ from . import (
   puzzle_embedding,
   train_state,
   types,
+  winner,
 )
 from . import model as model_lib
 
 NORMS = ("grad_norm", "puzzle_grad_norm", "param_norm")
 
 _EXPLORATION = 0x657870  # random stream of the exploration draws
+_STARTS = 1  # random stream, in that of a step, of the draws of starts
 
 TrainStep = Callable[
   [train_state.TrainState, types.Batch],
@@ -54,6 +57,12 @@ class StepConfig:
     label_smoothing: in the loss that is minimized.
     stagger_slots: spreads the ages of the slots at the first step; see
       `halting.stagger`.
+    depth_curriculum: whether early steps are less deep; see `curriculum`.
+    step_loss_decay: weight of a puzzle's loss in a supervision step, relative
+      to the step before it; see `curriculum.step_weights`.
+    num_starts: chains of each puzzle, of which the best one is trained; see
+      `winner`.
+    num_steps: of the whole training, for the curriculum.
   """
 
   max_supervision_steps: int
@@ -68,6 +77,10 @@ class StepConfig:
   gradient_accumulation_steps: int = 1
   label_smoothing: float = 0.0
   stagger_slots: bool = False
+  depth_curriculum: bool = False
+  step_loss_decay: float = 1.0
+  num_starts: int = 1
+  num_steps: int = 0
 
 
 def make_train_step(
@@ -100,6 +113,15 @@ def make_train_step(
       state.carry.steps.shape[0],
       max_supervision_steps=config.max_supervision_steps,
     )
+    if config.num_starts > 1:
+      draws = dataclasses.replace(
+        draws,
+        starts=winner.draw_starts(
+          jax.random.fold_in(key, _STARTS),
+          state.initial_latents,
+          state.carry.latents.z.shape,
+        ),
+      )
     return supervision_step(
       state,
       batch,
@@ -139,7 +161,9 @@ def supervision_step(
     the `NORMS`: of the gradients and of the new parameters.
   """
   step = state.step + 1
-  carry = halting.refill(state.carry, batch, state.initial_latents)
+  carry = halting.refill(
+    state.carry, batch, state.initial_latents, draws.starts
+  )
   if config.stagger_slots:
     carry = halting.stagger(
       carry, state.step, max_supervision_steps=config.max_supervision_steps
@@ -150,10 +174,19 @@ def supervision_step(
     state.puzzle_table, carry.batch.puzzle_ids, mesh=mesh
   )
 
-  def share_of_loss(params, vectors, carry):
+  def share_of_loss(model, params, vectors, carry):
     """Computes this device's contribution to the mean over all slots."""
+    latents, chains = carry.latents, None
+    if config.num_starts > 1:
+      answer_costs = functools.partial(
+        losses.answer_losses,
+        answer_loss=config.answer_loss,
+        label_smoothing=config.label_smoothing,
+      )
+      chains = winner.race(model, params, vectors, carry, answer_costs)
+      latents = chains.start
     output = model_lib.apply(
-      model, params, carry.batch.inputs, vectors, carry.latents
+      model, params, carry.batch.inputs, vectors, latents
     )
     targets = None
     if config.halt_rule == "halt_over_continue":
@@ -166,21 +199,33 @@ def supervision_step(
       label_smoothing=config.label_smoothing,
       continue_targets=targets,
     )
-    return jnp.sum(row_losses.total) / num_slots, (output, row_losses)
+    minimized = row_losses.total
+    if config.step_loss_decay != 1.0:
+      minimized *= curriculum.step_weights(
+        carry.steps + 1,
+        decay=config.step_loss_decay,
+        max_supervision_steps=config.max_supervision_steps,
+      )
+    alive = None
+    if chains is not None:
+      latents = types.Latents(y=output.latents.y, z=chains.z)
+      output = dataclasses.replace(output, latents=latents)
+      alive = chains.alive
+    return jnp.sum(minimized) / num_slots, (output, row_losses, alive)
 
-  def differentiate_part(params, part):
+  def differentiate_part(model, params, part):
     vectors, carry = part
-    (_, (output, row_losses)), gradients = jax.value_and_grad(
-      share_of_loss,
+    (_, results), gradients = jax.value_and_grad(
+      functools.partial(share_of_loss, model),
       argnums=(1,) if config.freeze_network else (1, 0),
       has_aux=True,
     )(params, vectors, carry)
     vector_gradients, *network_gradients = gradients
-    return network_gradients, (vector_gradients, output, row_losses)
+    return network_gradients, (vector_gradients, *results)
 
-  def differentiate(params, vectors, carry):
+  def differentiate(model, params, vectors, carry):
     network_gradients, of_rows = _in_parts(
-      functools.partial(differentiate_part, params),
+      functools.partial(differentiate_part, model, params),
       (vectors, carry),
       config.gradient_accumulation_steps,
     )
@@ -190,13 +235,25 @@ def supervision_step(
     return network_gradients, *of_rows
 
   rows, copies = parallel.ROWS, parallel.COPIES
-  network_gradients, vector_gradients, output, row_losses = (
+  # With a curriculum, the stages are branches of one program.
+  models, stage = [model], None
+  if config.depth_curriculum:
+    models = curriculum.models(model)
+    stage = curriculum.stage(state.step, config.num_steps)
+  stages = [functools.partial(differentiate, each) for each in models]
+
+  def run(stage, *operands):
+    if stage is None:
+      return stages[0](*operands)
+    return jax.lax.switch(stage, stages, *operands)
+
+  network_gradients, vector_gradients, output, row_losses, alive = (
     parallel.on_each_device(
-      differentiate,
+      run,
       mesh,
-      in_specs=(copies, rows, rows),
-      out_specs=(copies, rows, rows, rows),
-    )(state.params, vectors, carry)
+      in_specs=(copies, copies, rows, rows),
+      out_specs=(copies, rows, rows, rows, rows),
+    )(stage, state.params, vectors, carry)
   )
 
   puzzle_table = puzzle_embedding.sign_sgd(
@@ -251,7 +308,11 @@ def supervision_step(
       puzzle_table=puzzle_table,
       initial_latents=state.initial_latents,
       carry=types.Carry(
-        latents=output.latents, batch=carry.batch, steps=steps, halted=halted
+        latents=output.latents,
+        batch=carry.batch,
+        steps=steps,
+        halted=halted,
+        alive=alive,
       ),
     ),
     sums,

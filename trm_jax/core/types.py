@@ -64,16 +64,18 @@ class Carry:
   """State of the slots between supervision steps.
 
   Attributes:
-    latents: [B, S, D].
+    latents: [B, S, D]; with several starts z is [B, K, S, D].
     batch: the puzzle in each slot.
     steps: [B] int32, supervision steps of this puzzle so far.
     halted: [B] bool, whether the slot is free for a new puzzle.
+    alive: [B, K] bool, which starts go on; None with one start.
   """
 
   latents: Latents
   batch: Batch
   steps: jax.Array
   halted: jax.Array
+  alive: jax.Array | None = None
 
 
 @flax.struct.dataclass

@@ -21,6 +21,7 @@ ENDLESS = "endless"
 _VARIANT_STREAM = 1
 _FIXED_STREAM = 2
 _ENDLESS_STREAM = 3
+_ATTEMPT_STREAM = 4
 
 
 class Augmentation(Protocol):
@@ -123,6 +124,18 @@ class BySymmetry(abc.ABC):
       A function that applies symmetry i to row i of tokens, uint8 [b, L].
     """
 
+  @abc.abstractmethod
+  def tables(self, row_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the symmetries of `mover` as tables.
+
+    Args:
+      row_keys: uint64 [b].
+
+    Returns:
+      Where each cell comes from, int64 [b, L], and the new token of every
+      token, uint8 [b, V]: the grid is `tokens[i, old[cells[i]]]`.
+    """
+
   def __call__(
     self,
     inputs: np.ndarray,
@@ -142,6 +155,26 @@ class BySymmetry(abc.ABC):
       for tokens in (inputs, labels)
     )
     return new_inputs, new_labels
+
+
+def attempt_tables(
+  symmetries: BySymmetry, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws the symmetries under which a puzzle is attempted several times.
+
+  Args:
+    symmetries: The known symmetries of the puzzles.
+    count: Number of attempts, K.
+
+  Returns:
+    Cells, int64 [K, L], and tokens, uint8 [K, V], as `BySymmetry.tables`; the
+    first is the identity.
+  """
+  attempts = np.arange(count)
+  keys = rng.key(symmetries.sampler.seed, _ATTEMPT_STREAM, attempts)
+  cells, tokens = symmetries.tables(keys)
+  cells[0], tokens[0] = np.arange(cells.shape[1]), np.arange(tokens.shape[1])
+  return cells, tokens
 
 
 # --- symmetries of grids, drawn and applied to whole batches -----------------
@@ -276,12 +309,21 @@ class GridAugmentation(BySymmetry):
           f"tokens to relabel have {token}, expected 1 to {self.vocab_size - 1}"
         )
 
-  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """See `BySymmetry.mover`."""
-    symmetries = draw(
+  def _draw(self, row_keys: np.ndarray) -> GridSymmetries:
+    return draw(
       row_keys,
       num_moves=len(move_cells(self.rows, self.cols)) if self.dihedral else 1,
       relabel=self.relabel,
       vocab_size=self.vocab_size,
     )
-    return functools.partial(apply, symmetries, rows=self.rows, cols=self.cols)
+
+  def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """See `BySymmetry.mover`."""
+    return functools.partial(
+      apply, self._draw(row_keys), rows=self.rows, cols=self.cols
+    )
+
+  def tables(self, row_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See `BySymmetry.tables`."""
+    symmetries = self._draw(row_keys)
+    return move_cells(self.rows, self.cols)[symmetries.moves], symmetries.tokens

@@ -5,9 +5,11 @@ A new task is a `task.TaskType` in a module of its own and a line in `TASKS`.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.data import files
+from trm_jax.data import augmentation, files
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import load as arc_load
 from trm_jax.data.grid import puzzles as grid_puzzles
@@ -92,6 +94,35 @@ def look(
     seq_len: L; only the task 'grid' needs it.
   """
   return get(data).look(data, vocabulary, seq_len)
+
+
+def attempt_tables(
+  data: config_lib.DataConfig, look_: task_lib.Look, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the symmetries under which a puzzle is attempted several times.
+
+  Args:
+    data: Settings.
+    look_: Look of the puzzles.
+    count: Number of attempts.
+
+  Returns:
+    Tables as of `augmentation.attempt_tables`.
+
+  Raises:
+    UserError: the puzzles have no known symmetries.
+  """
+  symmetries = get(data).symmetries(data, look_)
+  if symmetries is None:
+    declare = ""
+    if "dihedral" in get(data).own_settings:
+      declare = " (declare them by config.data.dihedral or config.data.relabel)"
+    raise errors.UserError(
+      "config.eval.rollout_variation 'symmetries' needs puzzles with known"
+      f" symmetries{declare}; the task {data.task!r} has none: choose noise or"
+      " starts"
+    )
+  return augmentation.attempt_tables(symmetries, count)
 
 
 def rules(data: config_lib.DataConfig) -> task_lib.Rules | None:

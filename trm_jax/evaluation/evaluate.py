@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 from trm_jax import config as config_lib
 from trm_jax import progress
 from trm_jax.core import eval_step, metrics, types
-from trm_jax.data import loader
+from trm_jax.data import loader, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.evaluation import arc as arc_evaluation
+from trm_jax.evaluation import attempts as attempts_lib
 from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import preemption, processes, restore
@@ -141,7 +142,7 @@ class Evaluator:
     self._program = program
     self._puzzles = program.test_puzzles(task)
     self._batch_size = program.eval_batch_size(task)
-    self._evaluate_batch = program.evaluate_batch()
+    self._evaluate_batch = program.evaluate_batch(task.look)
     self._workdir = workdir
     self._stop = stop
     self._observe = observe
@@ -176,9 +177,15 @@ class Evaluator:
     if settings.solver == "fixed":
       return result
     numbers = result.numbers
+    table = None
     if settings.solver == "adaptive":
       numbers = (settings.supervision_steps,)
-    return dataclasses.replace(result, axis=settings.solver, numbers=numbers)
+    else:
+      numbers = numbers if len(numbers) > 1 else (settings.rollouts,)
+      table = attempts_lib.AttemptTable.of(scorer.sums, self._program.config)
+    return dataclasses.replace(
+      result, axis=settings.solver, numbers=numbers, attempts=table
+    )
 
   def _scorer(self, weights: types.Weights, step: int) -> report_lib.Scorer:
     if self._task.augmentation_table is not None:
@@ -198,8 +205,11 @@ class Evaluator:
           solver=solver.label,
         ),
       )
-    if self._task.rules is not None:
-      return report_lib.RulesScorer(self._task.rules)
+    rules = self._task.rules
+    if self._program.config.eval.solver == "rollouts" and rules is None:
+      rules = tasks.rules(self._program.config.data)
+    if rules is not None:
+      return report_lib.RulesScorer(rules)
     return report_lib.Scorer()
 
 

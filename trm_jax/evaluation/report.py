@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 import jax
 import numpy as np
 
-from trm_jax.core import eval_step, metrics
+from trm_jax.core import choices, eval_step, metrics, types
 from trm_jax.data import task as task_lib
+from trm_jax.evaluation import attempts as attempts_lib
 from trm_jax.evaluation import voting
 
 
@@ -45,6 +46,7 @@ class EvalResult:
     numbers: The K numbers of the axis: 1, 2, ...; with 'adaptive' the maximum
       number of steps.
     summary: Scores beyond the metrics.
+    attempts: Accuracy by steps and attempts, with rollouts.
   """
 
   num_puzzles: int
@@ -55,6 +57,7 @@ class EvalResult:
   axis: str
   numbers: tuple[int, ...]
   summary: ScoreSummary = dataclasses.field(default_factory=ScoreSummary)
+  attempts: attempts_lib.AttemptTable | None = None
 
   @property
   def final(self) -> dict[str, float]:
@@ -127,13 +130,20 @@ class Scorer:
 
 
 class RulesScorer(Scorer):
-  """Counts the answers that are valid by the rules, whatever the label."""
+  """Counts the answers that are valid by the rules, whatever the label.
+
+  With rollouts also what the rules would choose.
+  """
 
   def __init__(self, rules: task_lib.Rules):
     """Starts the count for the task with these rules."""
     super().__init__()
     self._rules = rules
     self._num_valid = 0
+    # With rollouts: puzzles with a valid attempt, with a label, and those of
+    # them that are right if the rules choose.
+    self._num_any = self._num_known = self._num_exact = 0
+    self._num_attempts = 0
 
   def observe(
     self,
@@ -148,14 +158,61 @@ class RulesScorer(Scorer):
       np.asarray(answers.questions)[rows], np.asarray(answers.answers)[rows]
     )
     self._num_valid += int(valid.sum())
+    if answers.attempts is not None:
+      self._observe_attempts(answers, rows)
+
+  def _observe_attempts(
+    self, answers: eval_step.Answers, rows: np.ndarray
+  ) -> None:
+    assert answers.attempts is not None
+    made = np.asarray(answers.attempts["answers"])[:, rows]
+    logits = np.asarray(answers.attempts["halt_logits"])[:, rows]
+    labels = np.asarray(answers.labels)[rows]
+    valid = valid_attempts(
+      self._rules, np.asarray(answers.questions)[rows], made
+    )
+    chosen = made[choices.by_rules(valid, logits), np.arange(len(labels))]
+    known = labels != types.IGNORED_LABEL
+    exact = ((chosen == labels) | ~known).all(axis=1) & known.any(axis=1)
+    self._num_attempts = len(made)
+    self._num_any += int(valid.any(axis=0).sum())
+    self._num_known += int(known.any(axis=1).sum())
+    self._num_exact += int(exact.sum())
 
   def summary(self) -> ScoreSummary:
     """As `Scorer.summary`."""
-    share = self._num_valid / float(self.sums["rows"][-1])
-    return ScoreSummary(
-      metrics={"valid_accuracy": share},
-      lines=(f"{share:.2%} are a {self._rules.what}",),
-    )
+    total = float(self.sums["rows"][-1])
+    share = self._num_valid / total
+    scores = {"valid_accuracy": share}
+    lines = [f"{share:.2%} are a {self._rules.what}"]
+    if self._num_attempts:
+      scores["any_valid"] = self._num_any / total
+      lines.append(
+        f"with the rules: of {self._num_attempts} attempts, any is a"
+        f" {self._rules.what}:"
+        f" {attempts_lib.Share.of(self._num_any, total)!s}"
+      )
+    if self._num_known:
+      scores["with_rules"] = self._num_exact / self._num_known
+      exact = attempts_lib.Share.of(self._num_exact, self._num_known)
+      lines.append(f"with the rules: exact if they choose: {exact!s}")
+    return ScoreSummary(metrics=scores, lines=tuple(lines))
+
+
+def valid_attempts(
+  rules: task_lib.Rules, questions: np.ndarray, answers: np.ndarray
+) -> np.ndarray:
+  """Returns which attempts are valid.
+
+  Args:
+    rules: Rules of the game.
+    questions: uint8 [b, L].
+    answers: uint8 [K, b, L].
+
+  Returns:
+    bool [K, b].
+  """
+  return np.stack([rules.is_valid(questions, made) for made in answers])
 
 
 # --- text --------------------------------------------------------------------
@@ -196,4 +253,7 @@ def format_report(result: EvalResult, steps: Iterable[int]) -> str:
     )
   if result.axis == "adaptive" and result.final["count"]:
     lines.append(f"  mean ACT steps {result.final['steps']:.2f}")
-  return "\n".join([*lines, *(f"  {line}" for line in result.summary.lines)])
+  table = result.attempts.lines() if result.attempts else ()
+  return "\n".join(
+    [*lines, *table, *(f"  {line}" for line in result.summary.lines)]
+  )

@@ -17,11 +17,11 @@ from etils import epath
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import eval_step, types
+from trm_jax.core import choices, eval_step, solve_batch, types
 from trm_jax.data import identifiers as identifiers_lib
 from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
-from trm_jax.evaluation import evaluate
+from trm_jax.evaluation import evaluate, report
 from trm_jax.inference import inputs as inputs_lib
 from trm_jax.inference import outputs
 from trm_jax.runtime import checkpoint_metadata, processes, restore
@@ -210,7 +210,7 @@ class Solver:
     """
     try:
       for result in self.batch_results(puzzles):
-        last = jax.device_get(result.last)
+        last = self._by_rules(jax.device_get(result.last))
         yield Predictions(
           questions=last.questions[last.rows],
           answers=last.answers[last.rows],
@@ -225,6 +225,26 @@ class Solver:
         f" {program_lib.puzzles_at_a_time(self.config.eval):,} at a time; lower"
         f" config.eval.batch_size ({errors.reason(error)})"
       ) from error
+
+  def _by_rules(self, last: Any) -> Any:
+    """Lets the rules choose among attempts, if the settings say so.
+
+    Args:
+      last: `eval_step.Answers` in NumPy.
+    """
+    chosen_by = self.config.eval.rollout_selection
+    made = last.attempts
+    if made is None or chosen_by != solve_batch.RULES or self.rules is None:
+      return last
+    valid = report.valid_attempts(self.rules, last.questions, made["answers"])
+    chosen = choices.by_rules(valid, made["halt_logits"])
+    answers, halt_logits, steps = (
+      made[name][chosen, np.arange(len(chosen))]
+      for name in ("answers", "halt_logits", "steps")
+    )
+    return dataclasses.replace(
+      last, answers=answers, halt_logits=halt_logits, steps=steps
+    )
 
   def trace_tokens(
     self,
@@ -290,7 +310,7 @@ class Solver:
     if settings not in self._compiled:
       config = dataclasses.replace(self.config, eval=settings)
       built = dataclasses.replace(self.program, config=config)
-      self._compiled[settings] = built.predict_batch()
+      self._compiled[settings] = built.predict_batch(self.look)
     return self._compiled[settings]
 
 

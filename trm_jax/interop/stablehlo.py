@@ -31,7 +31,7 @@ import trm_jax
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import model as model_lib
-from trm_jax.core import solve, solve_batch, types
+from trm_jax.core import solve, solve_batch, types, variations
 from trm_jax.core.kernels import attention, matmul
 from trm_jax.data import files, identifiers
 from trm_jax.inference import solver as solver_lib
@@ -48,7 +48,14 @@ _FILES = frozenset((PROGRAM_FILE, WEIGHTS_FILE, ABOUT_FILE, identifiers.FILE))
 # Settings of config.eval that apply to one solver alone.
 _OWN_SETTINGS = {
   "adaptive": ("halt_threshold",),
-  "rollouts": ("rollouts", "noise", "rollout_selection"),
+  "rollouts": (
+    "rollouts",
+    "rollout_variation",
+    "noise",
+    "rollout_halting",
+    "halt_threshold",
+    "rollout_selection",
+  ),
 }
 
 # (weights by name, questions [b, L], puzzle_ids [b]) -> answers [b, L],
@@ -81,7 +88,20 @@ def export_solver(solver: solver_lib.Solver, output: str) -> None:
     raise errors.UserError("export runs in a single process; start only one")
   path = _place(output)
   weights = _on_host(solver)
-  exported = export_program(solver.program.model, weights, solver.config)
+  settings = solver.config.eval
+  if settings.solver == "rollouts" and (
+    settings.rollout_selection == solve_batch.RULES
+  ):
+    raise errors.UserError(
+      "an exported solver does not know the rules of the game; set"
+      " config.eval.rollout_selection to another choice"
+    )
+  exported = export_program(
+    solver.program.model,
+    weights,
+    solver.config,
+    program_lib.symmetries(solver.config, solver.look),
+  )
   program = exported.serialize()
   about = json.dumps(_about(solver, exported), indent=2).encode()
   rows = json.dumps(solver.identifiers).encode()
@@ -105,6 +125,7 @@ def export_program(
   model: model_lib.TinyRecursiveModel,
   weights: Mapping[str, Any],
   config: config_lib.Config,
+  symmetries: variations.Symmetries | None = None,
 ) -> export.Exported:
   """Exports a solver for every platform and any number of puzzles.
 
@@ -112,6 +133,7 @@ def export_program(
     model: the module; it is exported without kernels for specific chips.
     weights: arrays by name, as of `array_digest.named_leaves`, or their shapes.
     config: `config.eval` says how puzzles are solved.
+    symmetries: as of `program.symmetries`.
 
   Returns:
     The program; its signature is that of `Solve`.
@@ -124,7 +146,7 @@ def export_program(
   ).clone(remat="none", unroll=False)
   (count,) = export.symbolic_shape("b")
   return export.export(
-    jax.jit(solve_function(portable, config)), platforms=PLATFORMS
+    jax.jit(solve_function(portable, config, symmetries)), platforms=PLATFORMS
   )(
     {
       name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
@@ -136,7 +158,9 @@ def export_program(
 
 
 def solve_function(
-  model: model_lib.TinyRecursiveModel, config: config_lib.Config
+  model: model_lib.TinyRecursiveModel,
+  config: config_lib.Config,
+  symmetries: variations.Symmetries | None = None,
 ) -> Solve:
   """Returns the config's solver as a pure function of plain arrays."""
   settings = config.eval
@@ -148,7 +172,7 @@ def solve_function(
     }
 
   def function(weights, questions, puzzle_ids):
-    seen, steps = solve_batch.solve_batch(
+    solved = solve_batch.solve_batch(
       model,
       _from_names(weights),
       types.Batch(
@@ -163,9 +187,10 @@ def solve_function(
         slots=puzzle_ids.shape[0],  # one for each puzzle
       ),
       observe=observe,
+      symmetries=symmetries,
     )
-    confidence = jax.nn.sigmoid(seen["halt_logits"][-1])
-    return seen["answers"][-1], confidence, steps[-1]
+    confidence = jax.nn.sigmoid(solved.seen["halt_logits"][-1])
+    return solved.seen["answers"][-1], confidence, solved.steps[-1]
 
   return function
 

@@ -38,8 +38,12 @@ def train_flops(
 
 
 def forward_passes(train: config_lib.TrainConfig) -> int:
-  """Counts the forward passes of an optimizer step: 2 if it looks ahead."""
-  return 2 if train.halt_rule == "halt_over_continue" else 1
+  """Counts the forward passes of an optimizer step.
+
+  One, another to look ahead, and one for each of several starts.
+  """
+  starts = train.num_starts if train.num_starts > 1 else 0
+  return 1 + (train.halt_rule == "halt_over_continue") + starts
 
 
 def forward_calls(config: config_lib.Config) -> int:

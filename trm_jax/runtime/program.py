@@ -20,17 +20,14 @@ from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.core import (
   eval_step,
-  losses,
-  network,
   optim,
-  recursion,
   solve_batch,
   train_state,
   types,
+  variations,
 )
 from trm_jax.core import model as model_lib
 from trm_jax.core import train_step as train_step_lib
-from trm_jax.core.kernels import swiglu
 from trm_jax.data import loader, puzzle_set, tasks
 from trm_jax.data import task as task_lib
 from trm_jax.runtime import (
@@ -38,22 +35,13 @@ from trm_jax.runtime import (
   flops,
   model_factory,
   processes,
-  trackers,
+  setting_checks,
 )
 from trm_jax.runtime import mesh as mesh_lib
 
 # With adaptive halting, puzzles given to the devices at a time, per slot: few
 # slots then wait for the last puzzles.
 PUZZLES_PER_SLOT = 16
-
-# Settings that name an entry of a registry of `core`.
-_NAMED: Mapping[str, Mapping[str, Any]] = {
-  "model.token_mixing": network.TOKEN_MIXERS,
-  "model.mlp_gate": swiglu.GATES,
-  "model.recursion_type": recursion.RECURRENCES,
-  "optimizer.name": optim.OPTIMIZERS,
-  "train.answer_loss": losses.ANSWER_LOSSES,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +101,7 @@ class Program:
       batch_size=self.config.train.batch_size,
       num_puzzle_rows=mesh_lib.num_rows(self.sizes.num_puzzle_ids, self.mesh),
       puzzle_embed_dim=self.config.model.puzzle_embed_dim,
+      num_starts=self.config.train.num_starts,
     )
 
   def abstract_state(self) -> train_state.TrainState:
@@ -166,21 +155,33 @@ class Program:
       compiler_options=self._compiler_options(),
     )
 
-  def evaluate_batch(self) -> eval_step.EvaluateBatch:
-    """Returns the jitted function that solves and scores a batch."""
-    return self._solve_batch(answer_loss=self.config.train.answer_loss)
+  def evaluate_batch(
+    self, look: task_lib.Look | None = None
+  ) -> eval_step.EvaluateBatch:
+    """Returns the jitted function that solves and scores a batch.
 
-  def predict_batch(self) -> eval_step.EvaluateBatch:
+    Args:
+      look: of the puzzles; needed only to attempt them under symmetries.
+    """
+    return self._solve_batch(self.config.train.answer_loss, look)
+
+  def predict_batch(
+    self, look: task_lib.Look | None = None
+  ) -> eval_step.EvaluateBatch:
     """Returns the jitted function that solves a batch without labels."""
-    return self._solve_batch(answer_loss=None)
+    return self._solve_batch(None, look)
 
-  def _solve_batch(self, answer_loss: str | None) -> eval_step.EvaluateBatch:
+  def _solve_batch(
+    self, answer_loss: str | None, look: task_lib.Look | None
+  ) -> eval_step.EvaluateBatch:
     function = eval_step.make_evaluate_batch(
       self.model,
       supervision_steps=self.config.eval.supervision_steps,
       answer_loss=answer_loss,
       halt_loss_weight=self.config.train.halt_loss_weight,
       solver=self.solver_config(),
+      symmetries=symmetries(self.config, look),
+      report_steps=self.config.eval.report_steps if answer_loss else (),
       mesh=self.mesh,
     )
     return jax.jit(
@@ -249,35 +250,33 @@ def solver_config(
   )
 
 
+def symmetries(
+  config: config_lib.Config, look: task_lib.Look | None
+) -> variations.Symmetries | None:
+  """Returns the symmetries under which puzzles are attempted, if they are.
+
+  Raises:
+    UserError: the puzzles have none.
+  """
+  settings = config.eval
+  if (settings.solver, settings.rollout_variation) != (
+    "rollouts",
+    "symmetries",
+  ):
+    return None
+  if look is None:
+    raise ValueError("attempts under symmetries need the look of the puzzles")
+  cells, tokens = tasks.attempt_tables(config.data, look, settings.rollouts)
+  return variations.Symmetries(
+    cells=cells.astype(np.int32),  # type: ignore[arg-type]
+    tokens=tokens.astype(np.int32),  # type: ignore[arg-type]
+  )
+
+
 def puzzles_at_a_time(settings: config_lib.EvalConfig) -> int:
   """Returns how many puzzles to solve the devices get at most at a time."""
   per_slot = PUZZLES_PER_SLOT if settings.solver == "adaptive" else 1
   return settings.batch_size * per_slot
-
-
-def check_names(config: config_lib.Config) -> None:
-  """Checks the settings that name an entry of a registry.
-
-  Raises:
-    UserError: there is no such entry, or a second network has no use.
-  """
-  values = config_lib.flatten(config)
-  for name, entries in _NAMED.items():
-    config_lib.one_of(name, values[name], tuple(entries))
-  for name in config.log.trackers:
-    config_lib.one_of("log.trackers", name, tuple(trackers.TRACKERS))
-  symbol_mixers = ("none", *network.SYMBOL_MIXERS)
-  config_lib.one_of(
-    "model.symbol_mixing", config.model.symbol_mixing, symbol_mixers
-  )
-  name = config.model.recursion_type
-  recurrence = recursion.RECURRENCES[name]
-  if config.model.separate_networks and not recurrence.answer_calls:
-    raise errors.UserError(
-      f"config.model.recursion_type {name!r} has no use for a second"
-      " network; set"
-      " config.model.separate_networks to False"
-    )
 
 
 def _check_batch_sizes(config: config_lib.Config, mesh: Mesh) -> None:
@@ -313,7 +312,7 @@ def load(config: config_lib.Config) -> Loaded:
       or malformed.
   """
   mesh = mesh_lib.make_mesh()
-  check_names(config)
+  setting_checks.check_names(config)
   _check_batch_sizes(config, mesh)
   task = _load_task(config.data)
   sizes = DataSpec.of_look(task.look, task.num_puzzle_ids)
@@ -359,7 +358,7 @@ def build(
       or a setting names a variant that does not exist or that the devices
       cannot run.
   """
-  check_names(config)
+  setting_checks.check_names(config)
   _check_batch_sizes(config, mesh)
   return _build(config, sizes, mesh, memory_bytes=memory_bytes)
 

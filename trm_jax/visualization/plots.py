@@ -15,6 +15,7 @@ from matplotlib import axes as axes_lib
 from matplotlib import figure, ticker
 
 from trm_jax.data import files
+from trm_jax.evaluation import attempts as attempts_lib
 from trm_jax.evaluation import report as report_lib
 from trm_jax.visualization import calibration
 
@@ -164,6 +165,43 @@ def accuracy(report: report_lib.EvalResult, theme: Theme) -> bytes:
   )
   low, high = axes.get_ylim()
   axes.set_ylim(max(low, -0.03), min(high, 1 + 0.05 * (1 - low)))
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+  return _svg(picture, axes, theme)
+
+
+@_our_style
+def attempts(table: attempts_lib.AttemptTable | None, theme: Theme) -> bytes:
+  """Plots accuracy by number of attempts, after all steps; an SVG."""
+  assert table is not None, "only an evaluation with rollouts has attempts"
+  picture, axes = _chart(theme)
+  rows = [row for row in table.rows() if row.steps == table.steps[-1]]
+  curves = {
+    f"chosen by {table.choice}": [row.chosen for row in rows],
+    "any correct": [row.any_ for row in rows],
+  }
+  numbers = [row.attempts for row in rows]
+  for number, (label, shares) in enumerate(curves.items()):
+    color = theme.series[number]
+    axes.plot(
+      numbers,
+      [share.value for share in shares],
+      linestyle=_LINES[number],
+      marker=_MARKERS[number],
+      markersize=4,
+      color=color,
+      label=label,
+    )
+    axes.fill_between(
+      numbers,
+      [share.low for share in shares],
+      [share.high for share in shares],
+      color=color,
+      alpha=0.2,
+      linewidth=0,
+    )
+  axes.set_xscale("log", base=2)
+  axes.set_xticks(numbers, [str(number) for number in numbers])
+  axes.set_xlabel("attempts")
   axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
   return _svg(picture, axes, theme)
 

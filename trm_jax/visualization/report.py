@@ -169,6 +169,7 @@ def render(
     puzzles=puzzles,
     outcomes={name: some for name, some in outcomes.items() if some},
     plot_accuracy=functools.partial(plots.accuracy, report),
+    plot_attempts=functools.partial(plots.attempts, report.attempts),
     plot_reliability=functools.partial(plots.reliability, bins),
     plot_steps=functools.partial(plots.steps_used, stats.steps),
     training_plots={

@@ -52,10 +52,76 @@ def normed(
   return combine(gate, up)
 
 
-# (gate, up, epsilon=, axis=) -> the gated product, like gate and up.
+@norm.checkpointed
+def convolved(
+  gate: jax.Array, up: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
+  """Convolves the gated product over the tokens, and gates it again.
+
+  silu(conv(silu(gate) * up)), computed in float32 and rounded once. Each
+  feature has a kernel of its own. With a kernel of 2, a token sees itself and
+  the one before it.
+
+  Source: URM (arXiv 2512.14693), ConvSwiGLU.
+
+  Args:
+    gate: [..., S, N].
+    up: [..., S, N].
+    kernel: [K, N], the earliest token first.
+    bias: [N].
+
+  Returns:
+    [..., S, N] in the dtype of gate.
+  """
+  h = nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+  size, length = kernel.shape[0], h.shape[-2]
+  # As activations are, so that calls with and without gradient agree.
+  kernel, bias = (
+    a.astype(gate.dtype).astype(jnp.float32) for a in (kernel, bias)
+  )
+  fill = (size // 2, size // 2)
+  h = jnp.pad(h, [(0, 0)] * (h.ndim - 2) + [fill, (0, 0)])
+  ones = (1,) * (h.ndim - 1)
+  mixed = bias.reshape(*ones, -1) + sum(
+    tap.reshape(*ones, -1) * h[..., i : i + length, :]
+    for i, tap in enumerate(kernel)
+  )
+  return nn.silu(mixed).astype(gate.dtype)
+
+
+def _conv(
+  gate: jax.Array,
+  up: jax.Array,
+  *,
+  epsilon: float,
+  axis: int,
+  param: Callable[..., jax.Array],
+) -> jax.Array:
+  """Calls `convolved` with parameters of its own, drawn as in PyTorch."""
+  del epsilon
+  if axis == 0:
+    raise ValueError("the gate 'conv' needs an axis of tokens to convolve over")
+
+  def init(key, shape, dtype):
+    bound = CONV_SIZE**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  width = gate.shape[-1]
+  kernel = param("conv_kernel", init, (CONV_SIZE, width), jnp.float32)
+  bias = param("conv_bias", init, (width,), jnp.float32)
+  return convolved(gate, up, kernel, bias)
+
+
+CONV_SIZE = 2  # tokens that the kernel of the gate 'conv' spans
+
+# (gate, up, epsilon=, axis=, param=) -> the gated product, like gate and up.
+# `param` creates a parameter, as `flax.linen.Module.param` does.
 GATES: Mapping[str, Callable[..., jax.Array]] = {
-  "silu": lambda gate, up, *, epsilon, axis: silu(gate, up),
-  "normed": normed,
+  "silu": lambda gate, up, **_: silu(gate, up),
+  "normed": lambda gate, up, *, epsilon, axis, param: normed(
+    gate, up, epsilon=epsilon, axis=axis
+  ),
+  "conv": _conv,
 }
 
 

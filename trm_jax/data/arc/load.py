@@ -254,6 +254,7 @@ ARC = task_lib.TaskType(
   load=_load,
   look=lambda *_: LOOK,
   rules=lambda data: None,
+  symmetries=lambda *_: None,
   parse_questions=None,
   own_settings=(
     "source",

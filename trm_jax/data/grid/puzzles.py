@@ -80,7 +80,8 @@ def _load_official(data: config_lib.DataConfig) -> task_lib.Task:
       f"{data.source} has {seq_len} cells: set config.data.grid_rows and"
       " config.data.grid_cols"
     )
-  _augmentation(data, rows, cols, data.charset)  # checks relabel
+  # Checks relabel.
+  _symmetries(data, _look_of(rows, cols, data.charset, relabel=""))
   look = _look_of(rows, cols, data.charset, data.relabel)
   return official.load(data, look, rules=None)
 
@@ -127,7 +128,7 @@ def load(data: config_lib.DataConfig) -> task_lib.Task:
     for split, pairs in read.items()
   )
   rows, cols = reader.alphabet.rows, reader.alphabet.cols
-  symmetries = _augmentation(data, rows, cols, charset)
+  symmetries = _symmetries(data, _look_of(rows, cols, charset, relabel=""))
   look = _look_of(rows, cols, charset, data.relabel)
   if not np.isin(train.labels, look.interchangeable).all():
     look = dataclasses.replace(look, interchangeable=())
@@ -157,9 +158,10 @@ def _warnings(
   )
 
 
-def _augmentation(
-  data: config_lib.DataConfig, rows: int, cols: int, charset: str
-) -> augmentation.Augmentation | None:
+def _symmetries(
+  data: config_lib.DataConfig, look: task_lib.Look
+) -> augmentation.BySymmetry | None:
+  charset = "".join(look.symbols[1:])
   for character in data.relabel:
     if character not in charset:
       raise errors.UserError(
@@ -171,8 +173,8 @@ def _augmentation(
   if not data.dihedral and not data.relabel:
     return None  # no symmetry of these puzzles is known
   return augmentation.GridAugmentation(
-    rows=rows,
-    cols=cols,
+    rows=look.rows,
+    cols=look.cols,
     dihedral=data.dihedral,
     relabel=tuple(charset.index(character) + 1 for character in data.relabel),
     vocab_size=len(charset) + 1,
@@ -287,6 +289,7 @@ GRID = task_lib.TaskType(
   load=load,
   look=_look,
   rules=lambda data: None,
+  symmetries=_symmetries,
   parse_questions=_parse_questions,
   own_settings=("source", "charset", "dihedral", "relabel"),
 )

@@ -54,6 +54,19 @@ def _rules(data: config_lib.DataConfig) -> task_lib.Rules:
   )
 
 
+def _symmetries(
+  data: config_lib.DataConfig, look: task_lib.Look
+) -> augmentation.BySymmetry:
+  return augmentation.GridAugmentation(
+    rows=look.rows,
+    cols=look.cols,
+    dihedral=True,
+    relabel=(),
+    vocab_size=len(look.symbols),
+    sampler=augmentation.VariantSampler.from_settings(data),
+  )
+
+
 def _parse_questions(
   texts: Sequence[str], data: config_lib.DataConfig, look: task_lib.Look
 ) -> tuple[np.ndarray, characters.Errors]:
@@ -93,14 +106,7 @@ def _task(
     train=train,
     test=test,
     look=look,
-    augmentation=augmentation.GridAugmentation(
-      rows=look.rows,
-      cols=look.cols,
-      dihedral=True,
-      relabel=(),
-      vocab_size=len(look.symbols),
-      sampler=augmentation.VariantSampler.from_settings(data),
-    ),
+    augmentation=_symmetries(data, look),
     rules=_rules(data),
   )
 
@@ -109,6 +115,7 @@ MAZE = task_lib.TaskType(
   load=_load,
   look=_look,
   rules=_rules,
+  symmetries=_symmetries,
   parse_questions=_parse_questions,
   own_settings=("source",),
 )

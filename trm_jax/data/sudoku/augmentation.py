@@ -90,14 +90,19 @@ def apply(symmetries: SudokuSymmetries, grids: np.ndarray) -> np.ndarray:
   Returns:
     New tokens, uint8 [B, L].
   """
+  moved = np.take_along_axis(grids, moved_cells(symmetries), axis=1)
+  return np.take_along_axis(symmetries.digits, moved, axis=1)
+
+
+def moved_cells(symmetries: SudokuSymmetries) -> np.ndarray:
+  """Returns where each cell comes from, int64 [B, L]."""
   batch, n = symmetries.row_permutation.shape
   rows = symmetries.row_permutation[:, :, None]
   columns = symmetries.column_permutation[:, None, :]
   # The transposed grid has old[c, r] at [r, c]: swap the strides.
   flipped = symmetries.transpose[:, None, None]
   cells = rows * np.where(flipped, 1, n) + columns * np.where(flipped, n, 1)
-  moved = np.take_along_axis(grids, cells.reshape(batch, n * n), axis=1)
-  return np.take_along_axis(symmetries.digits, moved, axis=1)
+  return cells.reshape(batch, n * n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,5 +124,12 @@ class SudokuAugmentation(augmentation.BySymmetry):
 
   def mover(self, row_keys: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """See `augmentation.BySymmetry.mover`."""
-    symmetries = draw(row_keys, box_rows=self.box_rows, box_cols=self.box_cols)
-    return functools.partial(apply, symmetries)
+    return functools.partial(apply, self._draw(row_keys))
+
+  def tables(self, row_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See `augmentation.BySymmetry.tables`."""
+    symmetries = self._draw(row_keys)
+    return moved_cells(symmetries), symmetries.digits
+
+  def _draw(self, row_keys: np.ndarray) -> SudokuSymmetries:
+    return draw(row_keys, box_rows=self.box_rows, box_cols=self.box_cols)

@@ -47,6 +47,15 @@ def _rules(data: config_lib.DataConfig) -> task_lib.Rules:
   return task_lib.Rules(is_valid=is_valid, what="valid solution")
 
 
+def _symmetries(
+  data: config_lib.DataConfig, look: task_lib.Look
+) -> augmentation.BySymmetry:
+  del look
+  return sudoku_augmentation.SudokuAugmentation(
+    **_box(data), sampler=augmentation.VariantSampler.from_settings(data)
+  )
+
+
 def _parse_questions(
   texts: Sequence[str], data: config_lib.DataConfig, look: task_lib.Look
 ) -> tuple[np.ndarray, characters.Errors]:
@@ -99,9 +108,7 @@ def _task(
     train=train,
     test=test,
     look=look,
-    augmentation=sudoku_augmentation.SudokuAugmentation(
-      **_box(data), sampler=augmentation.VariantSampler.from_settings(data)
-    ),
+    augmentation=_symmetries(data, look),
   )
 
 
@@ -109,6 +116,7 @@ SUDOKU = task_lib.TaskType(
   load=_load,
   look=_look,
   rules=_rules,
+  symmetries=_symmetries,
   parse_questions=_parse_questions,
   digits=True,
   own_settings=("source",),
