@@ -16,8 +16,8 @@ writes runs/adapted/evaluations/step_12500/submission.json. Another subset:
 Its network must be that of arc.py; repeat the settings of the old run if it was
 another.
 
-  arc_adapt.py       trains everything, including rows of older tasks if the data
-                     have them
+  arc_adapt.py       trains everything, including rows of older tasks if the
+                     data have them
   arc_adapt.py:rows  trains the rows only; the network stays as it is
   arc_adapt.py:deep  starts from a run of arc.py:deep
 

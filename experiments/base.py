@@ -26,8 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.mlp_multiple = 256
   # SwiGLU's gate. 'silu': silu(gate) * up; 'normed': sigmoid(gate) *
   # norm(gate * up), whose scale stays bounded when Muon trains the matrices;
-  # 'conv' (attention only): silu(conv(silu(gate) * up)), a convolution over each
-  # token and the one before it.
+  # 'conv' (attention only): silu(conv(silu(gate) * up)), a convolution over
+  # each token and the one before it.
   config.model.mlp_gate = "silu"
   # How tokens are mixed: 'attention', or an 'mlp' over the sequence.
   config.model.token_mixing = "mlp"

@@ -21,9 +21,7 @@ MAX_LINES = 500
 # same rank only itself.
 RANKS = {
   "errors": 0,
-  "interrupts": 0,
-  "streams": 0,
-  "progress": 0,
+  "terminal": 0,
   "settings": 1,
   "config": 2,
   "core": 3,

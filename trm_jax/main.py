@@ -6,7 +6,7 @@ Settings are changed by --config.GROUP.NAME=VALUE. To see all of them with their
 values, add --print_config; experiments/base.py documents each.
 """
 
-from trm_jax import interrupts, streams
+from trm_jax.terminal import interrupts, streams
 
 if __name__ == "__main__":  # before the imports that take seconds
   streams.install()

@@ -14,9 +14,10 @@ import pytest
 
 from tests import tiny
 from trm_jax import config as config_lib
-from trm_jax import interrupts, train
+from trm_jax import train
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import metric_writer, preemption, program
+from trm_jax.terminal import interrupts
 
 
 class _StopAt(preemption.PreemptionSignal):

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trm_jax import config as config_lib
-from trm_jax import errors, progress
+from trm_jax import errors
 from trm_jax.data import characters, files, puzzle_set, text_lines
 from trm_jax.data.text_lines import Line
+from trm_jax.terminal import progress
 
 SPLITS = ("train", "test")
 PAIR = ("question", "answer")  # columns of a data set

@@ -15,7 +15,8 @@ from typing import IO
 
 from etils import epath
 
-from trm_jax import errors, interrupts
+from trm_jax import errors
+from trm_jax.terminal import interrupts
 
 
 @contextlib.contextmanager

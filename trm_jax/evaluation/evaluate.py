@@ -8,7 +8,6 @@ import jax
 from jax.sharding import Mesh
 
 from trm_jax import config as config_lib
-from trm_jax import progress
 from trm_jax.core import eval_step, metrics, types
 from trm_jax.data import loader, tasks
 from trm_jax.data import task as task_lib
@@ -18,6 +17,7 @@ from trm_jax.evaluation import report as report_lib
 from trm_jax.runtime import mesh as mesh_lib
 from trm_jax.runtime import preemption, processes, restore
 from trm_jax.runtime import program as program_lib
+from trm_jax.terminal import progress
 
 Observe = Callable[[eval_step.Answers], None]
 

@@ -10,12 +10,13 @@ from concurrent import futures
 
 import numpy as np
 
-from trm_jax import errors, progress
+from trm_jax import errors
 from trm_jax.data import tasks
 from trm_jax.inference import inputs, outputs, predict_arc
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
 from trm_jax.runtime import program as program_lib
+from trm_jax.terminal import progress
 
 _MAX_INVALID = 10_000  # rows that are read if none can be solved
 

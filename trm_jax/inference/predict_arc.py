@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from trm_jax import errors, progress
+from trm_jax import errors
 from trm_jax.data import files, identifiers, puzzle_set
 from trm_jax.data import task as task_lib
 from trm_jax.data.arc import dataset as arc_dataset
@@ -24,6 +24,7 @@ from trm_jax.evaluation import voting
 from trm_jax.inference import inputs, outputs
 from trm_jax.inference import solver as solver_lib
 from trm_jax.runtime import processes
+from trm_jax.terminal import progress
 
 _BLANK_ROW = 0  # row of the puzzle table shared by all unknown tasks
 _SUBSET = "input"  # of all tasks

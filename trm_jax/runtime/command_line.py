@@ -13,7 +13,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from trm_jax import config as config_lib
-from trm_jax import errors, interrupts, streams
+from trm_jax import errors
+from trm_jax.terminal import interrupts, streams
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "An experiment, e.g. experiments/sudoku.py:attention."

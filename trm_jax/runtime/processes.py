@@ -21,7 +21,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from trm_jax import errors, progress
+from trm_jax import errors
+from trm_jax.terminal import progress
 
 _MAX_BYTES = 512  # of a message to the other hosts
 _TIMEOUT_MS = 24 * 60 * 60 * 1000  # the first host may prepare data

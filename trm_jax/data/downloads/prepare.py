@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from trm_jax import errors, progress
+from trm_jax import errors
 from trm_jax.data import files
+from trm_jax.terminal import progress
 
 _READ_CHUNK = 10_000  # records fetched at once
 _CONNECT_SECONDS = 20

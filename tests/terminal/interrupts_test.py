@@ -47,7 +47,7 @@ def _pressed(process, presses=1) -> tuple[int, str, str]:
 def _program(body) -> tuple[str, str]:
   start = """
     import ctypes, sys, time
-    from trm_jax import interrupts
+    from trm_jax.terminal import interrupts
     interrupts.install()
     interrupts.say("interrupted; a line")
   """

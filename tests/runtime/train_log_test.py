@@ -3,7 +3,6 @@
 import numpy as np
 import tiny
 
-from trm_jax import train
 from trm_jax.core import train_step
 
 
@@ -34,7 +33,7 @@ def _sums(*, halted, fresh):
 
 def _log(*steps, tests=()):
   written = _Written()
-  log = train.TrainLog(tiny.config(), written, lambda: "")
+  log = train_log.TrainLog(tiny.config(), written, lambda: "")
   for step, values in tests:
     log.note_test(step, values)
   for step, sums in enumerate(steps, 1):

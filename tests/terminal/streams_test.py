@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = """
 import os, sys
-from trm_jax import streams
+from trm_jax.terminal import streams
 streams.install()
 streams.install()
 print("a line", flush=True)

@@ -4,7 +4,7 @@ import io
 import sys
 import time
 
-from trm_jax import progress
+from trm_jax.terminal import progress
 
 
 def _clock(monkeypatch):

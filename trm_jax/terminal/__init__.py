@@ -1,0 +1,1 @@
+"""The terminal: Ctrl-C, closed or broken streams, progress bars."""
