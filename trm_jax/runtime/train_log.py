@@ -1,4 +1,4 @@
-"""Metrics of the training steps: read one step late, summed, written in lines."""
+"""Metrics of the training steps: read one step late, written in lines."""
 
 import math
 import time
