@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import command_line
 import folders
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def _sudoku(tiny_run):
 
 
 def _main(workdir, *arguments, given=None):
-  environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  environment = os.environ | {"XLA_FLAGS": command_line.COMPILES_FAST}
   return subprocess.run(
     [
       *(sys.executable, "-m", "trm_jax.main", "--mode=predict"),
