@@ -78,25 +78,37 @@ def _threshold():
   return float(jax.nn.sigmoid(np.median(best)))
 
 
-def _adaptive(puzzles, *, slots, threshold, rows=None, num_devices=1):
+def _put(puzzles, num_devices):
+  """Weights and puzzles on a mesh."""
   mesh = mesh_lib.make_mesh(num_devices)
-  rows = np.ones(len(puzzles.inputs), bool) if rows is None else rows
-  solved = jax.jit(
+  weights = small_model.weights(num_rows=small_model.NUM_PUZZLES + 1)
+  table = mesh_lib.put_rows(np.asarray(weights.puzzle_table), mesh)
+  return (
+    weights.replace(puzzle_table=table),
+    jax.tree.map(lambda a: mesh_lib.put_rows(a, mesh), puzzles),
+    mesh,
+  )
+
+
+@functools.cache
+def _solve_adaptive(mesh, **settings):
+  return jax.jit(
     functools.partial(
       solve.solve_adaptive,
       small_model.model(),
-      slots=slots,
-      threshold=threshold,
+      **settings,
       max_supervision_steps=MAX_STEPS,
       mesh=mesh,
       observe=lambda output, held: {**_see(output), "labels": held.labels},
     )
   )
-  puzzles = jax.tree.map(lambda a: mesh_lib.put_rows(a, mesh), puzzles)
-  weights = small_model.weights(num_rows=small_model.NUM_PUZZLES + 1)
-  table = mesh_lib.put_rows(np.asarray(weights.puzzle_table), mesh)
-  found, steps = solved(
-    weights.replace(puzzle_table=table), puzzles, mesh_lib.put_rows(rows, mesh)
+
+
+def _adaptive(puzzles, *, slots, threshold, rows=None, num_devices=1):
+  rows = np.ones(len(puzzles.inputs), bool) if rows is None else rows
+  weights, puzzles, mesh = _put(puzzles, num_devices)
+  found, steps = _solve_adaptive(mesh, slots=slots, threshold=threshold)(
+    weights, puzzles, mesh_lib.put_rows(rows, mesh)
   )
   return jax.device_get(found), np.asarray(steps)
 
@@ -176,23 +188,27 @@ def test_four_devices_find_the_same():
 # --- rollouts --------------------------------------------------------------
 
 
-def _rollouts(puzzles, *, noise, rollouts=1, seed=0, at_a_time=1, mesh=None):
-  solved = jax.jit(
+@functools.cache
+def _solve_rollouts(**settings):
+  return jax.jit(
     functools.partial(
       rollouts_lib.solve_rollouts,
       small_model.model(),
-      rollouts=rollouts,
-      noise=noise,
-      seed=seed,
       supervision_steps=MAX_STEPS,
-      at_a_time=at_a_time,
-      mesh=mesh,
       observe=_see,
+      **settings,
     )
   )
-  return jax.device_get(
-    solved(small_model.weights(), puzzles.inputs, puzzles.puzzle_ids)
+
+
+def _rollouts(puzzles, *, num_devices=None, **settings):
+  weights, mesh = small_model.weights(), None
+  if num_devices:
+    weights, puzzles, mesh = _put(puzzles, num_devices)
+  solved = _solve_rollouts(
+    mesh=mesh, **{"rollouts": 1, "seed": 0, "at_a_time": 1} | settings
   )
+  return jax.device_get(solved(weights, puzzles.inputs, puzzles.puzzle_ids))
 
 
 def test_one_rollout_without_noise_is_solving_bit_by_bit():
@@ -262,29 +278,11 @@ def test_the_noise_of_two_puzzles_is_not_the_same():
   np.testing.assert_allclose(draws(0.5, 0, 1), 2 * first, rtol=1e-6)
 
 
-def test_four_devices_roll_out_the_same():
-  mesh = mesh_lib.make_mesh(4)
-  expected = _rollouts(_puzzles(), noise=0.5, rollouts=4)
-  weights = small_model.weights(num_rows=small_model.NUM_PUZZLES + 1)
-  puzzles = jax.tree.map(lambda a: mesh_lib.put_rows(a, mesh), _puzzles())
-  for at_a_time in (1, 4):
-    solved = jax.jit(
-      functools.partial(
-        rollouts_lib.solve_rollouts,
-        small_model.model(),
-        rollouts=4,
-        noise=0.5,
-        seed=0,
-        supervision_steps=MAX_STEPS,
-        at_a_time=at_a_time,
-        mesh=mesh,
-        observe=_see,
-      )
-    )
-    table = mesh_lib.put_rows(np.asarray(weights.puzzle_table), mesh)
-    found = solved(
-      weights.replace(puzzle_table=table), puzzles.inputs, puzzles.puzzle_ids
-    )
-    np.testing.assert_allclose(
-      found["halt_logits"], expected["halt_logits"], rtol=1e-3, atol=1e-4
-    )
+@pytest.mark.parametrize("at_a_time", [1, 4])
+def test_four_devices_roll_out_the_same(at_a_time):
+  settings = {"noise": 0.5, "rollouts": 5}
+  expected = _rollouts(_puzzles(), **settings)
+  found = _rollouts(_puzzles(), **settings, at_a_time=at_a_time, num_devices=4)
+  np.testing.assert_allclose(
+    found["halt_logits"], expected["halt_logits"], rtol=1e-3, atol=1e-4
+  )

@@ -125,6 +125,7 @@ def test_products_are_those_of_the_traced_steps(settings):
     settings
     | {
       "model.hidden_size": 64,
+      "model.recursion_cycles": 2,
       "model.latent_updates": 3,
       "model.remat": "none",
     }
