@@ -6,13 +6,14 @@ import pathlib
 import subprocess
 import sys
 
-# Compiles without optimizing: tests compile far longer than they compute. JAX
-# 0.10 has an older code generator, too, which takes half the time of the new.
+# JAX 0.10 has an older code generator, too, which takes half the time.
+_HAS_OLDER = importlib.metadata.version("jaxlib").startswith("0.10.")
+# Tests compile far longer than they compute.
 COMPILES_FAST = "--xla_backend_optimization_level=0" + (
-  " --xla_cpu_use_fusion_emitters=false"
-  if importlib.metadata.version("jaxlib").startswith("0.10.")
-  else ""
+  " --xla_cpu_use_fusion_emitters=false" if _HAS_OLDER else ""
 )
+# Options of `compile`, for tests of what the compiler makes.
+AS_USERS_COMPILE = {"xla_cpu_use_fusion_emitters": True} if _HAS_OLDER else {}
 
 _ROOT = pathlib.Path(__file__).parent.parent
 

@@ -4,7 +4,7 @@ One block and one cycle compile fastest. The warm-up is longer than the runs:
 their step is then the same for every number of steps, and compiled once.
 """
 
-from experiments import quickstart
+from experiments import arc, quickstart
 from trm_jax import config as config_lib
 from trm_jax.runtime import program
 
@@ -39,6 +39,28 @@ def config_dict():
 
 def config() -> config_lib.Config:
   return config_lib.from_config_dict(config_dict())
+
+
+def narrow(config) -> None:
+  """Makes an experiment's network as narrow as the tiny one's."""
+  config.model.update(
+    hidden_size=16,
+    mlp_multiple=16,
+    puzzle_embed_dim=16,
+    num_prefix_tokens=1,
+    recursion_cycles=1,
+    compute_dtype="float32",  # rounding must not change votes
+    remat="none",
+  )
+
+
+def arc_config_dict(**data):
+  """Generated ARC tasks, two to train on and two to solve."""
+  config = arc.get_config("smoke")
+  narrow(config)
+  config.data.update({"num_train": 2, "num_test": 2, "num_augmentations": 3})
+  config.data.update(data)
+  return config
 
 
 def load_task(config, task, mesh) -> program.Loaded:
