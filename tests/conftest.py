@@ -7,11 +7,13 @@ import shutil
 import sys
 import tempfile
 
+import command_line
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-  # Tests compile far longer than they compute.
-  " --xla_backend_optimization_level=0"
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=8 "
+  + command_line.COMPILES_FAST
 )
 # Compiled programs are kept for as long as the tests run, and not in the user's
 # own folder.

@@ -32,6 +32,7 @@ TINY = (
   "--config.data.num_test=4",
   "--config.model.hidden_size=16",
   "--config.model.puzzle_embed_dim=16",
+  "--config.model.num_layers=1",
   "--config.model.latent_updates=1",
   "--config.model.recursion_cycles=1",
   "--config.train.batch_size=4",
@@ -107,10 +108,10 @@ def test_workdir_of_another_experiment(trained):
   message = command_line.error_of(
     *TINY,
     f"--workdir={trained[0]}",
-    "--config.model.num_layers=1",
+    "--config.model.num_layers=2",
     "--mode=evaluate",
   )
-  assert "config.model.num_layers is 2 in the checkpoint, 1 here" in message
+  assert "config.model.num_layers is 1 in the checkpoint, 2 here" in message
   assert "omit --config to use the run's own settings" in message
 
 

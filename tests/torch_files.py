@@ -41,6 +41,7 @@ HALTS_OVER_CONTINUE = ("hrm", "transformers_baseline")
 def config(**groups) -> config_lib.Config:
   """A tiny experiment with other settings in some groups."""
   plain = tiny.config_dict()
+  plain.model.update(num_layers=2, recursion_cycles=2)
   for group, values in groups.items():
     plain[group].update(values)
   return config_lib.from_config_dict(plain)

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import command_line
 import pytest
 
 from benchmarks import commands, compare
@@ -102,7 +103,7 @@ def _command(module: str, *arguments: str) -> subprocess.CompletedProcess:
     [sys.executable, "-m", f"benchmarks.{module}", *arguments],
     cwd=ROOT,
     env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    | {"XLA_FLAGS": command_line.COMPILES_FAST},
     capture_output=True,
     text=True,
     check=False,

@@ -15,7 +15,6 @@ from benchmarks import (
   train_step,
 )
 from tests import tiny
-from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.runtime import flops as flops_lib
 from trm_jax.runtime import mesh, program
@@ -119,11 +118,7 @@ def test_other_errors_pass():
 def _tiny_program():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(measure, "_LARGE_PRODUCTS", {"cpu": (32, "float32", 2)})
-    config = tiny.config_dict()
-    config.model.recursion_cycles = 1  # compiles faster
-    yield program.build(
-      config_lib.from_config_dict(config), SIZES, mesh.make_mesh(1)
-    )
+    yield program.build(tiny.config(), SIZES, mesh.make_mesh(1))
 
 
 def _check_shared(result, flops, seconds):

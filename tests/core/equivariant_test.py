@@ -23,6 +23,7 @@ VARIANTS = ("mean", "attention")
 def _model(variant, **settings):
   config = tiny.config_dict()
   config.model.update(
+    num_layers=2,
     num_prefix_tokens=0,
     puzzle_embed_dim=0,
     symbol_mixing=variant,

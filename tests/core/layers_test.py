@@ -1,6 +1,7 @@
 """The gate that is normed, which the golden cases do not have."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -122,9 +123,8 @@ def test_the_settings_decide_on_the_gate_of_the_whole_model():
   )
 
   def logits(model):
-    return model_lib.apply(
-      model, weights.params, inputs, vectors, latents
-    ).logits
+    apply = jax.jit(functools.partial(model_lib.apply, model))
+    return apply(weights.params, inputs, vectors, latents).logits
 
   model = small_model.model()
   difference = logits(model) - logits(model.with_network(mlp_gate="normed"))

@@ -1,5 +1,7 @@
 """Losses against float64, and metrics as sums that add up."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +68,16 @@ def test_small_softmax_losses_match_float64():
   )
 
 
+@functools.cache
+def _value_and_gradient(name, smoothing):
+  def total(logits, labels):
+    return jnp.sum(
+      losses.ANSWER_LOSSES[name](logits, labels, label_smoothing=smoothing)
+    )
+
+  return jax.jit(jax.value_and_grad(total))
+
+
 EDGES = (1.0, 0.0, -0.0, -1.0, 1e18, -1e18, 30000.0, -30000.0)
 
 
@@ -79,13 +91,7 @@ def test_no_gradient_is_nan(name, dtype, edge, smoothing):
     [[edge, 0.5, -0.5], [0.5, edge, -0.5], [edge] * 3, [edge] * 3], dtype
   )
   labels = np.array([0, 0, 0, IGNORED])
-
-  def total(logits):
-    return jnp.sum(
-      losses.ANSWER_LOSSES[name](logits, labels, label_smoothing=smoothing)
-    )
-
-  value, gradient = jax.value_and_grad(total)(logits)
+  value, gradient = _value_and_gradient(name, smoothing)(logits, labels)
   assert np.isfinite(value)
   assert gradient.dtype == dtype
   assert np.isfinite(np.asarray(gradient, np.float32)).all()
@@ -99,16 +105,17 @@ def test_softmax_survives_the_largest_logits():
   np.testing.assert_array_equal(gradient, [[-1.0, 1.0, 0.0]])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("x", [-3.0, -1e-3, 0.0, 1e-3, 1.0, 4.0])
-def test_stablemax_gradient_matches_the_formula(x):
+def test_stablemax_gradient_matches_the_formula(x, smoothing):
   # d/dx log(s(x)) = 1 / (1 + |x|) on both sides of 0.
   logits = jnp.array([[x, 0.25]])
-  gradient = jax.grad(
-    lambda logits: losses.stablemax_cross_entropy(logits, np.array([0]))[0]
-  )(logits)
+  _, gradient = _value_and_gradient("stablemax", smoothing)(
+    logits, np.array([0])
+  )
   mass = x + 1 if x >= 0 else 1 / (1 - x)
   share = mass / (mass + 1.25)
-  expected = (share - 1) / (1 + abs(x))
+  expected = (share - (1 - smoothing / 2)) / (1 + abs(x))
   np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
 
 
@@ -174,31 +181,11 @@ def test_the_smoothed_loss_is_least_at_the_mixed_target(name):
   np.testing.assert_allclose(jax.grad(cost)(logits), 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("x", [-3.0, -1e-3, 0.0, 1e-3, 1.0, 4.0])
-def test_smoothed_stablemax_gradient_matches_the_formula(x):
-  # d/dx log(s(x)) = 1 / (1 + |x|) on both sides of 0.
-  gradient = jax.grad(
-    lambda logits: losses.stablemax_cross_entropy(
-      logits, np.array([0]), label_smoothing=0.3
-    )[0]
-  )(jnp.array([[x, 0.25]]))
-  mass = x + 1 if x >= 0 else 1 / (1 - x)
-  share = mass / (mass + 1.25)
-  expected = (share - 0.85) / (1 + abs(x))
-  np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
-
-
 @LOSSES
 def test_ignored_labels_are_not_smoothed_either(name):
   logits = jnp.array([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]])
   labels = np.array([IGNORED, 2])
-
-  def total(logits):
-    return jnp.sum(
-      losses.ANSWER_LOSSES[name](logits, labels, label_smoothing=0.2)
-    )
-
-  gradient = jax.grad(total)(logits)
+  _, gradient = _value_and_gradient(name, 0.2)(logits, labels)
   np.testing.assert_array_equal(gradient[0], 0.0)
   assert np.abs(gradient[1]).min() > 0
 
@@ -228,18 +215,21 @@ def _labels(seed=0, *, batch=4, length=6, vocab=5):
 
 
 _supervision_loss = jax.jit(
-  losses.supervision_loss, static_argnames="answer_loss"
+  losses.supervision_loss, static_argnames=("answer_loss", "label_smoothing")
 )
 _row_sums = jax.jit(metrics.row_sums)
 
 
-def _loss(output, labels, name="stablemax", weight=0.5, targets=None):
+def _loss(
+  output, labels, name="stablemax", weight=0.5, targets=None, **smoothing
+):
   return _supervision_loss(
     output,
     jnp.asarray(labels),
     answer_loss=name,
     halt_loss_weight=weight,
     continue_targets=targets,
+    **smoothing,
   )
 
 
@@ -295,13 +285,7 @@ def test_reductions_by_hand(name):
 def test_smoothing_is_in_the_total_alone(name):
   output, labels = _output(8), _labels()
   plain = _loss(output, labels, name)
-  smoothed = losses.supervision_loss(
-    output,
-    jnp.asarray(labels),
-    answer_loss=name,
-    halt_loss_weight=0.5,
-    label_smoothing=0.2,
-  )
+  smoothed = _loss(output, labels, name, label_smoothing=0.2)
   for field in ("answer", "halt", "continue_"):
     np.testing.assert_allclose(
       getattr(smoothed, field), getattr(plain, field), rtol=1e-6

@@ -40,6 +40,13 @@ def _build(**overrides) -> model_lib.TinyRecursiveModel:
   return small_model.build(**(arguments | overrides))
 
 
+@functools.cache
+def _applied(**overrides):
+  """A model and its compiled step."""
+  model = _build(**overrides)
+  return model, jax.jit(model.apply)
+
+
 ATTENTION = {"token_mixing": "attention", "position_encoding": "rope"}
 MIXINGS = pytest.mark.parametrize("mixing", [{}, ATTENTION], ids=["mlp", "att"])
 
@@ -90,8 +97,8 @@ def _loss(model, arguments):
 
 @MIXINGS
 def test_changing_one_puzzle_leaves_every_other_row_as_it_is(mixing):
-  model = _build(**mixing)
-  params, apply = _params(model), jax.jit(model.apply)
+  model, apply = _applied(**mixing)
+  params = _params(model)
   arguments, other = _arguments(model), _arguments(model, seed=2)
   row = 1
   is_row = np.arange(B) == row
@@ -112,9 +119,8 @@ def test_changing_one_puzzle_leaves_every_other_row_as_it_is(mixing):
 
 @MIXINGS
 def test_every_argument_reaches_the_answer(mixing):
-  model = _build(**mixing)
+  model, apply = _applied(**mixing)
   params = {"params": _params(model)}
-  apply = jax.jit(model.apply)
   inputs, vectors, latents = _arguments(model)
   before = apply(params, inputs, vectors, latents)
   for changed in (
@@ -293,7 +299,7 @@ def test_what_is_computed_in_float32_is_not_kept(token_mixing, mlp_gate):
 
 def test_recomputing_saves_memory():
   def temporaries(remat):
-    model = _build(remat=remat, latent_updates=6)
+    model = _build(remat=remat, num_layers=1, latent_updates=6)
     arguments = _arguments(model)
     lowered = jax.jit(jax.grad(_loss(model, arguments))).lower(
       _params(model), arguments[1]
@@ -442,13 +448,12 @@ def test_kernels_begin_with_deviation_one_over_root_fan_in():
 
 
 def test_a_short_puzzle_vector_is_filled_up_with_zeros():
-  model = _build()
+  model, apply = _applied()
   params, arguments = _params(model), _arguments(model)
   inputs, vectors, latents = arguments
   assert vectors.shape[-1] < 2 * D
   padded = np.zeros((B, 2 * D), np.float32)
   padded[:, :E] = vectors
-  apply = jax.jit(model.apply)
   short = apply({"params": params}, *arguments)
   full = apply({"params": params}, inputs, padded, latents)
   jax.tree.map(np.testing.assert_array_equal, short, full)
@@ -480,8 +485,8 @@ def test_learned_positions_are_one_vector_per_token_and_half_the_variance():
 
 @pytest.mark.parametrize("positions", ["none", "learned", "rope"])
 def test_attention_sees_order_only_through_positions(positions):
-  model = _build(token_mixing="attention", position_encoding=positions)
-  apply, params = jax.jit(model.apply), {"params": _params(model)}
+  model, apply = _applied(token_mixing="attention", position_encoding=positions)
+  params = {"params": _params(model)}
   _, vectors, _ = _arguments(model)
   vector = jnp.ones((B, model.total_len, D))
   latents = types.Latents(y=vector, z=-vector)

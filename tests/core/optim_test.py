@@ -45,13 +45,16 @@ def _params(seed=0):
   }
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _one_update(optimizer, gradients, params):
-  updates, _ = jax.jit(
-    lambda gradients, params: optimizer.update(
-      gradients, optimizer.init(params), params
-    )
-  )(gradients, params)
-  return updates
+  return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _two_updates(optimizer, first, second, params):
+  """The second of them."""
+  _, state = optimizer.update(first, optimizer.init(params), params)
+  return optimizer.update(second, state, params)[0]
 
 
 # --- labels ----------------------------------------------------------------
@@ -138,9 +141,9 @@ def test_updates_use_the_rates_of_steps_one_two_three(name, size):
   params = {"halt_head": {"bias": jnp.zeros(1)}}
   gradients = {"halt_head": {"bias": jnp.ones(1)}}
   state = optimizer.init(params)
-  rates = []
+  update, rates = jax.jit(optimizer.update), []
   for _ in range(5):
-    updates, state = optimizer.update(gradients, state, params)
+    updates, state = update(gradients, state, params)
     rates.append(-float(updates["halt_head"]["bias"][0]))
   # The first moment's correction stands outside of atan2, so that later
   # updates of a constant gradient grow towards pi / 4 / (1 - b1^t).
@@ -197,10 +200,8 @@ def test_weight_decay_is_decoupled_and_reaches_every_parameter(name):
   params = _params()
   rates = {"learning_rate": 0.01, "muon_learning_rate": 0.01}
   decays = {"weight_decay": 0.5, "muon_weight_decay": 0.5}
-  decaying = jax.jit(
-    functools.partial(_one_update, _make(name, **decays, **rates))
-  )
-  plain = jax.jit(functools.partial(_one_update, _make(name, **rates)))
+  decaying = functools.partial(_one_update, _make(name, **decays, **rates))
+  plain = functools.partial(_one_update, _make(name, **rates))
   zeros = jax.tree.map(np.zeros_like, params)
   jax.tree.map(
     lambda u, p: np.testing.assert_allclose(u, -0.005 * p, rtol=1e-5),
@@ -329,9 +330,7 @@ def test_muon_forgets_old_gradients_by_its_momentum():
 
   def second_update(momentum):
     optimizer = _make("muon", muon_momentum=momentum)
-    state = optimizer.init(params)
-    _, state = optimizer.update(first, state, params)
-    return optimizer.update(second, state, params)[0]["network"]
+    return _two_updates(optimizer, first, second, params)["network"]
 
   fresh = _one_update(_make("muon"), second, params)["network"]
   forgetful, long = second_update(0.0), second_update(0.95)
@@ -358,19 +357,13 @@ def test_gradients_are_shortened_to_the_limit_together(name, times):
   limited = _make(name, max_gradient_norm=times * norm)
   scaled = jax.tree.map(lambda g: min(times, 1.0) * g, gradients)
 
-  def two_updates(optimizer, first):
-    # Only the second update tells: all three make the first of a length
-    # that does not depend on the gradient's.
-    state = optimizer.init(params)
-    _, state = optimizer.update(first, state, params)
-    small = _params(seed=10)
-    small = jax.tree.map(lambda g: 0.25 * g, small)
-    return optimizer.update(small, state, params)[0]
-
+  # Only the second update tells: all three make the first of a length that
+  # does not depend on the gradient's.
+  small = jax.tree.map(lambda g: 0.25 * g, _params(seed=10))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
-    two_updates(limited, gradients),
-    two_updates(_make(name), scaled),
+    _two_updates(limited, gradients, small, params),
+    _two_updates(_make(name), scaled, small, params),
   )
 
 

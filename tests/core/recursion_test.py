@@ -51,6 +51,10 @@ def _recurse(network, x, latents, *, n, cycles, **kwargs):
   )
 
 
+def _grad(function, **options):
+  return jax.jit(jax.grad(function, **options))
+
+
 def _scalar(latents):
   return jnp.sum(jnp.sin(latents.y)) + jnp.sum(jnp.cos(2 * latents.z))
 
@@ -92,11 +96,11 @@ def test_gradient_is_that_of_the_last_cycle_alone(cycles):
     network = _network(weights)
     return _scalar(_loop(network, x, latents, n=3, cycles=cycles))
 
-  gradients = jax.grad(all_cycles, argnums=(0, 1))(_weights(), x)
-  expected = jax.grad(last_cycle, argnums=(0, 1))(_weights(), x)
+  gradients = _grad(all_cycles, argnums=(0, 1))(_weights(), x)
+  expected = _grad(last_cycle, argnums=(0, 1))(_weights(), x)
   _assert_trees_close(gradients, expected, rtol=1e-4, atol=1e-6)
   # The toy can tell: with all cycles differentiated, both gradients differ.
-  full = jax.grad(every_cycle, argnums=(0, 1))(_weights(), x)
+  full = _grad(every_cycle, argnums=(0, 1))(_weights(), x)
   for gradient, other in zip(gradients, full, strict=True):
     assert np.abs(gradient - other).max() > 1e-2
 
@@ -109,7 +113,7 @@ def test_initial_latents_get_gradients_only_without_free_cycles(cycles):
     network = _network(_weights())
     return _scalar(_recurse(network, x, latents, n=2, cycles=cycles))
 
-  for gradient in jax.tree.leaves(jax.grad(loss)(latents)):
+  for gradient in jax.tree.leaves(_grad(loss)(latents)):
     assert (np.abs(gradient).max() > 0) == (cycles == 1)
 
 
@@ -183,7 +187,7 @@ def test_the_cheap_network_gets_no_gradient():
       )
     )
 
-  np.testing.assert_array_equal(jax.grad(loss)(_weights()), 0.0)
+  np.testing.assert_array_equal(_grad(loss)(_weights()), 0.0)
   assert loss(_weights()) != loss(_weights() * 0.5)  # yet it is used
 
 
@@ -307,8 +311,8 @@ def test_only_the_last_updates_and_the_answer_carry_gradients(
     return total(recurrence.answer(networks(weights).y, before.y, state))
 
   WEIGHTS, X = (_weights(), _weights().T), x
-  actual = jax.grad(loss, argnums=(0, 1))(WEIGHTS, x)
-  expected = jax.grad(by_hand, argnums=(0, 1))(WEIGHTS, x)
+  actual = _grad(loss, argnums=(0, 1))(WEIGHTS, x)
+  expected = _grad(by_hand, argnums=(0, 1))(WEIGHTS, x)
   _assert_trees_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -78,25 +78,37 @@ def _threshold():
   return float(jax.nn.sigmoid(np.median(best)))
 
 
-def _adaptive(puzzles, *, slots, threshold, rows=None, num_devices=1):
+def _put(puzzles, num_devices):
+  """Weights and puzzles on a mesh."""
   mesh = mesh_lib.make_mesh(num_devices)
-  rows = np.ones(len(puzzles.inputs), bool) if rows is None else rows
-  solved = jax.jit(
+  weights = small_model.weights(num_rows=small_model.NUM_PUZZLES + 1)
+  table = mesh_lib.put_rows(np.asarray(weights.puzzle_table), mesh)
+  return (
+    weights.replace(puzzle_table=table),
+    jax.tree.map(lambda a: mesh_lib.put_rows(a, mesh), puzzles),
+    mesh,
+  )
+
+
+@functools.cache
+def _solve_adaptive(mesh, **settings):
+  return jax.jit(
     functools.partial(
       solve.solve_adaptive,
       small_model.model(),
-      slots=slots,
-      threshold=threshold,
+      **settings,
       max_supervision_steps=MAX_STEPS,
       mesh=mesh,
       observe=lambda output, held: {**_see(output), "labels": held.labels},
     )
   )
-  puzzles = jax.tree.map(lambda a: mesh_lib.put_rows(a, mesh), puzzles)
-  weights = small_model.weights(num_rows=small_model.NUM_PUZZLES + 1)
-  table = mesh_lib.put_rows(np.asarray(weights.puzzle_table), mesh)
-  found, steps = solved(
-    weights.replace(puzzle_table=table), puzzles, mesh_lib.put_rows(rows, mesh)
+
+
+def _adaptive(puzzles, *, slots, threshold, rows=None, num_devices=1):
+  rows = np.ones(len(puzzles.inputs), bool) if rows is None else rows
+  weights, puzzles, mesh = _put(puzzles, num_devices)
+  found, steps = _solve_adaptive(mesh, slots=slots, threshold=threshold)(
+    weights, puzzles, mesh_lib.put_rows(rows, mesh)
   )
   return jax.device_get(found), np.asarray(steps)
 
@@ -215,6 +227,7 @@ def _rollouts(
       mesh_lib.put_rows(rows, mesh),
     )
   )
+  return jax.device_get(solved(weights, puzzles.inputs, puzzles.puzzle_ids))
 
 
 NOISE = variations.noise_on_z(0.5)

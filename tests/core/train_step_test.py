@@ -213,7 +213,7 @@ def test_any_number_of_devices_trains_the_same(num_devices, train):
 @pytest.mark.parametrize(
   ("num_devices", "gradient_accumulation_steps", "train"),
   [
-    (1, 2, {}),
+    (1, 4, {}),
     pytest.param(1, 8, {}, marks=pytest.mark.slow),
     (2, 4, {}),
     pytest.param(1, 4, {"freeze_network": True}, marks=pytest.mark.slow),

@@ -41,15 +41,7 @@ NEVER_TRAINED = 5  # a row of the old table
 
 def _shrink(config):
   config.data.num_augmentations = VARIANTS
-  config.model.update(
-    hidden_size=16,
-    mlp_multiple=16,
-    puzzle_embed_dim=16,
-    num_prefix_tokens=1,
-    recursion_cycles=1,
-    compute_dtype="float32",
-    remat="none",
-  )
+  tiny.narrow(config)
   config.train.update(batch_size=8, num_steps=2, max_supervision_steps=2)
   config.eval.update(batch_size=8, every_steps=0, supervision_steps=1)
 

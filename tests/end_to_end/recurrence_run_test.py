@@ -31,7 +31,9 @@ RECURRENCES = {
 def _config(name):
   base = config_lib.from_config_dict(tiny.config_dict())
   return config_lib.changed(
-    base, {"model.latent_updates": 2, **RECURRENCES[name]}
+    base,
+    {"model.latent_updates": 2, "model.recursion_cycles": 2}
+    | RECURRENCES[name],
   )
 
 

@@ -13,7 +13,6 @@ import pytest
 import tiny
 from etils import epath
 
-from experiments import arc
 from tests import folders, scorer
 from trm_jax import config as config_lib
 from trm_jax import errors
@@ -29,19 +28,10 @@ STEP = 3
 
 
 def _config(**evaluation):
-  config = arc.get_config("smoke")
   # Batches in which one task ends and the next begins.
-  config.data.update(num_test=5, num_augmentations=4)
+  config = tiny.arc_config_dict(num_train=6, num_test=5, num_augmentations=4)
   config.eval.batch_size = 8
   config.eval.supervision_steps = 2
-  config.model.update(
-    hidden_size=16,
-    mlp_multiple=16,
-    puzzle_embed_dim=16,
-    num_prefix_tokens=1,
-    recursion_cycles=1,
-    compute_dtype="float32",  # rounding must not change votes
-  )
   config.eval.update(evaluation)
   return config_lib.from_config_dict(config)
 

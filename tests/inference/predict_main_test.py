@@ -8,12 +8,13 @@ import pathlib
 import subprocess
 import sys
 
+import command_line
 import folders
 import numpy as np
 import pytest
 import saved_run
+import tiny
 
-from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax.evaluation import arc as arc_evaluation
 from trm_jax.evaluation import evaluate
@@ -39,7 +40,7 @@ def _sudoku(tiny_run):
 
 
 def _main(workdir, *arguments, given=None):
-  environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  environment = os.environ | {"XLA_FLAGS": command_line.COMPILES_FAST}
   return subprocess.run(
     [
       *(sys.executable, "-m", "trm_jax.main", "--mode=predict"),
@@ -95,26 +96,12 @@ def test_from_pipe_to_pipe_with_a_bad_row_and_pictures(tmp_path, sudoku):
   assert len(list((tmp_path / "pictures").glob("*.gif"))) == 4
 
 
-def _arc_config():
-  config = arc.get_config("smoke")
-  config.data.update(num_train=2, num_test=2, num_augmentations=3)
-  config.model.update(
-    hidden_size=16,
-    mlp_multiple=16,
-    puzzle_embed_dim=16,
-    num_prefix_tokens=1,
-    recursion_cycles=1,
-    compute_dtype="float32",
-    remat="none",
-  )
-  config.eval.supervision_steps = 2
-  return config_lib.from_config_dict(config)
-
-
 @pytest.mark.slow
 def test_arc_answers_are_those_of_an_evaluation(tmp_path):
   """From JSON without answers, in another order, in other batches."""
-  config = _arc_config()
+  config = tiny.arc_config_dict()
+  config.eval.supervision_steps = 2
+  config = config_lib.from_config_dict(config)
   run = program.load(config)
   workdir = tmp_path / "run"
   saved_run.save(run, workdir, {1: 0.5})

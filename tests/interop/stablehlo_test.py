@@ -37,6 +37,7 @@ PORTABLE_CALLS = {"shape_assertion", "stablehlo.dynamic_reduce_window"}
 
 def _config(solver, **knobs):
   config = tiny.config_dict()
+  config.model.recursion_cycles = 2
   config.eval.solver = solver
   config.eval.supervision_steps = NUM_STEPS
   config.eval.rollouts = 3

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import command_line
 import jax
 import pytest
 
@@ -187,19 +188,25 @@ aot_targets.Target.platform = "cpu"
 aot_targets.Target.devices = lambda self: jax.devices()[: self.num_chips]
 command_line.run(aot.main)
 """
+_SMALL = (
+  "--config.model.latent_updates=1",
+  "--config.model.recursion_cycles=1",
+  "--config.model.num_layers=1",
+)
 
 
 def _run(*arguments) -> subprocess.CompletedProcess:
   return subprocess.run(
     [
       *(sys.executable, "-c", _ON_CPU, "--config=experiments/arc.py:smoke"),
-      *("--config.model.latent_updates=1", *arguments),
+      *_SMALL,
+      *arguments,
     ],
     cwd=ROOT,
     env=os.environ
     | {
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=2"
-      " --xla_backend_optimization_level=0"
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=2 "
+      + command_line.COMPILES_FAST
     },
     capture_output=True,
     text=True,

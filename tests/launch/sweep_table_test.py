@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import command_line
 import optuna
 import pytest
 import sweep_command
@@ -107,7 +108,7 @@ def test_a_stopped_table_marks_what_is_unfinished_and_resumes(tmp_path):
 @pytest.mark.slow
 def test_two_rows_are_trained(tmp_path, monkeypatch):
   """With the trainer itself."""
-  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+  monkeypatch.setenv("XLA_FLAGS", command_line.COMPILES_FAST)
   ended = subprocess.run(
     [
       *(sys.executable, "-m", "launch.sweep", f"--workdir={tmp_path}"),

@@ -23,7 +23,7 @@ def test_golden_cross_entropy_and_gradient(logit_set, loss):
     count = jnp.maximum(jnp.sum(labels != types.IGNORED_LABEL, -1), 1)
     return jnp.sum(per_token / count[:, None]), per_token
 
-  gradient, per_token = jax.grad(divided_sum, has_aux=True)(
+  gradient, per_token = jax.jit(jax.grad(divided_sum, has_aux=True))(
     jnp.asarray(case[f"{logit_set}/logits"])
   )
   # Each token's loss is its own computation, up to 1e8 where others are 1.
@@ -88,7 +88,7 @@ def test_golden_supervision_loss(logit_set, loss, cont, q):
     )
     return jnp.sum(rows.total), (output, rows)
 
-  gradients, (output, rows) = jax.grad(total, (0, 1, 2), has_aux=True)(
+  gradients, (output, rows) = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(
     logits, halt_logits, jnp.asarray(head["q_continue"])
   )
   halted = jnp.asarray(head["halted"])

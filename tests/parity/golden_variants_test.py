@@ -65,7 +65,7 @@ def _vectors(case, ids):
 def test_golden_forward(name):
   case = _case(name)
   noise = golden.json_of(case, "noise")["logits_abs"]
-  output = _model(name).apply(
+  output = jax.jit(_model(name).apply)(
     {"params": golden.params_of(golden.under(case, "sd/"))},
     jnp.asarray(case["batch/inputs"]),
     _vectors(case, case["batch/puzzle_identifiers"]),
@@ -280,7 +280,7 @@ def test_the_direct_predictor_halts_in_evaluation_without_exploring():
   config = _official("baseline")
   expected = golden.under(case, "act_inference/")
   carry = _refilled(case)
-  output = _model("baseline").apply(
+  output = jax.jit(_model("baseline").apply)(
     {"params": golden.params_of(golden.under(case, "sd/"))},
     carry.batch.inputs,
     puzzle_embedding.lookup(

@@ -38,12 +38,6 @@ def _final_state(config, workdir):
     return state, checkpoints.metadata(step)
 
 
-def _config():
-  """A network of one block and one cycle, which compiles fastest."""
-  small = dict(num_layers=1, recursion_cycles=1)
-  return _set(tiny.config(), model=small)
-
-
 def _set(config, **groups):
   """Returns the config with groups' fields replaced."""
   return dataclasses.replace(
@@ -81,7 +75,7 @@ def test_stopped_and_continued_equals_never_stopped(
 
 @pytest.mark.slow
 def test_metrics_file_has_each_step_once_after_a_restart(tmp_path):
-  config = _set(_config(), train=dict(num_steps=4))
+  config = _set(tiny.config(), train=dict(num_steps=4))
   train.train(config, str(tmp_path))
   # A run that was killed after step 5 but saved last at step 4.
   with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -96,7 +90,7 @@ def test_metrics_file_has_each_step_once_after_a_restart(tmp_path):
 
 
 def test_keeps_the_last_and_the_best(tmp_path):
-  config = _config()
+  config = tiny.config()
   run = program.load(config)
   state = jax.jit(run.program.init)()
   settings = dataclasses.replace(config.checkpoint, keep_last=2, keep_best=1)
@@ -124,7 +118,7 @@ def test_keeps_the_last_and_the_best(tmp_path):
 @pytest.fixture(scope="module")
 def trained(one_device, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("trained")
-  config = _set(_config(), train=dict(num_steps=2))
+  config = _set(tiny.config(), train=dict(num_steps=2))
   train.train(config, str(workdir))
   return config, workdir
 
@@ -203,7 +197,7 @@ def test_other_training_puzzles_under_the_same_settings_are_refused(trained):
 
 
 def test_a_cosine_schedule_ties_the_number_of_steps():
-  config = _set(_config(), optimizer=dict(min_learning_rate_ratio=0.1))
+  config = _set(tiny.config(), optimizer=dict(min_learning_rate_ratio=0.1))
   task = program.load(config).task
   saved = checkpoint_metadata.make_metadata(config, task, "data", 1)
   longer = _set(config, train=dict(num_steps=99))
@@ -228,7 +222,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
   tmp_path,
 ):
   config = _set(
-    _config(),
+    tiny.config(),
     train=dict(num_steps=8),
     checkpoint=dict(every_steps=1, keep_last=100),
     # Decay multiplies the weights by -1e9 each step: some steps go well.
@@ -250,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 def test_an_update_that_spoils_the_state_is_seen_before_it_is_saved(tmp_path):
   """The loss of a step tells nothing of the parameters that it leaves."""
   config = _set(
-    _config(),
+    tiny.config(),
     train=dict(num_steps=2),
     checkpoint=dict(every_steps=1),
     optimizer=dict(learning_rate=1e39, warmup_steps=0),
@@ -280,7 +274,7 @@ def test_a_setting_that_the_checkpoint_does_not_know_is_named(trained):
 
 
 def test_what_is_left_of_a_logging_interval_is_written(tmp_path):
-  config = _set(_config(), train=dict(num_steps=5), log=dict(every_steps=3))
+  config = _set(tiny.config(), train=dict(num_steps=5), log=dict(every_steps=3))
   train.train(config, str(tmp_path))
   train.train(config, str(tmp_path))  # evaluates only, and writes nothing
   rows = [
@@ -292,7 +286,7 @@ def test_what_is_left_of_a_logging_interval_is_written(tmp_path):
 
 
 def test_best_is_refused_where_nothing_was_evaluated(tmp_path):
-  config = _set(_config(), eval=dict(checkpoint="best"))
+  config = _set(tiny.config(), eval=dict(checkpoint="best"))
   run = program.load(config)
   state = jax.jit(run.program.init)()
   with checkpoints_lib.Checkpoints(str(tmp_path), config.checkpoint) as saved:
@@ -334,7 +328,7 @@ def test_restores_on_another_number_of_devices(trained):
 )
 def test_a_table_of_more_or_fewer_zeros_at_its_end(tmp_path, there, here):
   """Saved and read, whole and weights alone, with padding and without it."""
-  config = _config()
+  config = tiny.config()
   loaded = program.load(config)
   old, new = (
     loaded._replace(
@@ -399,7 +393,7 @@ def test_an_unwritable_workdir_is_one_line(tmp_path):
   blocked = tmp_path / "file"
   blocked.write_text("not a folder")
   with pytest.raises(errors.UserError, match="cannot use the workdir"):
-    train.train(_config(), str(blocked))
+    train.train(tiny.config(), str(blocked))
 
 
 def test_weights_alone_are_the_averaged_ones(trained):
@@ -416,7 +410,9 @@ def test_weights_alone_are_the_averaged_ones(trained):
 def test_an_evaluation_that_was_killed_is_done_by_the_next_run(
   tmp_path, monkeypatch
 ):
-  config = _set(_config(), train=dict(num_steps=3), eval=dict(every_steps=2))
+  config = _set(
+    tiny.config(), train=dict(num_steps=3), eval=dict(every_steps=2)
+  )
 
   class KilledError(Exception):
     pass

@@ -53,7 +53,6 @@ def mlp() -> program.Program:
   """A program that mixes tokens by an MLP, with norms over the sequence."""
   config = tiny.config_dict()
   config.model.hidden_size = config.model.puzzle_embed_dim = 64
-  config.model.num_layers = config.model.recursion_cycles = 1
   return program.build(
     config_lib.from_config_dict(config),
     program.DataSpec(vocab_size=5, seq_len=16, num_puzzle_ids=1),

@@ -122,12 +122,14 @@ def test_products_are_those_of_the_traced_steps(settings):
   """But for the heads, which are under 1 %."""
   config = tiny.config_dict()
   config.update_from_flattened_dict(
-    settings
-    | {
+    {
       "model.hidden_size": 64,
+      "model.num_layers": 2,
+      "model.recursion_cycles": 2,
       "model.latent_updates": 3,
       "model.remat": "none",
     }
+    | settings
   )
   built = program.build(
     config_lib.from_config_dict(config),

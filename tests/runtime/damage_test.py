@@ -12,7 +12,6 @@ import pytest
 import saved_run
 import tiny
 
-from trm_jax import config as config_lib
 from trm_jax import errors, train
 from trm_jax.runtime import checkpoints as checkpoints_lib
 from trm_jax.runtime import mesh, program, restore
@@ -21,16 +20,9 @@ OLD, NEW = 2, 4
 SCORES = {OLD: 0.9, NEW: 0.1}
 
 
-def _config():
-  """A network of one block and one cycle, which compiles fastest."""
-  return config_lib.changed(
-    tiny.config(), {"model.num_layers": 1, "model.recursion_cycles": 1}
-  )
-
-
 @functools.cache
 def _run(**evaluation):
-  config = _config()
+  config = tiny.config()
   changed = dataclasses.replace(config.eval, **evaluation)
   return program.load(dataclasses.replace(config, eval=changed))
 
@@ -268,7 +260,7 @@ def test_a_training_goes_on_from_the_one_before(
   tmp_path, capfd, make_mesh, monkeypatch
 ):
   monkeypatch.setattr(mesh, "make_mesh", lambda: make_mesh(1))
-  config = _config()
+  config = tiny.config()
   config = dataclasses.replace(
     config,
     train=dataclasses.replace(config.train, num_steps=NEW),

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 import saved_run
+import tiny
 
-from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors
 from trm_jax.data import identifiers
@@ -21,17 +21,7 @@ from trm_jax.runtime import checkpoints as checkpoints_lib
 
 
 def _config(**data):
-  config = arc.get_config("smoke")
-  config.data.update(num_train=2, num_test=2, num_augmentations=3, **data)
-  config.model.update(
-    hidden_size=16,
-    mlp_multiple=16,
-    puzzle_embed_dim=16,
-    num_prefix_tokens=1,
-    recursion_cycles=1,
-    compute_dtype="float32",
-    remat="none",
-  )
+  config = tiny.arc_config_dict(**data)
   config.eval.supervision_steps = 1
   return config_lib.from_config_dict(config)
 

@@ -62,7 +62,6 @@ def _small_task(plain, monkeypatch):
 
 def _config(**groups):
   config = tiny.config_dict()
-  config.model.update(num_layers=1, recursion_cycles=1)
   for group, values in groups.items():
     config[group].update(values)
   return config_lib.from_config_dict(config)

@@ -4,6 +4,7 @@ import numpy as np
 import tiny
 
 from trm_jax.core import train_step
+from trm_jax.runtime import train_log
 
 
 class _Written:

@@ -39,7 +39,6 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 def _config():
   config = tiny.config_dict()
-  config.model.num_layers = config.model.recursion_cycles = 1
   config.eval.every_steps = 2
   return config_lib.from_config_dict(config)
 
