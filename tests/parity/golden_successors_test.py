@@ -15,6 +15,7 @@ from trm_jax.core import (
   curriculum,
   halting,
   layers,
+  network,
   optim,
   train_step,
 )
@@ -76,8 +77,8 @@ def test_sic_mixer_block():
   case = golden.load("case24_sic_layers_muon")
   noise = golden.json_of(case, "noise")["mixer_block"]
   case = golden.under(case, "mixer_block/")
-  module = layers.Block(
-    layers.NetworkConfig(
+  module = network.Block(
+    network.NetworkConfig(
       num_layers=1,
       num_heads=1,
       mlp_expansion=4.0,
