@@ -38,8 +38,8 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
   try:
     if not is_remote(path):
       path = epath.Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft, file = _open_draft(path)
     try:
       with file:
