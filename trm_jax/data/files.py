@@ -40,8 +40,8 @@ def writing(path: epath.PathLike) -> Iterator[IO]:
   try:
     if not is_remote(path):
       path = epath.Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft, file = _open_draft(path)
     try:
       with interrupts.draft(os.fspath(draft)), file:
@@ -71,11 +71,11 @@ def check_writable(path: epath.PathLike) -> None:
   real = pathlib.Path(os.path.realpath(path))
   found = next(place for place in real.parents if place.exists())
   if not found.is_dir():
-    raise errors.UserError(f"cannot write {path}: {found} is not a folder")
+    raise errors.UserError(f"cannot write {path}: Not a directory ({found})")
   for place in (real, found) if real.exists() else (found,):
     if not os.access(place, os.W_OK):
       raise errors.UserError(
-        f"cannot write {path}: there is no permission to write to {place}"
+        f"cannot write {path}: Permission denied ({place})"
       )
 
 
