@@ -157,3 +157,26 @@ def test_the_official_code_has_no_such_network():
     torch_names.state_dict_of(
       weights, num_puzzle_ids=1, recurrence="two_latents"
     )
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("text", ["smoke", "attention,smoke"])
+def test_it_trains(text, optimizer):
+  config = sudoku_equivariant.get_config(text)
+  config.model.update(hidden_size=16, num_heads=2, latent_updates=1)
+  config.model.update(symbol_heads=2, symbol_head_size=8, recursion_cycles=1)
+  config.optimizer.update(name=optimizer, learning_rate=1e-2)
+  config.train.update(batch_size=4, num_steps=4)
+  run = program.load(config_lib.from_config_dict(config))
+  state = mesh.create_state(run.program.init, run.program.mesh)
+  begin = jax.device_get(state.params)
+  step = run.program.train_step()
+  batches = run.program.train_batches(run.task, 0)
+  for _ in range(4):
+    batch = mesh.put_batch(next(batches), run.program.mesh)
+    state, sums = step(state, batch)
+  assert np.isfinite(sums["loss"])
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+    before = functools.reduce(lambda tree, key: tree[key.key], path, begin)
+    assert np.abs(np.asarray(leaf) - before).max() > 0, path

@@ -21,7 +21,7 @@ PARAMETER_LABELS = (
   (r"(answer_)?network/layers_\d+/\w+/\w+/kernel", "matrix"),
   # No matrices; trained as the heads are.
   (r"(answer_)?network/layers_\d+/\w+/conv_(kernel|bias)", "head"),
-  (r"(token|position)_embedding/embedding", "embedding"),
+  (r"(token|position|role)_embedding/embedding", "embedding"),
   (r"(answer|halt)_head/(kernel|bias)", "head"),
 )
 
