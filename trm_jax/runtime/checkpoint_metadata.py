@@ -43,10 +43,15 @@ _FREE_IN_TRAINING = frozenset(
 # do not have: name -> the value that means what the code did without them. A
 # setting that is added to `config.Config` must be added here, too.
 ADDED: Mapping[str, Any] = {
+  "eval.rollout_halting": "never",
+  "eval.rollout_variation": "noise",
   "log.trackers": ("tensorboard",),
   "model.symbol_head_size": 32,
   "model.symbol_heads": 4,
   "model.symbol_mixing": "none",
+  "train.depth_curriculum": False,
+  "train.num_starts": 1,
+  "train.step_loss_decay": 1.0,
 }
 _RANDOM = (
   "jax_default_prng_impl",
