@@ -160,9 +160,9 @@ class TaskType:
     look: Returns the look from the settings, the character of each token of the
       vocabulary and L, without any data.
     rules: Returns the rules, or None if only the label is a correct answer.
-    symmetries: Returns the known symmetries of the puzzles, or None.
     parse_questions: Parses user-provided questions, n texts, into tokens, uint8
       [n, L], and errors; None for ARC, whose tasks are JSON.
+    symmetries: Returns the known symmetries of the puzzles, or None.
     digits: Whether cells may also be given as numbers, 0 for a blank.
     own_settings: Settings in `config.data` that not all tasks read.
     file_task: If puzzles are generated, the task that reads them from files.
@@ -171,9 +171,6 @@ class TaskType:
   load: Callable[[config_lib.DataConfig], Task]
   look: Callable[[config_lib.DataConfig, Sequence[str], int], Look]
   rules: Callable[[config_lib.DataConfig], Rules | None]
-  symmetries: Callable[
-    [config_lib.DataConfig, Look], augmentation_lib.BySymmetry | None
-  ]
   parse_questions: (
     Callable[
       [Sequence[str], config_lib.DataConfig, Look],
@@ -181,6 +178,9 @@ class TaskType:
     ]
     | None
   )
+  symmetries: Callable[
+    [config_lib.DataConfig, Look], augmentation_lib.BySymmetry | None
+  ] = lambda data, look: None
   digits: bool = False
   own_settings: tuple[str, ...] = ()
   file_task: str = ""

@@ -254,7 +254,6 @@ ARC = task_lib.TaskType(
   load=_load,
   look=lambda *_: LOOK,
   rules=lambda data: None,
-  symmetries=lambda *_: None,
   parse_questions=None,
   own_settings=(
     "source",
