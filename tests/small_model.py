@@ -26,8 +26,8 @@ def build(**fields) -> model_lib.TinyRecursiveModel:
 
 
 @functools.cache
-def model(token_mixing="mlp"):
-  return build(
+def model(token_mixing="mlp", **changes):
+  fields = dict(
     vocab_size=V,
     seq_len=L,
     hidden_size=D,
@@ -45,6 +45,7 @@ def model(token_mixing="mlp"):
     compute_dtype="float32",
     remat="none",
   )
+  return build(**(fields | changes))
 
 
 @functools.cache

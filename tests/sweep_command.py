@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 
+import optuna
 import sweep_trainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -99,6 +100,12 @@ class Command:
       if line.startswith("|")
     ]
     return {line[0]: dict(zip(header, line, strict=True)) for line in lines}
+
+  def has_reported(self):
+    """Whether the study has heard of an evaluation."""
+    storage = f"sqlite:///{self.workdir}/sweep.db"
+    study = optuna.load_study(study_name="sweep", storage=storage)
+    return any(trial.intermediate_values for trial in study.trials)
 
   def saved(self):
     """{folder of the trial: step that it has saved}."""

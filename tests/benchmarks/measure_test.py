@@ -145,7 +145,7 @@ def test_a_training_step_is_measured(tiny_program):
   result = train_step.measure(tiny_program, effort)
   seconds = result["seconds_per_step"]
   assert result["fastest"] <= seconds
-  flops = flops_lib.train_flops(tiny_program.config, SIZES.seq_len)
+  flops = flops_lib.train_flops(tiny_program.config, tiny_program.model)
   _check_shared(result, flops, seconds)
   assert result["model_tflop_per_step"] == flops / 1e12
   assert result["examples_per_second"] == pytest.approx(8 / seconds)
@@ -160,7 +160,7 @@ def test_an_evaluation_is_measured(tiny_program):
   result = solve.measure(tiny_program, EFFORT)
   seconds = result["seconds_per_batch"]
   assert result["seconds_per_step"] == pytest.approx(seconds / 4)
-  flops = flops_lib.evaluate_flops(tiny_program.config, SIZES.seq_len)
+  flops = flops_lib.evaluate_flops(tiny_program.config, tiny_program.model)
   _check_shared(result, flops, seconds)
   assert result["puzzles_per_second"] == pytest.approx(8 / seconds)
   assert result["compile_seconds_cold"] is None

@@ -18,26 +18,17 @@ from trm_jax.runtime import model_factory
 B, L, D, V, E = 3, 5, 16, 7, 20
 
 
-def _build(**overrides) -> model_lib.TinyRecursiveModel:
-  arguments = dict(
+def _build(**changes) -> model_lib.TinyRecursiveModel:
+  fields = dict(
     vocab_size=V,
     seq_len=L,
     hidden_size=D,
-    num_heads=2,
     num_layers=2,
-    mlp_expansion=4.0,
     mlp_multiple=8,
-    token_mixing="mlp",
-    position_encoding="none",
-    rope_theta=10000.0,
-    rms_norm_eps=1e-5,
     num_prefix_tokens=2,
     latent_updates=2,
-    recursion_cycles=2,
-    compute_dtype="float32",
-    remat="none",
   )
-  return small_model.build(**(arguments | overrides))
+  return small_model.model(**(fields | changes))
 
 
 @functools.cache

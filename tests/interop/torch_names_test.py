@@ -9,6 +9,8 @@ import torch_files
 
 from experiments import hrm
 from trm_jax import config as config_lib
+from trm_jax import errors
+from trm_jax.core import types
 from trm_jax.interop import torch_fit, torch_names
 from trm_jax.runtime import program
 
@@ -130,3 +132,11 @@ def test_what_is_only_a_prefix_or_like_one_stays(name):
   rest = torch_names.without_prefix(name)
   assert name.endswith(rest)
   assert bool(rest) == bool(name)
+
+
+def test_a_network_that_the_official_code_does_not_have_is_refused():
+  weights = types.Weights({"role_embedding": {}}, None, None)
+  with pytest.raises(errors.UserError, match="no symbol-equivariant network"):
+    torch_names.state_dict_of(
+      weights, num_puzzle_ids=1, recurrence="two_latents"
+    )

@@ -126,6 +126,7 @@ def test_every_setting_of_the_network_is_official_or_changes_no_answer():
   in_shapes = {"num_layers", "mlp_multiple"}
   kernels = {"attention_kernel", "gate_kernel"}
   of_speed = {"remat"} | kernels
+  refused = {"symbol_mixing", "symbol_head_size", "symbol_heads"}
   official = {
     ours.removeprefix("model.") for ours in torch_settings.SETTINGS.values()
   }

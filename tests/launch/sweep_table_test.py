@@ -84,9 +84,10 @@ def test_rows_and_seeds_become_a_table_that_grows(tmp_path):
 
 def test_a_stopped_table_marks_what_is_unfinished_and_resumes(tmp_path):
   command = _command(tmp_path)
-  longer = "--config.train.num_steps=40"
+  longer = "--config.train.num_steps=80"
   process = command.start("--rows=trm,hrm", longer)
   sweep_command.wait_for(lambda: command.saved().get("trm_seed0", 0) >= 5)
+  sweep_command.wait_for(command.has_reported)
   process.send_signal(signal.SIGINT)
   output, _ = process.communicate()
   assert process.returncode == 130

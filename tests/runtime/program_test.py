@@ -63,6 +63,7 @@ def test_the_settings_reach_the_step(monkeypatch):
       "train.exploration_prob": 0.3,
       "train.freeze_network": True,
       "optimizer.ema_decay": 0.25,
+      "optimizer.warmup_steps": 2,
       "optimizer.puzzle_learning_rate": 0.5,
       "optimizer.puzzle_weight_decay": 0.125,
     },
@@ -81,5 +82,5 @@ def test_the_settings_reach_the_step(monkeypatch):
   assert step_config.freeze_network
   assert step_config.ema_decay == 0.25
   assert step_config.puzzle_weight_decay == 0.125
-  # After the warm-up of two steps.
+  # After the warm-up.
   assert float(step_config.puzzle_learning_rate(3)) == 0.5
