@@ -149,9 +149,9 @@ def _error(tmp_path, source, **data) -> str:
       " which is not in config.data.charset",
     ),
     (
-      {"header": ("question", "solution")},
+      {"header": ("question", "hint")},
       SHAPE,
-      "train.csv line 1: the columns are 'question', 'solution'; expected one"
+      "train.csv line 1: the columns are 'question', 'hint'; expected one"
       " 'question' and one 'answer'",
     ),
     (

@@ -65,3 +65,9 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.UserError, match=r"cannot write .*file/a\.png"):
     _draw(tmp_path / "file", "a")
+
+
+def test_a_folder_that_cannot_be_made_is_known_before(tmp_path):
+  (tmp_path / "pictures").write_text("")
+  with pytest.raises(errors.UserError, match="Not a directory"):
+    predict_pictures.check_writable(str(tmp_path / "pictures"))

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -38,7 +39,7 @@ def _answers(count, seed=0):
 
 
 def _part(answers, rows):
-  return eval_step.Answers(**{n: v[rows] for n, v in vars(answers).items()})
+  return jax.tree.map(lambda array: array[rows], answers)
 
 
 def _collect(answers, batch_size, keep=4):
