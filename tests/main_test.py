@@ -82,6 +82,7 @@ def test_a_training_names_what_it_wrote(trained):
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_a_training_continues_and_its_weights_are_evaluated(trained, tmp_path):
   run = tmp_path / "run"
   shutil.copytree(trained[0], run)

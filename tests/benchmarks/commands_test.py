@@ -51,6 +51,7 @@ def test_the_last_json_line_counts_and_errors_of_ours_are_preferred():
     commands.run(_python(source))
 
 
+@pytest.mark.slow
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
   pipe = tmp_path / "pipe"
   os.mkfifo(pipe)

@@ -93,6 +93,7 @@ def test_cudnn_is_given_what_there_is_where_there_are_no_gradients(
   np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_close_to_the_truth_as_the_plain_one():
   """Both round products' inputs; neither may be much further from float32."""
   exact = _results(attention.plain, _inputs(600, 64))

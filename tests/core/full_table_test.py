@@ -64,6 +64,7 @@ def test_the_table_is_updated_in_place():
   assert memory.alias_size_in_bytes >= TABLE_BYTES
 
 
+@pytest.mark.slow
 def test_the_step_needs_no_more_memory_for_a_big_table():
   big, small = (_compiled(rows).memory_analysis() for rows in (ROWS, 1))
   added = big.temp_size_in_bytes - small.temp_size_in_bytes
@@ -94,6 +95,7 @@ def test_each_device_holds_its_share_of_the_table_alone():
   assert added < share / 1000
 
 
+@pytest.mark.slow
 def test_the_network_s_gradients_are_what_travels_and_never_the_table():
   run = _program(1, NUM_DEVICES)
   params = jax.tree.leaves(run.abstract_state().params)

@@ -92,6 +92,7 @@ def test_it_resumes_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", ["curriculum", "starts"])
+@pytest.mark.slow
 def test_two_devices_train_the_same(name):
   one, _ = _steps(_of(name), _first(_of(name)), range(3))
   two, _ = _steps(_of(name, 2), _first(_of(name, 2)), range(3))

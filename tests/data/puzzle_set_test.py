@@ -35,8 +35,12 @@ def test_sizes():
   [
     ({"inputs": np.zeros((5, 4), np.int32)}, "inputs is int32"),
     ({"labels": np.zeros((5, 3), np.uint8)}, "inputs are"),
-    ({"puzzle_ids": np.arange(3)}, "puzzle_ids is int64"),
-    ({"group_indices": np.zeros((2, 2), int)}, "group_indices is int64 of"),
+    ({"puzzle_ids": np.array([0, -1, 2], np.int32)}, "negative"),
+    ({"puzzle_ids": np.arange(2, dtype=np.int32)}, "group_indices does not"),
+    ({"puzzle_indices": np.array([0, 1, 3, 4])}, "puzzle_indices does not"),
+    ({"puzzle_indices": np.array([0, 3, 3, 5])}, "puzzle_indices has an empty"),
+    ({"puzzle_indices": np.array([0, 3, 5])}, "3 puzzle_ids but 3"),
+    ({"group_indices": np.array([0, 2, 1, 3])}, "group_indices has an empty"),
   ],
 )
 def test_inconsistent_sets_are_refused(changes, text):
@@ -118,7 +122,7 @@ def test_every_choice(whole):
     flat = list(itertools.chain(*examples))
     places = np.repeat(np.arange(len(examples)), [len(e) for e in examples])
     inputs, labels = chosen.fetch(np.arange(len(flat)), places)
-    # A set of its own checks types.
+    # A set of its own checks types and indices.
     own = puzzle_set.PuzzleSet(
       inputs=inputs,
       labels=labels,

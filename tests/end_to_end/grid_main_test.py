@@ -151,7 +151,7 @@ def _error(tmp_path, source, **data) -> str:
     (
       {"header": ("question", "hint")},
       SHAPE,
-      "train.csv line 1: the columns are 'question', 'hint'; expected one"
+      "train.csv line 1: the columns are 'question,hint'; expected one"
       " 'question' and one 'answer'",
     ),
     (

@@ -213,6 +213,7 @@ def test_a_finished_evaluation_is_not_counted_twice(tmp_path, whole):
   assert report.summary.metrics == expected.summary.metrics
 
 
+@pytest.mark.slow
 def test_votes_for_other_weights_or_settings_are_not_mixed(
   tmp_path, monkeypatch, whole, capsys
 ):

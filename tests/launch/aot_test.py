@@ -214,6 +214,7 @@ def _run(*arguments) -> subprocess.CompletedProcess:
   )
 
 
+@pytest.mark.slow
 def test_the_command_says_that_it_fits():
   result = _run("--topology=h100:2", "--num_puzzle_ids=10", "--json")
   assert result.returncode == 0, result.stderr

@@ -82,6 +82,7 @@ def test_rows_and_seeds_become_a_table_that_grows(tmp_path):
   assert len(command.events("start")) == 7
 
 
+@pytest.mark.slow
 def test_a_stopped_table_marks_what_is_unfinished_and_resumes(tmp_path):
   command = _command(tmp_path)
   longer = "--config.train.num_steps=80"

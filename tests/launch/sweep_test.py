@@ -121,6 +121,7 @@ def test_without_any_result_the_end_is_an_error(tmp_path, arguments, said):
   assert len(message.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_stopped_and_saves(tmp_path):
   command = sweep_command.Command.of_search(
     tmp_path,

@@ -128,6 +128,7 @@ def test_the_newest_or_the_best_checkpoint(old, which):
   chex.assert_trees_all_equal(weights, saved_run.weights(run, old, step))
 
 
+@pytest.mark.slow
 def test_a_frozen_network_only_learns_rows_of_its_puzzles(
   tmp_path, old, capsys
 ):

@@ -113,6 +113,15 @@ class PuzzleSet(Puzzles):
       raise ValueError(
         f"inputs are {self.inputs.shape}, labels {self.labels.shape}"
       )
+    _check_indices("puzzle_indices", self.puzzle_indices, len(self.inputs))
+    _check_indices("group_indices", self.group_indices, self.num_puzzles)
+    if len(self.puzzle_indices) != self.num_puzzles + 1:
+      raise ValueError(
+        f"{self.num_puzzles} puzzle_ids but "
+        f"{len(self.puzzle_indices)} puzzle_indices"
+      )
+    if self.puzzle_ids.min() < 0:
+      raise ValueError("puzzle_ids has negative numbers")
 
   @classmethod
   def single(cls, inputs: np.ndarray, labels: np.ndarray) -> "PuzzleSet":
@@ -173,6 +182,18 @@ class PuzzleSet(Puzzles):
       digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
       digest.update(array.data)
     return digest.hexdigest()
+
+
+# --- subsets -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
+  """Raises ValueError unless indices split 0..count into non-empty parts."""
+  if len(indices) < 2 or indices[0] != 0 or indices[-1] != count:
+    raise ValueError(f"{name} does not go from 0 to {count}, at least one part")
+  if (np.diff(indices) < 1).any():
+    raise ValueError(f"{name} has an empty or negative part")
 
 
 # --- subsets -----------------------------------------------------------------

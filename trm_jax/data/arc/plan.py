@@ -48,6 +48,26 @@ class VariantTable:
   num_rows: int
   unused: tuple[tuple[int, str], ...] = ()
 
+  def __post_init__(self):
+    count = len(self.rows)
+    for name, dtype, shape in (
+      ("group_indices", np.int64, (len(self.groups) + 1,)),
+      ("rows", np.int32, (count,)),
+      ("transforms", np.uint8, (count,)),
+      ("colours", np.uint8, (count, arc_grids.NUM_COLOURS)),
+    ):
+      array = getattr(self, name)
+      if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+          f"{name} is {array.dtype} {array.shape}, "
+          f"expected {np.dtype(dtype)} {shape}"
+        )
+    ends = self.group_indices
+    if ends[0] != 0 or ends[-1] != count or (np.diff(ends) < 1).any():
+      raise ValueError(f"group_indices do not cut 0..{count} into parts")
+    if self.rows.min() < 1 or self.rows.max() >= self.num_rows:
+      raise ValueError(f"rows are not between 1 and {self.num_rows - 1}")
+
   def identifiers(self) -> list[str]:
     """Returns the name of every row, as in the official identifiers.json."""
     result = [identifiers_lib.BLANK] * self.num_rows
