@@ -187,7 +187,6 @@ class PuzzleSet(Puzzles):
 # --- subsets -----------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
 def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
   """Raises ValueError unless indices split 0..count into non-empty parts."""
   if len(indices) < 2 or indices[0] != 0 or indices[-1] != count:
@@ -199,6 +198,7 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
 # --- subsets -----------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
 @dataclasses.dataclass(frozen=True)
 class Subset(Puzzles):
   """The first puzzles of the first groups of a set.
