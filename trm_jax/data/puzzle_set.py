@@ -199,7 +199,6 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-@dataclasses.dataclass(frozen=True)
 class Subset(Puzzles):
   """The first puzzles of the first groups of a set.
 
