@@ -173,6 +173,7 @@ def test_it_trains(text, optimizer):
   config.model.update(symbol_heads=2, symbol_head_size=8, recursion_cycles=1)
   config.optimizer.update(name=optimizer, learning_rate=1e-2)
   config.train.update(batch_size=4, num_steps=4)
+  config.data.update(num_train=8, num_test=4)
   run = program.load(config_lib.from_config_dict(config))
   state = mesh.create_state(run.program.init, run.program.mesh)
   begin = jax.device_get(state.params)

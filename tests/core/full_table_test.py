@@ -116,6 +116,7 @@ def test_an_evaluation_sends_no_table_either():
   assert max(sent) < TABLE_BYTES / 1000
 
 
+@pytest.mark.slow
 def test_eight_devices_make_nothing_else_of_the_share_s_size():
   share = math.ceil(ROWS / NUM_DEVICES)
   text = _compiled(ROWS, NUM_DEVICES).as_text()

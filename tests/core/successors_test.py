@@ -77,7 +77,13 @@ def _assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, *jax.device_get((a, b)))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name == "starts" else pytest.param(name, marks=pytest.mark.slow)
+    for name in SETTINGS
+  ],
+)
 def test_it_resumes_bit_for_bit(name):
   """From a copy on the host, as a checkpoint is, in the middle of training."""
   run = _of(name)

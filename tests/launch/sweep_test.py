@@ -180,7 +180,10 @@ def test_more_trials_may_follow_and_commands_may_run_at_once(tmp_path):
   assert len(rates) == 4  # although the sampler has a seed
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "how",
+  [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_a_stopped_sweep_resumes_with_nothing_lost_or_doubled(tmp_path, how):
   command = sweep_command.Command.of_search(
     tmp_path, DRAWN + "3", "--config.train.num_steps=20"

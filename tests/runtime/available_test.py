@@ -98,9 +98,10 @@ def test_what_jax_or_trm_jax_cannot_run_under(name, value, text):
       {"train.batch_size": 2**24, "model.hidden_size": 1024},
       "config.train.batch_size",
     ),
-    (
+    pytest.param(
       {"model.hidden_size": 2**16, "model.num_layers": 64},
       "config.model.hidden_size",
+      marks=pytest.mark.slow,
     ),
     ({"eval.batch_size": 2**24, "model.hidden_size": 8192}, "config.eval."),
   ],
