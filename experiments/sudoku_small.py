@@ -2,9 +2,8 @@ r"""Sudoku-Extreme on two CPU cores: a network of 383,618 parameters.
 
 For a laptop, without a GPU: the width is a quarter of the paper's (128 instead
 of 512), a step has 10 network calls instead of 21. Trained on the same 1,000
-puzzles as the paper's network, tested on others. Curve, score, hours and what
-each choice gains: benchmarks/RESULTS.md. The weights are in
-pretrained/sudoku_small, where `trm_jax.load` and --workdir find them.
+puzzles as the paper's network, tested on others. The run is in progress; its
+state is in benchmarks/RESULTS.md.
 
 What differs from experiments/sudoku.py:
   Width 128, n = 4, T = 2, one prefix token: 82 tokens in place of 97.
