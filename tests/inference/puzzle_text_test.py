@@ -39,7 +39,7 @@ def _read(tmp_path, content, data=DATA):
   ]
 
 
-# One puzzle in each, or so many as the number says.
+# One puzzle in each, or the number given.
 FORMS = {
   "other blanks": ("\n".join(Q.replace(".", b) for b in "0*_-xX? "), 8),
   "comments": (f"# rated 9.0, hard\n{Q} # easy\n// a\n{Q} // b\n", 2),

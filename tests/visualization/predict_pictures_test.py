@@ -1,4 +1,4 @@
-"""Pictures of predicted puzzles: their files, and what is told of them."""
+"""Pictures of predicted puzzles: their files, and what is logged."""
 
 import numpy as np
 import pytest

@@ -32,7 +32,7 @@ class Chip:
 
 
 def check_available() -> None:
-  """Raises UserError if JAX has not the devices that it is told to use."""
+  """Raises UserError if JAX lacks the devices that the settings ask for."""
   try:
     if jax.devices():
       return
