@@ -23,6 +23,7 @@ def _config(name):
     name
   ]()
   config.model.compute_dtype = "float32"
+  config.model.num_layers = config.model.recursion_cycles = 2
   config.optimizer.warmup_steps = 0
   config.train.num_steps = STEPS
   config.train.max_supervision_steps = 3  # slots are refilled on the way
