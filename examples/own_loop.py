@@ -56,13 +56,15 @@ def my_batch(rng: np.random.Generator) -> types.Batch:
   )
 
 
-def main(num_steps: int = 300, log_every: int = 50) -> list[float]:
+def main(
+  model: model_lib.Model = MODEL, num_steps: int = 300, log_every: int = 50
+) -> list[float]:
   """Trains; returns the mean loss between two lines of the log."""
   adam = optax.adamw(5e-3, b2=0.95)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), adam)
   init = functools.partial(
     train_state.init_state,
-    MODEL,
+    model,
     optimizer,
     seed=0,
     batch_size=SLOTS,
@@ -70,7 +72,7 @@ def main(num_steps: int = 300, log_every: int = 50) -> list[float]:
     puzzle_embed_dim=0,
   )
   state = jax.jit(init)()
-  step = train_step.make_train_step(MODEL, optimizer, STEP_CONFIG, seed=0)
+  step = train_step.make_train_step(model, optimizer, STEP_CONFIG, seed=0)
   step = jax.jit(step, donate_argnums=0)
   rng, losses = np.random.default_rng(0), []
   sums: dict = {}

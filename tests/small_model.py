@@ -9,7 +9,7 @@ import numpy as np
 
 from trm_jax.core import model as model_lib
 from trm_jax.core import network as network_lib
-from trm_jax.core import train_state, types
+from trm_jax.core import types
 
 L, V, D, NUM_PUZZLES = 6, 5, 8, 11
 
@@ -52,8 +52,8 @@ def model(token_mixing="mlp", **changes):
 def weights(num_rows=NUM_PUZZLES, token_mixing="mlp"):
   """Random weights; rows of the table past the puzzles' are zero."""
   shapes = jax.eval_shape(
-    lambda: train_state.init_params(
-      model(token_mixing), jax.random.key(0), puzzle_embed_dim=D
+    lambda: model(token_mixing).init_params(
+      jax.random.key(0), puzzle_embed_dim=D
     )
   )
   rng = np.random.default_rng(0)

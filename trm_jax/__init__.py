@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-  from trm_jax.core.model import TinyRecursiveModel
+  from trm_jax.core.model import Model, TinyRecursiveModel
   from trm_jax.core.recursion import deep_recursion
   from trm_jax.core.rollouts import solve_rollouts
   from trm_jax.core.solve import solve_adaptive, solve_fixed
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # the version, JAX need not start.
 _MODULES = {
   "Latents": "trm_jax.core.types",
+  "Model": "trm_jax.core.model",
   "TinyRecursiveModel": "trm_jax.core.model",
   "deep_recursion": "trm_jax.core.recursion",
   "make_train_step": "trm_jax.core.train_step",
@@ -27,6 +28,7 @@ _MODULES = {
 }
 __all__ = [
   "Latents",
+  "Model",
   "TinyRecursiveModel",
   "__version__",
   "deep_recursion",

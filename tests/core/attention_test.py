@@ -10,7 +10,6 @@ import pytest
 from experiments import arc
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import train_state
 from trm_jax.core.kernels import attention
 from trm_jax.runtime import devices, model_factory, program
 from trm_jax.runtime import mesh as mesh_lib
@@ -209,9 +208,7 @@ def test_parameters_do_not_depend_on_the_kernel():
 
   def shapes(model):
     return jax.eval_shape(
-      lambda: train_state.init_params(
-        model, jax.random.key(0), puzzle_embed_dim=32
-      )
+      lambda: model.init_params(jax.random.key(0), puzzle_embed_dim=32)
     )
 
   assert shapes(model) == shapes(kernel)

@@ -11,7 +11,7 @@ from experiments import sudoku_equivariant
 from tests import tiny
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import train_state, types
+from trm_jax.core import types
 from trm_jax.interop import torch_names
 from trm_jax.runtime import mesh, program, setting_checks
 
@@ -52,7 +52,7 @@ def _model(variant, **settings):
 def _solved(variant):
   """The model, its parameters (none zero), puzzles, latents and output."""
   model, rng = _model(variant), np.random.default_rng(0)
-  params = train_state.init_params(model, jax.random.key(0), puzzle_embed_dim=0)
+  params = model.init_params(jax.random.key(0), puzzle_embed_dim=0)
   # It begins with zeros, which no permutation changes.
   shape = params["halt_head"]["kernel"].shape
   params["halt_head"]["kernel"] = rng.normal(size=shape).astype(np.float32)

@@ -12,7 +12,7 @@ from experiments import arc, custom, maze, quickstart, sudoku
 from tests import small_model
 from trm_jax import config as config_lib
 from trm_jax.core import model as model_lib
-from trm_jax.core import train_state, types
+from trm_jax.core import types
 from trm_jax.runtime import model_factory
 
 B, L, D, V, E = 3, 5, 16, 7, 20
@@ -45,9 +45,7 @@ MIXINGS = pytest.mark.parametrize("mixing", [{}, ATTENTION], ids=["mlp", "att"])
 def _params(model):
   """Random parameters; the halt head's, too, whose zeros hide mistakes."""
   shapes = jax.eval_shape(
-    lambda: train_state.init_params(
-      model, jax.random.key(0), puzzle_embed_dim=E
-    )
+    lambda: model.init_params(jax.random.key(0), puzzle_embed_dim=E)
   )
   rng = np.random.default_rng(0)
   return jax.tree.map(
@@ -309,8 +307,7 @@ def _count_params(config, *, vocab_size, seq_len):
     config.model, vocab_size=vocab_size, seq_len=seq_len
   )
   params = jax.eval_shape(
-    lambda: train_state.init_params(
-      model,
+    lambda: model.init_params(
       jax.random.key(0),
       puzzle_embed_dim=config.model.puzzle_embed_dim,
     )
@@ -407,9 +404,7 @@ def test_no_answer_is_believed_at_first():
   model = _build(num_layers=1, latent_updates=1, recursion_cycles=1)
 
   def first_answer():
-    params = train_state.init_params(
-      model, jax.random.key(0), puzzle_embed_dim=E
-    )
+    params = model.init_params(jax.random.key(0), puzzle_embed_dim=E)
     return model.apply({"params": params}, *_arguments(model))
 
   output = jax.jit(first_answer)()
@@ -420,9 +415,7 @@ def test_no_answer_is_believed_at_first():
 def test_kernels_begin_with_deviation_one_over_root_fan_in():
   model = _build(hidden_size=96, mlp_multiple=32, **ATTENTION)
   params = jax.jit(
-    lambda: train_state.init_params(
-      model, jax.random.key(3), puzzle_embed_dim=E
-    )
+    lambda: model.init_params(jax.random.key(3), puzzle_embed_dim=E)
   )()
   leaves = jax.tree_util.tree_leaves_with_path(params["network"])
   assert len(leaves) == 8

@@ -20,7 +20,7 @@ from jax import export
 
 from trm_jax import config as config_lib
 from trm_jax import errors
-from trm_jax.core import train_state, types
+from trm_jax.core import types
 from trm_jax.core.kernels import attention, matmul, swiglu
 from trm_jax.inference import solver as solver_lib
 from trm_jax.interop import stablehlo
@@ -230,9 +230,7 @@ def _model(**model):
 def test_nothing_in_the_program_is_of_one_kind_of_chip(model, solver):
   state = jax.eval_shape(
     lambda: types.Weights(
-      params=train_state.init_params(
-        model, jax.random.key(0), puzzle_embed_dim=16
-      ),
+      params=model.init_params(jax.random.key(0), puzzle_embed_dim=16),
       puzzle_table=np.zeros((2, 16), np.float32),
       initial_latents=types.Latents(
         y=np.zeros(16, np.float32), z=np.zeros(16, np.float32)

@@ -25,10 +25,14 @@ def depths(latent_updates: int, recursion_cycles: int) -> list[tuple[int, int]]:
   return [first, second, (n, t)]
 
 
-def models(
-  model: model_lib.TinyRecursiveModel,
-) -> list[model_lib.TinyRecursiveModel]:
-  """Returns the model of each stage; all share their parameters."""
+def models(model: model_lib.Model) -> list[model_lib.Model]:
+  """Returns the model of each stage; all share their parameters.
+
+  Raises:
+    ValueError: the model is no TinyRecursiveModel.
+  """
+  if not isinstance(model, model_lib.TinyRecursiveModel):
+    raise ValueError("depth_curriculum needs a TinyRecursiveModel")
   return [
     model.clone(
       latent_updates=n,

@@ -72,7 +72,7 @@ EvaluateBatch = Callable[[types.Weights, types.Batch, jax.Array], BatchResult]
 
 
 def make_evaluate_batch(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   *,
   supervision_steps: int,
   answer_loss: str | None,

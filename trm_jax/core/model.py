@@ -1,7 +1,7 @@
 """The Tiny Recursive Model: embed, recurse, read out (paper, section 4)."""
 
 import dataclasses
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from . import layers, recursion, registry, types
 from . import network as network_lib
-from .kernels import swiglu
+from .kernels import attention, swiglu
 
 HALT_BIAS = -5.0  # at first, no answer is predicted to be right
 
@@ -21,6 +21,49 @@ REMAT_POLICIES = {
   ),
   "full": None,  # nothing is saved
 }
+
+
+Shape = tuple[int, ...]
+
+
+class Model(Protocol):
+  """A network that the training step and the solvers accept.
+
+  One supervision step of it, as a pure function of its parameters, which are
+  any tree of arrays. `TinyRecursiveModel` is one; examples/equinox_network.py
+  and examples/nnx_network.py have others.
+  """
+
+  @property
+  def seq_len(self) -> int:
+    """L, grid tokens."""
+
+  @property
+  def total_len(self) -> int:
+    """S, tokens of the latents."""
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    """Of the latents."""
+
+  def latent_shapes(self) -> tuple[Shape, Shape | None]:
+    """Returns the shapes of the initial y and z, which all S tokens share.
+
+    They are [D]. z may have more axes in front of it, or be None.
+    """
+
+  def init_params(self, key: jax.Array, *, puzzle_embed_dim: int) -> Any:
+    """Draws float32 parameters."""
+
+  def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+    """Takes a supervision step; returns a `types.Output`.
+
+    Args:
+      variables: {"params": parameters}.
+      *args: inputs [B, L] int32, puzzle vectors [B, E] float32, and
+        `types.Latents` of [B, S, D].
+      **kwargs: `differentiated`, False where no gradient is needed.
+    """
 
 
 class TinyRecursiveModel(nn.Module):
@@ -84,6 +127,33 @@ class TinyRecursiveModel(nn.Module):
     return self.clone(
       network_config=dataclasses.replace(self.network_config, **changes)
     )
+
+  @nn.nowrap
+  def latent_shapes(self) -> tuple[Shape, Shape | None]:
+    """Returns the shapes of the initial y and z; see `Model`."""
+    recurrence = registry.get(
+      recursion.RECURRENCES, self.recursion_type, kind="recurrence"
+    )
+    z_shape = recurrence.z_shape(self.latent_updates, self.hidden_size)
+    return (self.hidden_size,), z_shape
+
+  @nn.nowrap
+  def init_params(self, key: jax.Array, *, puzzle_embed_dim: int) -> Any:
+    """Draws the parameters, a dict of float32 arrays."""
+    # No kernels: they could not split a single row over devices. The number of
+    # network calls does not affect the parameters.
+    model = self.with_network(attend=attention.plain, gated_product=None).clone(
+      latent_updates=1, gradient_updates=0, recursion_cycles=1
+    )
+    empty = (1, self.total_len)
+    y_shape, z_shape = model.latent_shapes()
+    latents = types.Latents(
+      y=jnp.zeros((*empty, *y_shape), self.dtype),
+      z=None if z_shape is None else jnp.zeros((*empty, *z_shape), self.dtype),
+    )
+    inputs = jnp.zeros((1, self.seq_len), jnp.int32)
+    vectors = jnp.zeros((1, puzzle_embed_dim), jnp.float32)
+    return model.init(key, inputs, vectors, latents)["params"]
 
   def setup(self):
     """Creates the submodules; their names are the parameters' paths."""
@@ -244,7 +314,7 @@ def _swapped(tree: Any) -> Any:
 
 
 def apply(
-  model: TinyRecursiveModel,
+  model: Model,
   params: Any,
   inputs: jax.Array,
   puzzle_vectors: jax.Array,
@@ -252,7 +322,7 @@ def apply(
   *,
   differentiated: bool = True,
 ) -> types.Output:
-  """Applies the model to a plain dict of parameters; see its `__call__`."""
+  """Applies a model to its parameters; see `Model.apply`."""
   output = model.apply(
     {"params": params},
     inputs,

@@ -54,7 +54,7 @@ class Attempts:
 
 
 def solve_rollouts(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   weights: types.Weights,
   batch: types.Batch,
   rows: jax.Array,
@@ -183,7 +183,7 @@ class _SlotState:
 class _Queue:
   """The attempts of one device; fields as the arguments of `solve_rollouts`."""
 
-  model: model_lib.TinyRecursiveModel
+  model: model_lib.Model
   rollouts: int
   variation: variations.Variation
   seed: int

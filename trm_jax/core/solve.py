@@ -20,7 +20,7 @@ from . import model as model_lib
 
 
 def solve_fixed(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   weights: types.Weights,
   inputs: jax.Array,
   puzzle_ids: jax.Array,
@@ -69,7 +69,7 @@ def solve_fixed(
 
 
 def solve_adaptive(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   weights: types.Weights,
   batch: types.Batch,
   rows: jax.Array,
@@ -147,7 +147,7 @@ class _SlotState:
 
 
 def _solve_queue(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   params: Any,
   constants: types.Latents,
   batch: types.Batch,

@@ -121,7 +121,7 @@ class Solved:
 
 
 def solve_batch(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   weights: types.Weights,
   batch: types.Batch,
   rows: jax.Array,
@@ -194,7 +194,7 @@ def solve_batch(
 
 
 def _solve_rollouts(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   weights: types.Weights,
   batch: types.Batch,
   rows: jax.Array,

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from . import halting, recursion, registry, types
+from . import halting, types
 from . import model as model_lib
-from .kernels import attention
 
 
 @flax.struct.dataclass
@@ -59,7 +58,7 @@ class TrainState:
 
 
 def empty_carry(
-  model: model_lib.TinyRecursiveModel, batch_size: int, num_starts: int = 1
+  model: model_lib.Model, batch_size: int, num_starts: int = 1
 ) -> types.Carry:
   """Returns slots that are all halted, ready to be refilled.
 
@@ -69,8 +68,9 @@ def empty_carry(
     num_starts: K, chains of each puzzle; see `winner`.
   """
   tokens = (batch_size, model.seq_len)
-  constants = jax.tree.map(
-    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _abstract_latents(model)
+  y_shape, z_shape = model.latent_shapes()
+  constants = types.Latents(
+    y=jnp.zeros(y_shape), z=None if z_shape is None else jnp.zeros(z_shape)
   )
   latents = halting.initial_latents(
     constants, batch_size, model.total_len, model.dtype
@@ -95,42 +95,8 @@ def empty_carry(
   )
 
 
-def _abstract_latents(model: model_lib.TinyRecursiveModel) -> types.Latents:
-  """Returns the shapes of the initial latents."""
-  size = model.hidden_size
-  recurrence = registry.get(
-    recursion.RECURRENCES, model.recursion_type, kind="recurrence"
-  )
-  z_shape = recurrence.z_shape(model.latent_updates, size)
-
-  def abstract(shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-  return types.Latents(
-    y=abstract((size,)), z=None if z_shape is None else abstract(z_shape)
-  )
-
-
-def init_params(
-  model: model_lib.TinyRecursiveModel,
-  key: jax.Array,
-  *,
-  puzzle_embed_dim: int,
-) -> Any:
-  """Draws the model's parameters, a dict of float32 arrays."""
-  # No kernels: they could not split a single row over devices. The number of
-  # network calls does not affect the parameters.
-  model = model.with_network(attend=attention.plain, gated_product=None).clone(
-    latent_updates=1, gradient_updates=0, recursion_cycles=1
-  )
-  carry = empty_carry(model, batch_size=1)
-  vectors = jnp.zeros((1, puzzle_embed_dim), jnp.float32)
-  variables = model.init(key, carry.batch.inputs, vectors, carry.latents)
-  return variables["params"]
-
-
 def init_state(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   optimizer: optax.GradientTransformation,
   *,
   seed: int,
@@ -154,19 +120,18 @@ def init_state(
     The state. Call this under jit; on several devices with `out_shardings`.
   """
   params_key, y_key, z_key = jax.random.split(jax.random.key(seed), 3)
-  params = init_params(model, params_key, puzzle_embed_dim=puzzle_embed_dim)
+  params = model.init_params(params_key, puzzle_embed_dim=puzzle_embed_dim)
 
   def initial_latent(key, shape):
     # Random constants of standard deviation 1, as in the official code.
     init = jax.nn.initializers.variance_scaling(
-      model.hidden_size, "fan_out", "truncated_normal"
+      shape[-1], "fan_out", "truncated_normal"
     )
     drawn = init(key, (math.prod(shape[:-1]), shape[-1]), jnp.float32)
     # Rounded to the compute dtype, as in the official code.
     return drawn.reshape(shape).astype(model.dtype).astype(jnp.float32)
 
-  latents = _abstract_latents(model)
-
+  y_shape, z_shape = model.latent_shapes()
   return TrainState(
     step=jnp.zeros([], jnp.int32),
     params=params,
@@ -174,8 +139,8 @@ def init_state(
     opt_state=optimizer.init(params),
     puzzle_table=jnp.zeros((num_puzzle_rows, puzzle_embed_dim), jnp.float32),
     initial_latents=types.Latents(
-      y=initial_latent(y_key, latents.y.shape),
-      z=(None if latents.z is None else initial_latent(z_key, latents.z.shape)),
+      y=initial_latent(y_key, y_shape),
+      z=None if z_shape is None else initial_latent(z_key, z_shape),
     ),
     carry=empty_carry(model, batch_size, num_starts),
   )

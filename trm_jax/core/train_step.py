@@ -84,7 +84,7 @@ class StepConfig:
 
 
 def make_train_step(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   optimizer: optax.GradientTransformation,
   config: StepConfig,
   *,
@@ -140,7 +140,7 @@ def supervision_step(
   batch: types.Batch,
   draws: halting.ExplorationDraws,
   *,
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   optimizer: optax.GradientTransformation,
   config: StepConfig,
   mesh: Mesh | None = None,
@@ -355,7 +355,7 @@ def _in_parts(
 
 
 def _continue_targets(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   params,
   vectors: jax.Array,
   carry: types.Carry,

@@ -61,7 +61,7 @@ def draw_starts(
 
 
 def race(
-  model: model_lib.TinyRecursiveModel,
+  model: model_lib.Model,
   params: Any,
   vectors: jax.Array,
   carry: types.Carry,
