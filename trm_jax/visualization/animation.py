@@ -171,25 +171,29 @@ def draw_steps(
   return grid_image.draw_sheet(panels, list(legend(trace)))
 
 
+def draw_each(trace: AnswerTrace, num_steps: int) -> list[Image.Image]:
+  """Draws question and answer, a picture for each of the first steps."""
+  steps = range(1, num_steps + 1)
+  question, answers, _ = draw_panels(
+    trace, steps, titles=[f"step {step} of {trace.num_steps}" for step in steps]
+  )
+  entries = list(legend(trace))
+  return [grid_image.draw_sheet([question, each], entries) for each in answers]
+
+
 def gif(trace: AnswerTrace) -> bytes:
   """Returns an animated GIF with a frame per step, which loops forever.
 
   It ends with the last step that changed the answer.
   """
   changes = trace.changes()
-  steps = range(1, changes[-1] + 1)
-  question, answers, _ = draw_panels(
-    trace, steps, titles=[f"step {step} of {trace.num_steps}" for step in steps]
-  )
-  entries = list(legend(trace))
-  frames, milliseconds = [], []
-  for step, answer in zip(steps, answers, strict=True):
-    sheet = grid_image.draw_sheet([question, answer], entries)
-    frames.append(
-      sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX)
-    )
-    milliseconds.append(_CHANGE if step in changes else _PAUSE)
-  milliseconds[-1] = _END
+  frames = [
+    sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX)
+    for sheet in draw_each(trace, changes[-1])
+  ]
+  milliseconds = [
+    _CHANGE if step in changes else _PAUSE for step in range(1, changes[-1])
+  ] + [_END]
   content = io.BytesIO()
   frames[0].save(
     content,
