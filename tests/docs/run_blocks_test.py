@@ -27,8 +27,9 @@ def _blocks():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, one_device):
-  """A folder with runs/quickstart, which was not trained."""
+  """A folder with pretrained/ and with runs/quickstart, which is untrained."""
   folder = tmp_path_factory.mktemp("blocks")
+  (folder / "pretrained").symlink_to(pages.ROOT / "pretrained")
   config = config_lib.changed(
     config_lib.from_config_dict(quickstart.get_config()),
     {
